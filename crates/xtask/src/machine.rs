@@ -1,0 +1,207 @@
+//! The machine that the tests run on: which tools it has, and installing those it lacks.
+//!
+//! Only Debian packages (as root) and PyPI packages (into a folder under `target/`) are ever
+//! installed, by name, from this file's lists. Where that is not possible, the caller is told what
+//! a person can do.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{self, Failure};
+
+/// The bare 32-bit target that the cores must build for: ESP32-C3.
+pub(crate) const CHIP_TARGET: &str = "riscv32imc-unknown-none-elf";
+
+/// Debian's own compiler with sources, which builds `core` and `alloc` for any target.
+const CHIP_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+
+/// Fixed, so that the tests mean the same next year.
+const ESPTOOL_REQUIREMENT: &str = "esptool==5.6.0";
+
+/// How long `apt-get` waits for another one to finish.
+const APT_LOCK_SECONDS_MAX: u32 = 300;
+
+/// This checkout and this machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// The workspace's folder.
+    pub(crate) root: PathBuf,
+    /// Where builds go.
+    pub(crate) target: PathBuf,
+    /// Nobody watches: what cannot be tested is a failure.
+    pub(crate) ci: bool,
+}
+
+/// What a suite needs besides cargo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// A compiler for [`CHIP_TARGET`].
+    ChipCompiler,
+    /// Espressif's reader and writer of images.
+    Esptool,
+    /// Signs and verifies files, written by others than us.
+    Minisign,
+    /// Checks licences and known vulnerabilities; needs a database from the internet.
+    CargoDeny,
+}
+
+/// Who compiles for [`CHIP_TARGET`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChipCompiler {
+    /// The ordinary toolchain has the target installed.
+    Installed,
+    /// Debian's toolchain, which builds `core` itself.
+    Debian,
+}
+
+impl Machine {
+    /// Looks at the environment; nothing is installed yet.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => root.join(folder),
+            None => root.join("target"),
+        };
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        Self { root, target, ci }
+    }
+
+    /// `cargo` in the workspace, the very one that runs this program.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new("cargo");
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// Installs those of `tools` that are missing and can be installed here. What still misses
+    /// afterwards is [`Machine::require`]'s to say: a failure here must not stop other suites.
+    pub(crate) fn provide(&self, tools: &[Tool]) {
+        let missing: Vec<Tool> = tools.iter().copied().filter(|&tool| !self.has(tool)).collect();
+        let packages: Vec<&str> =
+            missing.iter().flat_map(|tool| tool.debian_packages()).copied().collect();
+        if !packages.is_empty() && is_root_on_debian() {
+            warn("apt-get", apt_install(&packages));
+        }
+        if missing.contains(&Tool::Esptool) {
+            warn("esptool", self.install_esptool());
+        }
+    }
+
+    /// Fails, with what a person can do, when the tool is not here.
+    pub(crate) fn require(&self, tool: Tool) -> Result<(), Failure> {
+        if self.has(tool) {
+            return Ok(());
+        }
+        Err(Failure::Missing { tool: tool.name(), reason: tool.way_to_get().into() })
+    }
+
+    /// Where a tool stands, to be handed to tests.
+    pub(crate) fn path_of(&self, tool: Tool) -> Option<PathBuf> {
+        let ours = self.venv().join("bin").join(tool.name());
+        if tool == Tool::Esptool && ours.is_file() {
+            Some(ours)
+        } else {
+            shell::on_path(tool.name())
+        }
+    }
+
+    /// Who can compile for a chip here, if anybody.
+    pub(crate) fn chip_compiler(&self) -> Option<ChipCompiler> {
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--print", "target-libdir", "--target", CHIP_TARGET]).current_dir(&self.root);
+        let libraries = shell::read(&mut rustc).unwrap_or_default();
+        if !libraries.is_empty() && Path::new(libraries.trim()).is_dir() {
+            return Some(ChipCompiler::Installed);
+        }
+        has_packages(CHIP_PACKAGES).then_some(ChipCompiler::Debian)
+    }
+
+    fn has(&self, tool: Tool) -> bool {
+        match tool {
+            Tool::ChipCompiler => self.chip_compiler().is_some(),
+            Tool::Esptool | Tool::Minisign | Tool::CargoDeny => self.path_of(tool).is_some(),
+        }
+    }
+
+    fn venv(&self) -> PathBuf {
+        self.target.join("venv")
+    }
+
+    fn install_esptool(&self) -> Result<(), Failure> {
+        let make = || shell::run(Command::new("python3").args(["-m", "venv"]).arg(self.venv()));
+        if let Err(failure) = make() {
+            // Debian keeps the module in a package of its own.
+            if !is_root_on_debian() || has_packages(&["python3-venv"]) {
+                return Err(failure);
+            }
+            apt_install(&["python3-venv"])?;
+            make()?;
+        }
+        let mut pip = Command::new(self.venv().join("bin/pip"));
+        shell::run(pip.args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            ESPTOOL_REQUIREMENT,
+        ]))
+    }
+}
+
+impl Tool {
+    /// Its command, or what a person calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::ChipCompiler => CHIP_TARGET,
+            Self::Esptool => "esptool",
+            Self::Minisign => "minisign",
+            Self::CargoDeny => "cargo-deny",
+        }
+    }
+
+    fn debian_packages(self) -> &'static [&'static str] {
+        match self {
+            Self::ChipCompiler => CHIP_PACKAGES,
+            Self::Minisign => &["minisign"],
+            Self::Esptool | Self::CargoDeny => &[],
+        }
+    }
+
+    fn way_to_get(self) -> &'static str {
+        match self {
+            Self::ChipCompiler => {
+                "run `rustup target add riscv32imc-unknown-none-elf`, or on Debian \
+                 `apt-get install rustc-web cargo-web rust-web-src lld-22`"
+            }
+            Self::Esptool => "run `pip install esptool`",
+            Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
+            Self::CargoDeny => "run `cargo install cargo-deny`",
+        }
+    }
+}
+
+fn apt_install(packages: &[&str]) -> Result<(), Failure> {
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["-q", "-y", "-o", &format!("DPkg::Lock::Timeout={APT_LOCK_SECONDS_MAX}")]);
+        command
+    };
+    shell::run(apt().arg("update"))?;
+    shell::run(apt().args(["install", "--no-install-recommends"]).args(packages))
+}
+
+fn has_packages(packages: &[&str]) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}\n"]).args(packages);
+    shell::read(&mut query).is_ok_and(|text| text.lines().all(|status| status == "installed"))
+}
+
+fn is_root_on_debian() -> bool {
+    let is_root = || shell::read(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
+    Path::new("/etc/debian_version").exists() && is_root()
+}
+
+fn warn(what: &str, result: Result<(), Failure>) {
+    if let Err(failure) = result {
+        eprintln!("warning: `{what}` was not installed: {failure}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The project's own checks, test set-up and builds: `cargo xtask`.
+//!
+//! One command tests everything, here and in CI alike, and says why something was not tested.
+//!
+//! # Not here
+//!
+//! The tests themselves: they stand beside the code they are about.
+
+mod cores;
+mod machine;
+mod shell;
+mod sizes;
+mod suites;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use machine::Machine;
+use shell::Failure;
+use suites::Suite;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test [--suite NAME]...   run all suites, or only those named
+  test --list              list the suites
+  tidy                     check the rules of STYLE.md that a program can check
+  sizes                    build the cores for a chip and say what each costs in flash
+
+CI=true in the environment makes a missing tool a failure instead of a reason to skip.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match parse(&words) {
+        Ok(command) => run(&command),
+        Err(message) => {
+            eprint!("error: {message}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Command {
+    Help,
+    List,
+    Test(Vec<&'static Suite>),
+    Tidy,
+    Sizes,
+}
+
+fn parse(words: &[&str]) -> Result<Command, String> {
+    match words {
+        [] | ["help" | "-h" | "--help", ..] => Ok(Command::Help),
+        ["test", "--list"] => Ok(Command::List),
+        ["test", options @ ..] => parse_suites(options).map(Command::Test),
+        ["tidy"] => Ok(Command::Tidy),
+        ["sizes"] => Ok(Command::Sizes),
+        ["tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
+        [other, ..] => Err(format!("unknown command `{other}`")),
+    }
+}
+
+fn parse_suites(options: &[&str]) -> Result<Vec<&'static Suite>, String> {
+    if options.is_empty() {
+        return Ok(suites::ALL.iter().collect());
+    }
+    let mut chosen = Vec::new();
+    for option in options.chunks(2) {
+        match option {
+            ["--suite", name] => chosen.push(suites::find(name)?),
+            ["--suite"] => return Err("`--suite` needs a name".into()),
+            [other, ..] => return Err(format!("unexpected argument `{other}`")),
+            [] => (),
+        }
+    }
+    Ok(chosen)
+}
+
+fn run(command: &Command) -> ExitCode {
+    let machine = Machine::new(workspace_root());
+    let result = match command {
+        Command::Help => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Command::List => {
+            suites::list();
+            Ok(())
+        }
+        Command::Test(chosen) => suites::run(&machine, chosen),
+        Command::Tidy => tidy::run(&machine.root),
+        Command::Sizes => cores::run(&machine),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The failure, and below it what caused it.
+fn report(failure: &Failure) {
+    eprintln!("error: {failure}");
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}
+
+/// Cargo says where this package is when it runs it; what was true when it was compiled may not be
+/// any more, if the checkout was moved or the target folder is shared.
+fn workspace_root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.ancestors().nth(2).unwrap_or(&here).to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(words: &[&str]) -> Vec<&'static str> {
+        match parse(words) {
+            Ok(Command::Test(chosen)) => chosen.iter().map(|suite| suite.name).collect(),
+            other => panic!("not a test run: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn test_without_options_runs_every_suite() {
+        assert_eq!(names(&["test"]).len(), suites::ALL.len());
+    }
+
+    #[test]
+    fn only_named_suites_run_in_the_order_named() {
+        assert_eq!(names(&["test", "--suite", "unit", "--suite", "fmt"]), ["unit", "fmt"]);
+    }
+
+    #[test]
+    fn an_unknown_suite_is_refused_with_the_known_ones() {
+        let message = parse(&["test", "--suite", "units"]).expect_err("no such suite");
+        assert!(message.contains("`units`") && message.contains("unit, "), "{message}");
+    }
+
+    #[test]
+    fn a_stray_argument_is_refused() {
+        assert!(parse(&["tidy", "now"]).is_err());
+        assert!(parse(&["test", "unit"]).is_err());
+        assert!(parse(&["test", "--suite"]).is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! The test suites: what each runs, in which order, and how their results are told.
+//!
+//! A suite passes, fails, or is skipped with a reason; with `CI=true` a missing tool fails it, so
+//! that nothing goes untested without somebody knowing. A failed suite does not stop the others.
+
+use std::time::Instant;
+
+use crate::cores;
+use crate::machine::{Machine, Tool};
+use crate::shell::{self, Failure};
+use crate::tidy;
+
+/// One part of the test run that makes sense alone.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    about: &'static str,
+    tools: &'static [Tool],
+    /// What a missing tool means when nobody watches.
+    unattended: Unattended,
+    run: fn(&Machine) -> Result<(), Failure>,
+}
+
+/// What happens to a suite in CI when a tool is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unattended {
+    Fail,
+    Skip,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Failed(Failure),
+    Skipped(Failure),
+}
+
+/// Every suite, the quickest to fail first.
+pub(crate) const ALL: &[Suite] = &[
+    Suite::new("fmt", "the layout of the source", fmt),
+    Suite::new("tidy", "the rules of STYLE.md that a program can check", |machine| {
+        tidy::run(&machine.root)
+    }),
+    Suite::new("clippy", "compiler and clippy warnings", clippy),
+    Suite::new("unit", "unit and property tests", unit),
+    Suite::new("doc", "the documentation builds, and its examples run", doc),
+    Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
+        .with(&[Tool::ChipCompiler]),
+    Suite::new("e2e", "whole rollouts over real processes", e2e)
+        .with(&[Tool::Esptool, Tool::Minisign]),
+    Suite::new("demo", "the demonstration, without staying", demo),
+    Suite {
+        unattended: Unattended::Skip,
+        ..Suite::new("deny", "licences and sources of dependencies", deny).with(&[Tool::CargoDeny])
+    },
+];
+
+impl Suite {
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        run: fn(&Machine) -> Result<(), Failure>,
+    ) -> Self {
+        Self { name, about, tools: &[], unattended: Unattended::Fail, run }
+    }
+
+    const fn with(self, tools: &'static [Tool]) -> Self {
+        Self { tools, ..self }
+    }
+
+    fn outcome(&self, machine: &Machine) -> Outcome {
+        match self.tools.iter().find_map(|&tool| machine.require(tool).err()) {
+            None => (self.run)(machine).map_or_else(Outcome::Failed, |()| Outcome::Passed),
+            Some(failure) if machine.ci => self.unattended.outcome(failure),
+            Some(failure) => Outcome::Skipped(failure),
+        }
+    }
+}
+
+impl Unattended {
+    fn outcome(self, failure: Failure) -> Outcome {
+        match self {
+            Self::Fail => Outcome::Failed(failure),
+            Self::Skip => Outcome::Skipped(failure),
+        }
+    }
+}
+
+/// The suite of that name, or which names there are.
+pub(crate) fn find(name: &str) -> Result<&'static Suite, String> {
+    ALL.iter().find(|suite| suite.name == name).ok_or_else(|| {
+        let known: Vec<&str> = ALL.iter().map(|suite| suite.name).collect();
+        format!("unknown suite `{name}`; there are {}", known.join(", "))
+    })
+}
+
+/// Prints every suite with what it is for.
+pub(crate) fn list() {
+    for suite in ALL {
+        println!("{:8} {}", suite.name, suite.about);
+    }
+}
+
+/// Installs what the chosen suites need, runs them in order, and prints what came of each.
+pub(crate) fn run(machine: &Machine, chosen: &[&Suite]) -> Result<(), Failure> {
+    let tools: Vec<Tool> = chosen.iter().flat_map(|suite| suite.tools).copied().collect();
+    machine.provide(&tools);
+    let mut rows = Vec::new();
+    for suite in chosen {
+        println!("\n== {}: {}", suite.name, suite.about);
+        let start = Instant::now();
+        let outcome = suite.outcome(machine);
+        match &outcome {
+            Outcome::Passed => (),
+            Outcome::Failed(failure) => crate::report(failure),
+            Outcome::Skipped(failure) => println!("skipped: {failure}"),
+        }
+        rows.push((suite.name, outcome, start.elapsed().as_secs_f32()));
+    }
+    summarize(&rows)
+}
+
+fn summarize(rows: &[(&str, Outcome, f32)]) -> Result<(), Failure> {
+    println!("\n{:8} {:8} {:>8}", "suite", "result", "seconds");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, outcome, seconds) in rows {
+        let (count, result, reason) = match outcome {
+            Outcome::Passed => (&mut passed, "passed", String::new()),
+            Outcome::Failed(failure) => (&mut failed, "failed", failure.to_string()),
+            Outcome::Skipped(failure) => (&mut skipped, "skipped", failure.to_string()),
+        };
+        *count += 1;
+        println!("{}", format!("{name:8} {result:8} {seconds:8.1}  {reason}").trim_end());
+    }
+    println!("\nsuites: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { Ok(()) } else { Err(Failure::Suites { count: failed }) }
+}
+
+fn fmt(machine: &Machine) -> Result<(), Failure> {
+    shell::run(machine.cargo().args(["fmt", "--all", "--check"]))?;
+    // Not a member of the workspace, so cargo does not know of it.
+    let mut rustfmt = std::process::Command::new("rustfmt");
+    rustfmt.current_dir(&machine.root).args(["--check", "--edition", "2024"]);
+    shell::run(rustfmt.arg(cores::PROGRAM))
+}
+
+fn clippy(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["clippy", "--workspace", "--all-targets"]).args(locked(machine));
+    shell::run(cargo.args(["--", "-D", "warnings"]))
+}
+
+fn unit(machine: &Machine) -> Result<(), Failure> {
+    if has_nextest() {
+        let mut cargo = nextest(machine);
+        cargo.args(["--workspace", "-E", "not (package(=lockstep) & kind(test))"]);
+        return shell::run(&mut cargo);
+    }
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--workspace", "--exclude", "lockstep", "--tests"]).args(locked(machine));
+    shell::run(&mut cargo)?;
+    let mut cargo = machine.cargo();
+    shell::run(
+        cargo.args(["test", "--package", "lockstep", "--lib", "--bins"]).args(locked(machine)),
+    )
+}
+
+fn doc(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["doc", "--workspace", "--no-deps"]).args(locked(machine));
+    shell::run(cargo.env("RUSTDOCFLAGS", "-D warnings"))?;
+    shell::run(machine.cargo().args(["test", "--workspace", "--doc"]).args(locked(machine)))
+}
+
+fn e2e(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = if has_nextest() {
+        nextest(machine)
+    } else {
+        let mut cargo = machine.cargo();
+        cargo.arg("test").args(locked(machine));
+        cargo
+    };
+    cargo.args(["--package", "lockstep", "--test", "*"]);
+    for (name, tool) in [("LOCKSTEP_ESPTOOL", Tool::Esptool), ("LOCKSTEP_MINISIGN", Tool::Minisign)]
+    {
+        if let Some(path) = machine.path_of(tool) {
+            cargo.env(name, path);
+        }
+    }
+    shell::run(&mut cargo)
+}
+
+fn demo(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["run", "--release"]).args(locked(machine));
+    shell::run(cargo.args(["--", "demo", "--headless"]))
+}
+
+fn deny(machine: &Machine) -> Result<(), Failure> {
+    shell::run(machine.cargo().args(["deny", "check"]))
+}
+
+fn nextest(machine: &Machine) -> std::process::Command {
+    let mut cargo = machine.cargo();
+    cargo.args(["nextest", "run"]).args(locked(machine));
+    if machine.ci {
+        cargo.args(["--profile", "ci"]);
+    }
+    cargo
+}
+
+fn has_nextest() -> bool {
+    shell::on_path("cargo-nextest").is_some()
+}
+
+/// In CI a lock file that does not fit the manifests is an error, not something to mend in passing.
+fn locked(machine: &Machine) -> Option<&'static str> {
+    machine.ci.then_some("--locked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing() -> Failure {
+        Failure::Missing { tool: "minisign", reason: "not here".into() }
+    }
+
+    #[test]
+    fn a_missing_tool_fails_every_suite_in_ci_but_the_one_that_needs_the_internet() {
+        for suite in ALL {
+            let is_failure = matches!(suite.unattended.outcome(missing()), Outcome::Failed(_));
+            assert_eq!(is_failure, suite.name != "deny", "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn one_failed_suite_fails_the_run() {
+        let rows = [
+            ("fmt", Outcome::Passed, 0.1),
+            ("e2e", Outcome::Failed(missing()), 0.2),
+            ("unit", Outcome::Passed, 0.3),
+        ];
+        assert!(matches!(summarize(&rows), Err(Failure::Suites { count: 1 })));
+    }
+
+    #[test]
+    fn a_skipped_suite_does_not_fail_the_run() {
+        assert!(summarize(&[("deny", Outcome::Skipped(missing()), 0.0)]).is_ok());
+    }
+
+    #[test]
+    fn suites_have_names_of_their_own() {
+        for (index, suite) in ALL.iter().enumerate() {
+            assert!(ALL.iter().skip(index + 1).all(|other| other.name != suite.name));
+        }
+    }
+}
