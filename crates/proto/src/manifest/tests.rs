@@ -136,6 +136,16 @@ fn the_example_of_the_original_plan_says_what_it_lacks_to_be_installed() {
 }
 
 #[test]
+fn a_devices_own_minimum_and_range_go_before_those_of_the_release() {
+    let release = release();
+    let receiver = release.announced("receiver").unwrap();
+    assert_eq!((receiver.number, receiver.min_compatible), (10_200, 10_100));
+    assert_eq!(receiver.protocol, ProtocolRange::new(1, 2).unwrap());
+    assert_eq!(release.announced("transmitter").unwrap().min_compatible, 10_000);
+    assert_eq!(release.announced("nobody"), None);
+}
+
+#[test]
 fn the_chip_may_come_from_the_plans_device_type() {
     let mut entry = entry("receiver");
     assert_eq!(entry.installable().unwrap().chip, ChipId(9));
@@ -481,6 +491,15 @@ fn escapes_are_undone_and_equal_their_letters() {
     for lone in [r"\ud83d", r"\ud83d\u0041", r"\ude00", r"\u12", r"\u+123"] {
         assert!(refusal("Initial", lone).ends_with("expected the escapes of JSON only"), "{lone}");
     }
+}
+
+#[test]
+fn every_control_character_survives_being_written() {
+    let text: String = (0..0x80).map(char::from).collect();
+    let written = Manifest { description: Text::new(&text), ..release() }.to_json().to_string();
+    let value: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(value["description"], text);
+    assert_eq!(read(&written).unwrap().description, &text[..]);
 }
 
 /// JSON of any kind, and what looks like it.

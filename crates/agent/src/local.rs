@@ -1,0 +1,213 @@
+//! What the lead's own device does beyond a member: it takes packages and artifacts straight from
+//! an upload, and keeps other roles' artifacts in its other slot while it serves them.
+//!
+//! Its own image goes the same way as everybody's, through the same checks.
+
+use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
+use lockstep_proto::frame::report::{MemberState, Refusal};
+use lockstep_proto::id::Sha256;
+use lockstep_proto::manifest::verify;
+use lockstep_proto::time::Instant;
+
+use crate::agent::{Agent, Leaving, first4};
+use crate::flash::{self, Region};
+use crate::member::MemberRecord;
+use crate::package::{self, Package};
+use crate::receiver::{FILE_BYTES_MAX, Object, Taken};
+use crate::slot;
+use crate::staging::Progress;
+
+impl Agent {
+    /// Verifies a manifest package and stores it, in place of the one before.
+    pub fn install_package<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        package_bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        let package = Package::parse(package_bytes).map_err(|_| Refusal::BadManifest)?;
+        let manifest = verify(package.manifest, &package.signatures, &self.trust)
+            .map_err(|error| self.refusal_of(&error))?;
+        self.check_epoch(manifest.epoch)?;
+        let stored = package::find(flash, self.layout.package())?;
+        if stored.is_some_and(|(_, digest)| digest == package::digest(package_bytes)) {
+            return Ok(());
+        }
+        if self.receiver.job().is_some_and(|job| job.object == Object::Package) {
+            self.receiver.stop();
+        }
+        package::store(flash, self.layout.package(), package_bytes)?;
+        Ok(())
+    }
+
+    /// Takes bytes of this device's own image, in order, straight from an upload; `Stage` comes
+    /// before. Ends a spool: what lies in the other slot is overwritten. Returns how many bytes of the file have been taken in this boot or are in flash: go
+    /// on from there. Fewer than given: the flash is busy, tick and try again.
+    pub fn push_local<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        offset: u32,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        self.advance(now);
+        let spools = self.receiver.job().is_some_and(|job| job.object == Object::Spool);
+        if spools && self.member.state == MemberState::Staging {
+            // Everybody else is served: now its own image goes over what was spooled.
+            self.receiver.stop();
+            if let Err(refusal) = self.continue_staging(flash) {
+                self.refuse_staging(refusal);
+                return Err(refusal);
+            }
+        }
+        let pushed = self.push(Object::Artifact, offset, bytes, flash);
+        if let Err(refusal) = pushed {
+            self.refuse_staging(refusal);
+        }
+        pushed
+    }
+
+    /// Begins to keep another role's artifact in the other slot, or goes on with it after a reboot.
+    /// Returns how many of its bytes are there. This device's way back is given up with the first
+    /// window that is written.
+    pub fn spool_begin<F: NorFlash>(
+        &mut self,
+        file_sha256: Sha256,
+        size_bytes: u32,
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        self.spool_used_at = Some(self.now);
+        let slot = self.other_slot();
+        let slot_bytes = slot.size_bytes.min(FILE_BYTES_MAX);
+        if size_bytes == 0 || size_bytes > slot_bytes {
+            return Err(Refusal::TooLarge { size_bytes, slot_bytes });
+        }
+        if self.on_trial() || self.leaving.is_some() || self.boot.other_is_next() {
+            return Err(Refusal::OnTrial);
+        }
+        if let Some(job) = self.receiver.job()
+            && (job.object, job.sha256) == (Object::Spool, file_sha256)
+        {
+            return Ok(job.accepted_bytes());
+        }
+        let tried = matches!(
+            self.member.state,
+            MemberState::Staged | MemberState::Activating | MemberState::Confirming
+        );
+        if tried {
+            // What was staged is about to be overwritten, and the record must not claim it.
+            let staging = MemberRecord { state: MemberState::Staging, ..self.member.clone() };
+            self.store_member(staging, flash)?;
+            self.release();
+        }
+        let done_bytes = match self.load_progress(flash)? {
+            Some(progress)
+                if (progress.object, progress.sha256) == (Object::Spool, file_sha256) =>
+            {
+                progress.done_bytes.min(size_bytes)
+            }
+            _ => 0,
+        };
+        let place = Region { offset: slot.offset, size_bytes };
+        self.receiver.start(Object::Spool, file_sha256, place, done_bytes);
+        Ok(done_bytes)
+    }
+
+    /// Takes bytes of the artifact that is being spooled; returns as [`Agent::push_local`] does.
+    pub fn spool_push<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        offset: u32,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        self.advance(now);
+        self.spool_used_at = Some(self.now);
+        self.push(Object::Spool, offset, bytes, flash)
+    }
+
+    /// Reads a part of the spooled artifact, as far as it is in flash.
+    pub fn spool_read<F: ReadNorFlash>(
+        &self,
+        offset: u32,
+        bytes: &mut [u8],
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        let flashed = match self.receiver.job() {
+            Some(job) if job.object == Object::Spool => job.flashed_bytes(),
+            _ => return Err(Refusal::NotStaged),
+        };
+        let end = u64::from(offset) + bytes.len() as u64;
+        if end > u64::from(flashed) {
+            return Err(Refusal::NotStaged);
+        }
+        Ok(flash::read(flash, self.other_slot().offset + offset, bytes)?)
+    }
+
+    /// Nobody needs the spooled artifact any more.
+    pub fn spool_end(&mut self) {
+        if self.receiver.job().is_some_and(|job| job.object == Object::Spool) {
+            self.receiver.stop();
+        }
+    }
+
+    /// Reads the spooled artifact back and compares its SHA-256. If it is not what was announced,
+    /// it has to come again from its start.
+    pub fn spool_verify<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        let (sha256, size_bytes) = match self.receiver.job() {
+            Some(job) if job.object == Object::Spool && job.is_complete() => {
+                (job.sha256, job.size_bytes)
+            }
+            _ => return Err(Refusal::NotStaged),
+        };
+        let found = slot::sha256_of(flash, self.other_slot().offset, size_bytes)?;
+        if found == sha256 {
+            return Ok(());
+        }
+        self.receiver.stop();
+        self.store_progress(&Progress { object: Object::Spool, sha256, done_bytes: 0 }, flash)?;
+        let hash = |sha256: Sha256| first4(&lockstep_proto::id::ImageHash(sha256.0));
+        Err(Refusal::SlotDiffers { found: hash(found), expected: hash(sha256) })
+    }
+
+    fn push<F: NorFlash>(
+        &mut self,
+        object: Object,
+        offset: u32,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        let mut bytes = bytes;
+        let mut at = offset;
+        loop {
+            let Some(job) = self.receiver.job().filter(|job| job.object == object) else {
+                return self.pushed_before(object);
+            };
+            let accepted = job.accepted_bytes();
+            if accepted != at || bytes.is_empty() {
+                return Ok(accepted);
+            }
+            let taken = self.receiver.take_bytes(at, bytes);
+            if taken == Taken::Ignored {
+                // The flash is busy with the window before.
+                return Ok(accepted);
+            }
+            let taken_bytes = self.receiver.job().map_or(0, |job| job.accepted_bytes() - at);
+            at += taken_bytes;
+            bytes = bytes.get(taken_bytes as usize..).unwrap_or_default();
+            self.after_taking(taken, flash)?;
+        }
+    }
+
+    /// Without a transfer: all of the image has come, or none of it is wanted.
+    fn pushed_before(&self, object: Object) -> Result<u32, Refusal> {
+        let staged = object == Object::Artifact && self.member.state == MemberState::Staged;
+        let leaves = matches!(self.leaving, Some(Leaving::Back { .. }));
+        match self.staging_refusal {
+            _ if staged && !leaves => Ok(self.member.size_bytes),
+            Some(refusal) => Err(refusal),
+            None => Err(Refusal::NotStaged),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The record under power cuts, full, torn, and as other versions wrote it.
+
+use std::vec::Vec;
+use std::{format, vec};
+
+use lockstep_sim::flash::MemFlash;
+use proptest::prelude::*;
+
+use super::*;
+
+const REGION: Region = Region { offset: 0x1000, size_bytes: 2 * HALF_BYTES };
+const KINDS_USED: [Kind; 3] = [Kind::BOOT_NUMBER, Kind::MEMBER, Kind(20)];
+
+fn flash() -> MemFlash {
+    MemFlash::new(REGION.end() + 0x1000)
+}
+
+fn value(flash: &mut MemFlash, kind: Kind) -> Option<(u8, Vec<u8>)> {
+    let log = RecordLog::open(flash, REGION).unwrap();
+    let mut payload = [0; PAYLOAD_BYTES_MAX];
+    let (version, length) = log.read(flash, kind, &mut payload).unwrap()?;
+    Some((version, payload[..length].to_vec()))
+}
+
+/// The payload of the `n`th write: lengths that need padding and lengths that need none.
+fn payload(n: usize) -> Vec<u8> {
+    let byte = u8::try_from(n % 251).unwrap();
+    vec![byte; 180 + n % 7]
+}
+
+fn write(flash: &mut MemFlash, log: &mut RecordLog, n: usize) -> Result<(), RecordError> {
+    let version = u8::try_from(n % 5).unwrap();
+    log.write(flash, KINDS_USED[n % 3], version, &payload(n))
+}
+
+fn expected(n: usize) -> (u8, Vec<u8>) {
+    (u8::try_from(n % 5).unwrap(), payload(n))
+}
+
+#[test]
+fn an_erased_or_strange_region_is_an_empty_log() {
+    let mut flash = flash();
+    assert_eq!(value(&mut flash, Kind::MEMBER), None);
+    flash.bytes.fill(0x5A);
+    assert_eq!(value(&mut flash, Kind::MEMBER), None);
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::MEMBER, 1, b"first").unwrap();
+    assert_eq!(value(&mut flash, Kind::MEMBER), Some((1, b"first".to_vec())));
+}
+
+#[test]
+fn the_latest_entry_of_a_kind_counts_over_many_compactions() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    for n in 0..500 {
+        write(&mut flash, &mut log, n).unwrap();
+        for kind in 0..3.min(n + 1) {
+            let latest = (0..=n).rev().find(|n| n % 3 == kind).unwrap();
+            assert_eq!(value(&mut flash, KINDS_USED[kind]), Some(expected(latest)), "{n}");
+        }
+    }
+    let sectors = &flash.statistics.sector_erases[1..5];
+    assert!(sectors.iter().all(|&erases| (3..30).contains(&erases)), "{sectors:?}");
+}
+
+/// Pulls the plug after every byte of a sequence that fills a half and moves to the other one.
+#[test]
+fn a_cut_anywhere_leaves_the_old_or_the_new_value_and_never_loses_another() {
+    let mut full = flash();
+    let mut log = RecordLog::open(&mut full, REGION).unwrap();
+    let mut first = 0;
+    while log.active.as_ref().is_none_or(|half| half.end + 300 < HALF_BYTES) {
+        write(&mut full, &mut log, first).unwrap();
+        first += 1;
+    }
+    let writes = first..first + 4;
+    let mut compacted = false;
+    for budget in 0.. {
+        let mut flash = full.clone();
+        flash.power_budget_bytes = Some(budget);
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        let offset_before = log.active.as_ref().map(|half| half.offset);
+        let done = writes.clone().take_while(|&n| write(&mut flash, &mut log, n).is_ok()).count();
+        compacted |= log.active.as_ref().map(|half| half.offset) != offset_before;
+
+        flash.power_on();
+        for kind in 0..3 {
+            let latest = |end: usize| (0..end).rev().find(|n| n % 3 == kind).map(expected);
+            let found = value(&mut flash, KINDS_USED[kind]);
+            let (old, new) = (latest(first + done), latest(first + done + 1));
+            assert!(found == old || found == new, "kind {kind}, cut after {budget} units");
+        }
+        // Whatever was torn, the next boot can write.
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+        assert_eq!(value(&mut flash, Kind::EPOCH), Some((1, b"next".to_vec())));
+        if done == writes.len() {
+            assert!(compacted, "the sequence must reach the other half");
+            return;
+        }
+    }
+}
+
+// A second cut, while the remains of the first are being cleared away.
+#[test]
+fn a_cut_during_the_compaction_after_a_torn_write_loses_nothing_either() {
+    let mut torn = flash();
+    let mut log = RecordLog::open(&mut torn, REGION).unwrap();
+    (0..6).for_each(|n| write(&mut torn, &mut log, n).unwrap());
+    torn.power_budget_bytes = Some(90);
+    write(&mut torn, &mut log, 6).unwrap_err();
+    torn.power_on();
+    for budget in 0.. {
+        let mut flash = torn.clone();
+        flash.power_budget_bytes = Some(budget);
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        assert!(log.active.as_ref().unwrap().torn);
+        let result = write(&mut flash, &mut log, 7);
+        flash.power_on();
+        assert_eq!(value(&mut flash, KINDS_USED[0]), Some(expected(3)), "cut after {budget}");
+        assert_eq!(value(&mut flash, KINDS_USED[2]), Some(expected(5)), "cut after {budget}");
+        let found = value(&mut flash, KINDS_USED[1]);
+        assert!(found == Some(expected(4)) || found == Some(expected(7)), "cut after {budget}");
+        if result.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_is_there_already_is_not_written_again() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::EPOCH, 1, &[7; 9]).unwrap();
+    let written = flash.statistics.bytes_written;
+    log.write(&mut flash, Kind::EPOCH, 1, &[7; 9]).unwrap();
+    assert_eq!(flash.statistics.bytes_written, written);
+    log.write(&mut flash, Kind::EPOCH, 2, &[7; 9]).unwrap();
+    assert!(flash.statistics.bytes_written > written);
+}
+
+#[test]
+fn a_damaged_entry_does_not_hide_the_one_before_it() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::EPOCH, 1, &[1; 8]).unwrap();
+    log.write(&mut flash, Kind::EPOCH, 1, &[2; 8]).unwrap();
+    let at = (REGION.offset + HEADER_BYTES + 16 + HEAD_BYTES) as usize;
+    assert_eq!(flash.bytes[at], 2);
+    flash.bytes[at] = 0;
+    assert_eq!(value(&mut flash, Kind::EPOCH), Some((1, vec![1; 8])));
+}
+
+// The log of an application must never keep a device from storing its part in a rollout.
+#[test]
+fn what_is_not_vital_leaves_room_for_what_is() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::HISTORY, 1, &[1; 3600]).unwrap();
+    let error = log.write(&mut flash, Kind::SETTINGS, 1, &[1; 3700]).unwrap_err();
+    assert!(matches!(error, RecordError::Full { .. }), "{error}");
+    log.write(&mut flash, Kind::SETTINGS, 1, &[1; 3400]).unwrap();
+    for n in 0..40_u8 {
+        log.write(&mut flash, Kind::MEMBER, 1, &[n; 233]).unwrap();
+        log.write(&mut flash, Kind::TRUST, 1, &[n; 324]).unwrap();
+        log.write(&mut flash, Kind::PROGRESS, 1, &[n; 38]).unwrap();
+        log.write(&mut flash, Kind::BOOT_NUMBER, 1, &[n; 4]).unwrap();
+        log.write(&mut flash, Kind::EPOCH, 1, &[n; 4]).unwrap();
+    }
+    assert_eq!(value(&mut flash, Kind::HISTORY), Some((1, vec![1; 3600])));
+}
+
+#[test]
+fn a_payload_beyond_the_limit_is_refused_with_both_lengths() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    let error = log.write(&mut flash, Kind::HISTORY, 1, &[0; 4001]).unwrap_err();
+    assert_eq!(format!("{error}"), "`record` entry has 4001 bytes, the limit is 4000");
+}
+
+/// A dump of the log as version 1 writes it: devices in the field hold these bytes.
+const GOLDEN: &[u8] = include_bytes!("../tests/golden/record-v1.bin");
+
+/// What stands in the golden dump; enough to have been compacted once.
+fn golden_log() -> MemFlash {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::BOOT_NUMBER, 1, &7_u32.to_le_bytes()).unwrap();
+    log.write(&mut flash, Kind::SETTINGS, 3, b"of an odd length").unwrap();
+    log.write(&mut flash, Kind::PASSWORD, 1, b"").unwrap();
+    for n in 0..50 {
+        log.write(&mut flash, Kind::MEMBER, 1, &payload(n)).unwrap();
+    }
+    log.write(&mut flash, Kind::BOOT_NUMBER, 1, &8_u32.to_le_bytes()).unwrap();
+    flash
+}
+
+fn holds_golden(flash: &mut MemFlash) {
+    assert_eq!(value(flash, Kind::BOOT_NUMBER), Some((1, vec![8, 0, 0, 0])));
+    assert_eq!(value(flash, Kind::SETTINGS), Some((3, b"of an odd length".to_vec())));
+    assert_eq!(value(flash, Kind::PASSWORD), Some((1, vec![])));
+    assert_eq!(value(flash, Kind::MEMBER), Some((1, payload(49))));
+    assert_eq!(value(flash, Kind::EPOCH), None);
+}
+
+// Run with `UPDATE_GOLDEN=1` after adding a kind, and review what changed.
+#[test]
+fn the_golden_dump_is_what_is_written_and_stays_readable() {
+    let written = golden_log();
+    let region = REGION.offset as usize..REGION.end() as usize;
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record-v1.bin");
+        std::fs::write(path, &written.bytes[region.clone()]).unwrap();
+    }
+    let mut read = flash();
+    read.bytes[region.clone()].copy_from_slice(GOLDEN);
+    holds_golden(&mut read);
+    assert!(written.bytes[region] == *GOLDEN, "the format has changed");
+}
+
+// A lead or a member reboots into older firmware in the middle of a rollout.
+#[test]
+fn an_old_binary_reads_what_a_newer_one_wrote_and_carries_it_along() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    let future = Kind::new(31).unwrap();
+    log.write(&mut flash, future, 9, b"of a kind to come").unwrap();
+    log.write(&mut flash, Kind::EPOCH, 9, b"abcd and trailing bytes").unwrap();
+    // Of a later format, whose header says more.
+    let header = Header { format: 7, sequence: 1 }.encode();
+    let start = REGION.offset as usize;
+    flash.bytes[start..start + header.len()].copy_from_slice(&header);
+
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    let mut known = [0; 4];
+    let found = log.read(&mut flash, Kind::EPOCH, &mut known).unwrap();
+    assert_eq!((found, &known), (Some((9, 23)), b"abcd"));
+    for n in 0..100 {
+        write(&mut flash, &mut log, n).unwrap();
+    }
+    assert_eq!(value(&mut flash, future), Some((9, b"of a kind to come".to_vec())));
+    assert_eq!(value(&mut flash, Kind::EPOCH), Some((9, b"abcd and trailing bytes".to_vec())));
+    assert_eq!(RecordLog::open(&mut flash, REGION).unwrap().active.unwrap().format, 7);
+}
+
+proptest! {
+    /// Any writes with any cut between them: what a write that succeeded has stored is there, and
+    /// what a failed one was about has its old or its new value.
+    #[test]
+    fn no_sequence_of_writes_and_cuts_loses_a_stored_value(
+        steps in prop::collection::vec((0..4_u8, 0..900_usize, prop::option::of(0..2000_u64)), 1..60)
+    ) {
+        let mut flash = flash();
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        let mut known: [Vec<Option<Vec<u8>>>; 4] = [const { Vec::new() }; 4];
+        known.iter_mut().for_each(|values| values.push(None));
+        for (n, (kind, length, budget)) in steps.into_iter().enumerate() {
+            let payload = vec![u8::try_from(n).unwrap(); length];
+            flash.power_budget_bytes = budget;
+            let values = &mut known[usize::from(kind)];
+            match log.write(&mut flash, Kind(kind), 1, &payload) {
+                Ok(()) => *values = vec![Some(payload)],
+                Err(RecordError::Flash(_)) => values.push(Some(payload)),
+                Err(_) => {}
+            }
+            if flash.power_lost() {
+                flash.power_on();
+                log = RecordLog::open(&mut flash, REGION).unwrap();
+            }
+            flash.power_budget_bytes = None;
+            for (kind, values) in (0..).zip(&mut known) {
+                let found = value(&mut flash, Kind(kind)).map(|(_, payload)| payload);
+                prop_assert!(values.contains(&found), "kind {}", kind);
+                *values = vec![found];
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let mut flash = flash();
+        let start = REGION.offset as usize;
+        let header = Header { format: 1, sequence: 1 }.encode();
+        flash.bytes[start..start + header.len()].copy_from_slice(&header);
+        let start = start + header.len();
+        flash.bytes[start..start + bytes.len()].copy_from_slice(&bytes);
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        log.write(&mut flash, Kind::MEMBER, 1, b"still").unwrap();
+        prop_assert_eq!(value(&mut flash, Kind::MEMBER), Some((1, b"still".to_vec())));
+    }
+}

@@ -1,0 +1,504 @@
+//! Staging: the manifest package, then the image, into the other slot, and back out to be verified.
+//!
+//! Everything that can be known before the first sector is erased is checked before: signatures,
+//! role, chip, board, size, epoch, and the head of the image itself. Then the slot's otadata entry
+//! is erased, then the sectors, window by window. In the end the slot is read back and hashed as a
+//! whole; only that makes it staged.
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_proto::descriptor::Descriptor;
+use lockstep_proto::frame::block::{Block, Then};
+use lockstep_proto::frame::order::Source;
+use lockstep_proto::frame::report::{MemberState, Refusal, Wants};
+use lockstep_proto::id::{ImageHash, Sha256};
+use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
+use lockstep_proto::manifest::{Manifest, VerifyError, verify};
+use lockstep_proto::time::Instant;
+use lockstep_proto::wire::{Reader, Writer};
+
+use crate::agent::{Agent, RECORD_VERSION, first4};
+use crate::effects::Trace;
+use crate::flash::{FlashFault, Region};
+use crate::member::MemberRecord;
+use crate::package::{self, PACKAGE_SIZE_BYTES_MAX, Package};
+use crate::receiver::{BLOCK_BYTES_U32, Flushed, Object, PROGRESS_STEP_BYTES, Taken};
+use crate::record::{Kind, RecordError};
+use crate::slot::{self, Pace};
+
+impl Agent {
+    /// Takes a block of the session that this device wants; `Some`: say what it wants next.
+    ///
+    /// A window of 0 says that it is busy with its flash; at the end of an image, with an index
+    /// behind its last block, that it is staged.
+    pub fn handle_block<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        block: &Block<'_>,
+        flash: &mut F,
+    ) -> Option<Wants> {
+        self.advance(now);
+        let job = self.receiver.job().filter(|job| job.object != Object::Spool)?;
+        if job.session() != block.session {
+            return None;
+        }
+        let blocks = job.size_bytes.div_ceil(BLOCK_BYTES_U32);
+        let done = Wants {
+            session: block.session,
+            index: u16::try_from(blocks).unwrap_or(u16::MAX),
+            have: 0,
+            window: 0,
+        };
+        let taken = self.receiver.take_block(block);
+        let completed = matches!(taken, Taken::Head | Taken::Window);
+        if let Err(refusal) = self.after_taking(taken, flash) {
+            self.refuse_staging(refusal);
+            return None;
+        }
+        if !completed && block.then == Then::Continue {
+            return None;
+        }
+        self.wants_due = false;
+        let staged = self.member.state == MemberState::Staged;
+        self.wanted_session().or(staged.then_some(done))
+    }
+
+    /// Goes on where staging stands: what is missing is asked for, in this boot or a later one.
+    pub(crate) fn continue_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        if let Some(refusal) = self.staging_refusal {
+            return Err(refusal);
+        }
+        let member = &self.member;
+        let is_going = self.receiver.job().is_some_and(|job| match job.object {
+            Object::Package => job.sha256 == member.package,
+            Object::Artifact => job.sha256 == member.file_sha256,
+            // A lead that serves other roles gets its own image last, from its upload.
+            Object::Spool => true,
+        });
+        if is_going {
+            self.wants_due = true;
+            return Ok(());
+        }
+        if member.source == Source::OtherSlot {
+            self.check_way_back(member.target, flash)?;
+            return self.finish_staging(flash);
+        }
+        let (wanted, size_bytes) = (member.package, u32::from(member.package_size_bytes));
+        let store = self.layout.package();
+        match package::find(flash, store)? {
+            Some((_, digest)) if digest == wanted => self.take_package(flash),
+            _ => {
+                let place = Region { offset: package::body(store), size_bytes };
+                self.receiver.start(Object::Package, wanted, place, 0);
+                self.wants_due = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Judges the head, brings a full window into flash as far as the pace allows.
+    pub(crate) fn after_taking<F: NorFlash>(
+        &mut self,
+        taken: Taken,
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        if taken == Taken::Head {
+            if let Err(refusal) = self.judge_head() {
+                self.receiver.stop();
+                self.staging_refusal = Some(refusal);
+                return Err(refusal);
+            }
+            self.receiver.accept_head();
+        }
+        self.flush(flash)
+    }
+
+    /// Brings a full window into flash when time passes; a failure is reported.
+    pub(crate) fn advance_staging<F: NorFlash>(&mut self, flash: &mut F) {
+        if let Err(refusal) = self.flush(flash) {
+            self.refuse_staging(refusal);
+        }
+    }
+
+    fn flush<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        while self.receiver.is_flushing() && self.next_grant().is_none() {
+            self.flash_used_at = Some(self.now);
+            if let Err(refusal) = self.flush_once(flash) {
+                self.receiver.stop();
+                return Err(refusal);
+            }
+            if self.pace != Pace::Fast {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_once<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        if self.receiver.job().is_some_and(|job| !job.prepared) {
+            self.give_up_slot(flash)?;
+            self.receiver.mark_prepared();
+            return Ok(());
+        }
+        let flushed = self.receiver.flush_step(flash, self.pace)?;
+        let Some(job) = self.receiver.job() else { return Ok(()) };
+        let (object, sha256, done_bytes) = (job.object, job.sha256, job.flashed_bytes());
+        match flushed {
+            Flushed::Nothing | Flushed::More => {}
+            Flushed::Window => {
+                self.wants_due = true;
+                if object != Object::Package && done_bytes.is_multiple_of(PROGRESS_STEP_BYTES) {
+                    self.store_progress(&Progress { object, sha256, done_bytes }, flash)?;
+                }
+            }
+            Flushed::File if object == Object::Package => self.finish_package(flash)?,
+            Flushed::File => {
+                self.store_progress(&Progress { object, sha256, done_bytes }, flash)?;
+                if object == Object::Artifact {
+                    self.finish_artifact(flash)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on the other slot's image is gone: its entry, then what is known of it, and only
+    /// then the first sector.
+    fn give_up_slot<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        let Some(job) = self.receiver.job() else { return Ok(()) };
+        let progress =
+            Progress { object: job.object, sha256: job.sha256, done_bytes: job.flashed_bytes() };
+        self.boot.forget_other(flash)?;
+        self.store_progress(&progress, flash)?;
+        self.other = None;
+        self.effects.trace(Trace::SlotGivenUp);
+        Ok(())
+    }
+
+    fn finish_package<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        let store = self.layout.package();
+        let (expected, size_bytes) =
+            (self.member.package, u32::from(self.member.package_size_bytes));
+        self.receiver.stop();
+        let found = slot::sha256_of(flash, package::body(store), size_bytes)?;
+        if found != expected {
+            return Err(self.spoilt(found.0, expected.0));
+        }
+        package::write_header(flash, store, size_bytes, &expected)?;
+        self.take_package(flash)
+    }
+
+    /// The package is in its store: is it to be believed, and does it name this image for this
+    /// device? If so, the image comes next.
+    fn take_package<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        match self.judge_package(flash) {
+            Ok((file_sha256, epoch)) => {
+                let verified = MemberRecord { file_sha256, epoch, ..self.member.clone() };
+                if verified != self.member {
+                    self.store_member(verified, flash)?;
+                    self.effects.trace(Trace::PackageAccepted);
+                }
+                self.begin_artifact(flash)
+            }
+            Err(refusal) => {
+                if !matches!(refusal, Refusal::FlashFailed { .. }) {
+                    self.staging_refusal = Some(refusal);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Holds the package in memory for as long as its signatures are checked; a function of its
+    /// own, so that its 12 KiB are on the stack for no longer than that.
+    #[inline(never)]
+    fn judge_package<F: NorFlash>(&self, flash: &mut F) -> Result<(Sha256, u32), Refusal> {
+        let mut buffer = [0; PACKAGE_SIZE_BYTES_MAX];
+        let bytes = package::load(flash, self.layout.package(), &mut buffer)?;
+        let package =
+            Package::parse(bytes.unwrap_or_default()).map_err(|_| Refusal::BadManifest)?;
+        let manifest = verify(package.manifest, &package.signatures, &self.trust)
+            .map_err(|error| self.refusal_of(&error))?;
+        self.judge_manifest(&manifest)
+    }
+
+    /// Everything the manifest says about this device's image, against this device and the order.
+    fn judge_manifest(&self, manifest: &Manifest<'_>) -> Result<(Sha256, u32), Refusal> {
+        let entry = manifest.entry(self.identity.role.as_str()).ok_or(Refusal::BadManifest)?;
+        let artifact = entry.installable().map_err(|_| Refusal::BadManifest)?;
+        let slot_bytes = self.other_slot().size_bytes;
+        if artifact.image_sha256 != self.member.target {
+            return Err(Refusal::BadManifest);
+        }
+        self.check_chip(artifact.chip)?;
+        let board = self.identity.board.as_str();
+        let differs = entry.board.is_some_and(|named| !named.is_empty() && named != board);
+        if !board.is_empty() && differs {
+            return Err(Refusal::WrongBoard);
+        }
+        if artifact.size_bytes > slot_bytes {
+            return Err(Refusal::TooLarge { size_bytes: artifact.size_bytes, slot_bytes });
+        }
+        if artifact.size_bytes != self.member.size_bytes {
+            return Err(Refusal::BadManifest);
+        }
+        self.check_epoch(manifest.epoch)?;
+        Ok((artifact.sha256, manifest.epoch))
+    }
+
+    fn begin_artifact<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        let (slot, size_bytes) = (self.other_slot(), self.member.size_bytes);
+        let sha256 = self.member.file_sha256;
+        if self.other == Some(self.member.target) {
+            // The same image is still there from an earlier rollout.
+            let file = slot::sha256_of(flash, slot.offset, size_bytes)?;
+            if file == sha256 {
+                return self.finish_staging(flash);
+            }
+        }
+        let done_bytes = match self.load_progress(flash)? {
+            Some(progress) if (progress.object, progress.sha256) == (Object::Artifact, sha256) => {
+                progress.done_bytes.min(size_bytes)
+            }
+            _ => 0,
+        };
+        if done_bytes >= size_bytes {
+            return self.finish_artifact(flash);
+        }
+        let done_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
+        if done_bytes > 0 {
+            self.effects.trace(Trace::Resumed { done_bytes });
+        }
+        let place = Region { offset: slot.offset, size_bytes };
+        self.receiver.start(Object::Artifact, sha256, place, done_bytes);
+        self.wants_due = true;
+        Ok(())
+    }
+
+    /// Chip, size, role, board and epoch, as far as the first blocks tell.
+    fn judge_head(&self) -> Result<(), Refusal> {
+        let mut reader = ImageReader::with_limit(self.other_slot().size_bytes);
+        reader
+            .push(self.receiver.head())
+            .map_err(|error| refusal_of_image(&error, reader.taken_bytes()))?;
+        let header = reader.header().ok_or(Refusal::NotAnImage { offset: reader.taken_bytes() })?;
+        self.check_chip(header.chip)?;
+        reader.descriptor().map_or(Ok(()), |descriptor| self.check_descriptor(descriptor))
+    }
+
+    /// All of it is in flash: is what stands there what the manifest names?
+    fn finish_artifact<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        self.receiver.stop();
+        let (slot, size_bytes) = (self.other_slot(), self.member.size_bytes);
+        let judged = match slot::read_file(flash, slot, size_bytes)? {
+            Ok(facts) => self.judge_file(&facts),
+            Err(error) => Err(refusal_of_image(&error, size_bytes)),
+        };
+        match judged {
+            Ok(()) => {
+                self.other = Some(self.member.target);
+                self.finish_staging(flash)
+            }
+            Err(refusal) => {
+                let sha256 = self.member.file_sha256;
+                let none = Progress { object: Object::Artifact, sha256, done_bytes: 0 };
+                self.store_progress(&none, flash)?;
+                self.count_restart(refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn judge_file(&self, facts: &ImageFacts) -> Result<(), Refusal> {
+        let member = &self.member;
+        if facts.file_sha256 != member.file_sha256 {
+            let (found, expected) = (facts.file_sha256.0, member.file_sha256.0);
+            return Err(differs(found, expected));
+        }
+        if facts.image_hash != member.target {
+            return Err(differs(facts.image_hash.0, member.target.0));
+        }
+        self.check_chip(facts.header.chip)?;
+        facts.descriptor.as_ref().map_or(Ok(()), |descriptor| self.check_descriptor(descriptor))
+    }
+
+    fn finish_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        self.receiver.stop();
+        let staged = MemberRecord { state: MemberState::Staged, ..self.member.clone() };
+        self.store_member(staged, flash)?;
+        self.effects.trace(Trace::Staged);
+        self.report_due = true;
+        Ok(())
+    }
+
+    /// The other slot holds this image, made for this device: it may be returned to.
+    pub(crate) fn check_way_back<F: NorFlash>(
+        &mut self,
+        image: ImageHash,
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        let facts = self.own_facts_of_other_slot(flash)?;
+        self.other = facts.as_ref().map(|facts| facts.image_hash);
+        if self.other != Some(image) {
+            let found = self.other.as_ref().map_or(0, first4);
+            return Err(Refusal::NoWayBack { found, expected: first4(&image) });
+        }
+        let epoch = facts.and_then(|facts| facts.descriptor).map(|descriptor| descriptor.epoch);
+        epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))
+    }
+
+    /// The hash of the whole image in the other slot, unless it is another role's that only lies
+    /// there.
+    pub(crate) fn own_image_in_other_slot<F: NorFlash>(
+        &self,
+        flash: &mut F,
+    ) -> Result<Option<ImageHash>, FlashFault> {
+        Ok(self.own_facts_of_other_slot(flash)?.map(|facts| facts.image_hash))
+    }
+
+    fn own_facts_of_other_slot<F: NorFlash>(
+        &self,
+        flash: &mut F,
+    ) -> Result<Option<ImageFacts>, FlashFault> {
+        if self.load_progress(flash)?.is_some_and(|progress| progress.object == Object::Spool) {
+            return Ok(None);
+        }
+        let facts = slot::read_slot(flash, self.other_slot())?.ok();
+        Ok(facts.filter(|facts| {
+            let role = facts.descriptor.as_ref().map(|descriptor| descriptor.role.as_str());
+            facts.header.chip == self.identity.chip
+                && role.is_none_or(|role| role == self.identity.role.as_str())
+        }))
+    }
+
+    pub(crate) fn check_epoch(&self, offered: u32) -> Result<(), Refusal> {
+        let floor = self.epoch_floor;
+        if offered < floor { Err(Refusal::EpochTooLow { offered, floor }) } else { Ok(()) }
+    }
+
+    fn check_chip(&self, chip: ChipId) -> Result<(), Refusal> {
+        let (image, device) = (u32::from(chip.0), u32::from(self.identity.chip.0));
+        if image == device { Ok(()) } else { Err(Refusal::WrongChip { image, device }) }
+    }
+
+    /// What the image says of itself must be what the manifest says, and fit this device.
+    fn check_descriptor(&self, descriptor: &Descriptor) -> Result<(), Refusal> {
+        if descriptor.role.as_str() != self.identity.role.as_str() {
+            return Err(Refusal::WrongRole);
+        }
+        let board = self.identity.board.as_str();
+        if !board.is_empty() && descriptor.board.as_str() != board {
+            return Err(Refusal::WrongBoard);
+        }
+        if descriptor.epoch != self.member.epoch {
+            self.check_epoch(descriptor.epoch)?;
+            return Err(Refusal::BadManifest);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refusal_of(&self, error: &VerifyError) -> Refusal {
+        let needed = self.trust.keys().map_or(0, |keys| u32::from(keys.threshold()));
+        match error {
+            VerifyError::Manifest(_) | VerifyError::OtherDigest { .. } => Refusal::BadManifest,
+            VerifyError::NotEnough { found, needed } => {
+                Refusal::Untrusted { good: u32::from(*found), needed: u32::from(*needed) }
+            }
+            VerifyError::Signature(_)
+            | VerifyError::TooManySignatures { .. }
+            | VerifyError::UnknownKey { .. } => Refusal::Untrusted { good: 0, needed },
+        }
+    }
+
+    fn spoilt(&mut self, found: [u8; 32], expected: [u8; 32]) -> Refusal {
+        let refusal = differs(found, expected);
+        self.count_restart(refusal);
+        refusal
+    }
+
+    /// A transfer that came out wrong may begin anew, but not for ever.
+    fn count_restart(&mut self, refusal: Refusal) {
+        self.staging_restarts = self.staging_restarts.saturating_add(1);
+        if self.staging_restarts > STAGING_RESTARTS_MAX {
+            self.staging_refusal = Some(refusal);
+        }
+    }
+
+    pub(crate) fn store_progress<F: NorFlash>(
+        &mut self,
+        progress: &Progress,
+        flash: &mut F,
+    ) -> Result<(), RecordError> {
+        let payload = progress.encode(1 - self.running_slot);
+        self.record.write(flash, Kind::PROGRESS, RECORD_VERSION, &payload)
+    }
+
+    /// What the other slot is being filled with; `None` if what is stored speaks of the slot that
+    /// runs now.
+    pub(crate) fn load_progress<F: NorFlash>(
+        &self,
+        flash: &mut F,
+    ) -> Result<Option<Progress>, FlashFault> {
+        let mut payload = [0; PROGRESS_BYTES];
+        let read = self.record.read(flash, Kind::PROGRESS, &mut payload)?;
+        Ok(read.and_then(|_| Progress::decode(&payload, 1 - self.running_slot)))
+    }
+}
+
+/// What the other slot is being filled with, and how far that has come for sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) object: Object,
+    pub(crate) sha256: Sha256,
+    pub(crate) done_bytes: u32,
+}
+
+impl Progress {
+    /// Object u8 (1: own image, 2: spooled), slot u8, SHA-256 of the file, bytes u32.
+    fn encode(&self, slot: u8) -> [u8; PROGRESS_BYTES] {
+        let mut payload = [0; PROGRESS_BYTES];
+        let mut writer = Writer::new(&mut payload);
+        let object = if self.object == Object::Spool { PROGRESS_SPOOL } else { PROGRESS_ARTIFACT };
+        // It is as long as these fields.
+        let _ = writer
+            .u8(object)
+            .and_then(|()| writer.u8(slot))
+            .and_then(|()| writer.put(&self.sha256.0))
+            .and_then(|()| writer.u32(self.done_bytes));
+        payload
+    }
+
+    fn decode(payload: &[u8], slot: u8) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        let object = match reader.u8().ok()? {
+            PROGRESS_ARTIFACT => Object::Artifact,
+            // What a later version put there is not this device's image either.
+            _ => Object::Spool,
+        };
+        if reader.u8().ok()? != slot {
+            return None;
+        }
+        let sha256 = Sha256(reader.array().ok()?);
+        Some(Self { object, sha256, done_bytes: reader.u32().ok()? })
+    }
+}
+
+fn differs(found: [u8; 32], expected: [u8; 32]) -> Refusal {
+    let (found, expected) = (first4(&ImageHash(found)), first4(&ImageHash(expected)));
+    Refusal::SlotDiffers { found, expected }
+}
+
+fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
+    match error {
+        ImageError::TooLarge { needed_bytes, limit_bytes } => Refusal::TooLarge {
+            size_bytes: u32::try_from(*needed_bytes).unwrap_or(u32::MAX),
+            slot_bytes: *limit_bytes,
+        },
+        _ => Refusal::NotAnImage { offset },
+    }
+}
+
+/// How often one rollout's image may come out wrong and be fetched anew, in one boot.
+pub const STAGING_RESTARTS_MAX: u8 = 3;
+const PROGRESS_BYTES: usize = 1 + 1 + 32 + 4;
+const PROGRESS_ARTIFACT: u8 = 1;
+const PROGRESS_SPOOL: u8 = 2;

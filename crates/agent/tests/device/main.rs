@@ -1,0 +1,8 @@
+//! The agent on a device: flash, bootloader, power cuts, and orders as a lead gives them.
+
+mod fixture;
+mod lead;
+mod orders;
+mod power;
+mod staging;
+mod trial;

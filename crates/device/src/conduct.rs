@@ -1,0 +1,190 @@
+//! Between the rollout and the world: one input at a time, the record made durable before anything
+//! is done, orders sent, and this device's own answers fed back as the next inputs.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::Reply;
+use lockstep_agent::record::Kind as Entry;
+use lockstep_proto::frame::block::BLOCK_BYTES;
+use lockstep_proto::frame::control::Message;
+use lockstep_proto::frame::order::{Order, Ticket};
+use lockstep_proto::frame::report::{Facts, Report, Wants};
+use lockstep_proto::id::DeviceId;
+use lockstep_proto::time::Instant;
+use lockstep_proto::wire::Role;
+use lockstep_rollout::{Input, RECORD_BYTES_MAX, RECORD_VERSION};
+
+use crate::journal::Level;
+use crate::lead::{MEMBERS_BYTES_MAX, encode_members};
+use crate::node::Node;
+use crate::setup::Application;
+
+impl<A: Application> Node<A> {
+    /// One input for the rollout, all the way through: decide, store, act. What this device
+    /// answers to its own orders are the next inputs.
+    pub(crate) fn drive<F: NorFlash>(&mut self, now: Instant, input: Input, flash: &mut F) {
+        let mut inputs = VecDeque::from([input]);
+        for _ in 0..INPUTS_MAX {
+            let Some(input) = inputs.pop_front() else { break };
+            let Some(rollout) = self.lead.as_mut().and_then(|lead| lead.rollout.as_mut()) else {
+                break;
+            };
+            let step = rollout.step(now, &input);
+            if step.store {
+                self.set_must_store();
+            }
+            let stored = self.store_rollout(flash);
+            for event in step.events {
+                self.tell(now, &event, flash);
+            }
+            if !stored {
+                // Not durable, so not done: the next tick says everything again.
+                break;
+            }
+            for outgoing in step.orders {
+                self.deliver(now, outgoing.to, outgoing.ticket, outgoing.order, flash, &mut inputs);
+            }
+        }
+    }
+
+    pub(crate) fn set_must_store(&mut self) {
+        if let Some(lead) = &mut self.lead {
+            lead.must_store = true;
+        }
+    }
+
+    /// Makes the record durable if it has changed. `false` if it could not be.
+    pub(crate) fn store_rollout<F: NorFlash>(&mut self, flash: &mut F) -> bool {
+        let Some(lead) = &self.lead else { return true };
+        let Some(rollout) = lead.rollout.as_ref().filter(|_| lead.must_store) else { return true };
+        let mut buffer = alloc::vec![0; RECORD_BYTES_MAX];
+        let Ok(bytes) = rollout.record().encode(&mut buffer) else { return false };
+        let written =
+            self.agent.record_mut().write(flash, Entry::ROLLOUT, RECORD_VERSION, bytes).is_ok();
+        if let (true, Some(lead)) = (written, &mut self.lead) {
+            lead.must_store = false;
+        }
+        written
+    }
+
+    pub(crate) fn deliver<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        to: DeviceId,
+        ticket: Ticket,
+        order: Order,
+        flash: &mut F,
+        inputs: &mut VecDeque<Input>,
+    ) {
+        let me = self.setup.id;
+        if to != me {
+            self.send_control(to, Message::Order(ticket, order));
+        }
+        let staged_later = matches!(order, Order::Stage(_))
+            && self.lead.as_ref().is_some_and(|lead| !lead.may_stage_own(&self.setup.role));
+        if (to != me && to != DeviceId::BROADCAST) || staged_later {
+            return;
+        }
+        self.agent.note_frame_of(now, ticket.rollout);
+        let reply = self.agent.handle_order(now, &ticket, &order, flash);
+        self.drain_effects(now);
+        if reply == Reply::FactsAndReport {
+            inputs.push_back(Input::Facts(me, self.facts()));
+        }
+        if reply != Reply::Nothing {
+            inputs.push_back(Input::Report(me, self.agent.report()));
+        }
+    }
+
+    pub(crate) fn note_facts<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        from: DeviceId,
+        facts: Facts,
+        flash: &mut F,
+    ) {
+        self.drive(now, Input::Facts(from, facts), flash);
+    }
+
+    pub(crate) fn note_report<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        from: DeviceId,
+        report: Report,
+        flash: &mut F,
+    ) {
+        if let Some(lead) = &mut self.lead {
+            lead.note_progress(now, from, report.staged_bytes);
+            if report.observed.staged {
+                lead.forget_receiver(from);
+            }
+        }
+        self.drive(now, Input::Report(from, report), flash);
+    }
+
+    pub(crate) fn note_wants<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        from: DeviceId,
+        wants: Wants,
+        flash: &mut F,
+    ) {
+        let Some(lead) = &mut self.lead else { return };
+        let senders = lead.package.iter_mut().chain(lead.artifact.iter_mut().map(|(_, it)| it));
+        let mut advanced = false;
+        for sender in senders {
+            if sender.session() != wants.session {
+                // One object at a time: whoever wants this one has the other.
+                sender.remove(from);
+            }
+            advanced |= sender.note_wants(from, wants);
+        }
+        let is_artifact =
+            lead.artifact.as_ref().is_some_and(|(_, sender)| sender.session() == wants.session);
+        if is_artifact {
+            lead.note_progress(now, from, u32::from(wants.index) * BLOCK_BYTES as u32);
+        }
+        if advanced {
+            self.drive(now, Input::Progress, flash);
+        }
+    }
+
+    /// One tick of the conducting half.
+    pub(crate) fn conduct<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        if self.lead.is_none() {
+            return;
+        }
+        self.conductor = Some(self.setup.id);
+        self.drive(now, Input::Tick, flash);
+        self.serve_package(flash);
+        self.serve_spooled_after_restart(flash);
+        self.end_upload();
+    }
+
+    /// Whoever has the group's key is a member; the list is durable, so that a missing one is
+    /// missed.
+    pub(crate) fn note_member<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        id: DeviceId,
+        role: Option<Role>,
+        flash: &mut F,
+    ) {
+        let (Some(lead), Some(role)) = (&mut self.lead, role) else { return };
+        if let Some(rollout) = &mut lead.rollout {
+            rollout.note_heard(now, id);
+        }
+        if !lead.add_member(id, role) {
+            return;
+        }
+        let mut buffer = alloc::vec![0; MEMBERS_BYTES_MAX];
+        let len = encode_members(&lead.members, &mut buffer);
+        self.write_entry(Entry::GROUP, buffer.get(..len).unwrap_or_default(), flash);
+        self.journal.log(now, Level::Info, format!("`{role}` {id} belongs to the group"));
+    }
+}
+
+/// Inputs handled in one go: a lead's own answers lead to few more orders to itself.
+const INPUTS_MAX: usize = 32;

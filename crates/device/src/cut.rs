@@ -1,0 +1,118 @@
+//! A cut upload: what survives a restart of the lead, and how it goes on.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::Agent;
+use lockstep_agent::record::Kind as Entry;
+use lockstep_proto::bundle::{BundleReader, RESUME_POINT_BYTES, ResumePoint};
+use lockstep_proto::id::Sha256;
+use lockstep_proto::wire::{Reader, Role};
+use lockstep_rollout::Phase;
+
+use crate::node::{Node, read_entry};
+use crate::setup::Application;
+use crate::upload::{Incoming, State, Upload, UploadError, Way};
+
+/// A cut upload, as the record remembers it over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) point: ResumePoint,
+    pub(crate) size_bytes: u32,
+    pub(crate) role: Role,
+    pub(crate) file: Sha256,
+    pub(crate) artifact_bytes: u32,
+}
+
+impl Cut {
+    pub(crate) fn read<F: NorFlash>(agent: &Agent, flash: &mut F) -> Option<Self> {
+        let bytes = read_entry::<F, CUT_BYTES>(agent, flash, ENTRY_CUT)?;
+        let mut reader = Reader::new(&bytes);
+        Some(Self {
+            point: ResumePoint::from_bytes(&reader.array().ok()?),
+            size_bytes: reader.u32().ok()?,
+            role: Role::from_bytes(reader.array().ok()?)?,
+            file: Sha256(reader.array().ok()?),
+            artifact_bytes: reader.u32().ok()?,
+        })
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(CUT_BYTES);
+        bytes.extend_from_slice(&self.point.to_bytes());
+        bytes.extend_from_slice(&self.size_bytes.to_le_bytes());
+        bytes.extend_from_slice(self.role.bytes());
+        bytes.extend_from_slice(&self.file.0);
+        bytes.extend_from_slice(&self.artifact_bytes.to_le_bytes());
+        bytes
+    }
+}
+
+impl<A: Application> Node<A> {
+    /// After a restart of the lead its own agent, or its spool, knows how far the artifact came.
+    pub(crate) fn reopen<F: NorFlash>(
+        &mut self,
+        cut: Cut,
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        let way = self.way_of(&cut.role)?;
+        let offset_bytes = cut.point.offset_bytes();
+        let point = cut.point;
+        let reader = self
+            .with_manifest(flash, |manifest| BundleReader::resume_at(manifest, point))
+            .ok_or(UploadError::NothingToContinue)?
+            .map_err(|error| UploadError::BadBundle(format!("{error}")))?;
+        let incoming = Incoming {
+            role: cut.role,
+            file: cut.file,
+            size_bytes: cut.artifact_bytes,
+            offset_bytes,
+            way,
+        };
+        if let Some(lead) = &mut self.lead {
+            lead.upload = Some(Upload {
+                reader: Box::new(reader),
+                at: point.bundle_offset().unwrap_or_default(),
+                size_bytes: cut.size_bytes,
+                state: State::Artifact(incoming),
+                waiting: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// After a restart within staging: how far did the artifact come that was on its way?
+    pub(crate) fn serve_spooled_after_restart<F: NorFlash>(&mut self, flash: &mut F) {
+        let Some(lead) = &self.lead else { return };
+        let staging =
+            lead.rollout.as_ref().is_some_and(|rollout| rollout.record().phase == Phase::Staging);
+        let Some(cut) = lead.cut.filter(|_| staging && lead.upload.is_none()) else { return };
+        if cut.point.offset_bytes() != 0 {
+            return;
+        }
+        let Ok(way) = self.way_of(&cut.role) else { return };
+        let offset = match way {
+            Way::Spool => self.agent.spool_begin(cut.file, cut.artifact_bytes, flash).ok(),
+            Way::Own => Some(self.agent.report().staged_bytes),
+            Way::Skip => None,
+        };
+        let Some(offset) = offset.filter(|&offset| offset > 0) else { return };
+        let is_whole = way == Way::Spool
+            && offset == cut.artifact_bytes
+            && self.agent.spool_verify(flash).is_ok();
+        let answer_ms = self.setup.pace.answer_ms;
+        if let Some(lead) = &mut self.lead {
+            lead.cut = Some(Cut { point: cut.point.with_offset(offset), ..cut });
+            if is_whole {
+                lead.serve_artifact(cut.role, cut.file, cut.artifact_bytes, answer_ms);
+            }
+        }
+    }
+}
+
+/// The record's entry of a cut upload: resume point 10, bundle size u32, role 16, file SHA-256 32,
+/// artifact size u32.
+pub(crate) const ENTRY_CUT: Entry = Entry::new(13).expect("below the number of kinds");
+const CUT_BYTES: usize = RESUME_POINT_BYTES + 4 + 16 + 32 + 4;

@@ -1,0 +1,334 @@
+//! The calls that conduct: a bundle comes in, a rollout is aborted, the last one is reverted.
+//!
+//! A connection that is cut changes nothing: the device keeps what it has, and the upload goes on
+//! where `rollout.upload.next_offset` says. Bytes are taken as fast as the group can take them;
+//! until then the client waits, by TCP's own means.
+
+use core::cell::Cell;
+
+use alloc::string::String;
+use lockstep_proto::id::RolloutId;
+use lockstep_proto::time::Instant;
+use lockstep_rollout::Phase;
+use picoserve::io::Read;
+use picoserve::request::RequestBodyConnection;
+use picoserve::response::StatusCode;
+
+use super::answer::{Answer, Problem};
+use super::gate::Part;
+use super::{Shell, views, within};
+use crate::lead::ConductError;
+use crate::node::Node;
+use crate::setup::Application;
+use crate::upload::{UploadError, UploadStep};
+
+/// Whose bytes are taken: one upload's at a time. A later part of the same bundle takes the turn
+/// from a connection that is silent, and perhaps dead.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Counts uploads; the last one has the turn while `is_taken`.
+    number: Cell<u32>,
+    is_taken: Cell<bool>,
+}
+
+/// `GET /api/rollout`.
+pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
+    shell.with(|now, node, _| {
+        if node.members().is_empty() {
+            return Err(not_the_lead(node));
+        }
+        Ok(Answer::json_text(views::rollout(node, Some(now))))
+    })
+}
+
+/// `POST /api/rollout/abort`.
+pub(super) fn abort<H: Shell>(shell: &H) -> Result<Answer, Problem> {
+    let answer = shell.with(|now, node, flash| {
+        let result = node.abort(now, flash);
+        result.map(Answer::accepted).map_err(|error| cannot_conduct(&error, node))
+    });
+    shell.wake();
+    answer
+}
+
+/// `POST /api/rollout/revert`: answered when preflight has said whether there is a way back.
+pub(super) async fn revert<H: Shell>(shell: &H) -> Result<Answer, Problem> {
+    let begun = shell.with(|now, node, flash| {
+        let limit_ms = node.setup().policy.preflight_ms.saturating_add(PREFLIGHT_GRACE_MS);
+        let result = node.revert(now, flash).map(|id| (id, now + limit_ms));
+        result.map_err(|error| cannot_conduct(&error, node))
+    });
+    shell.wake();
+    let (id, limit) = begun?;
+    loop {
+        let answer = shell.with(|now, node, _| match node.conducting() {
+            Some(it) if it.record.id == id => {
+                let waits = it.record.phase == Phase::Preflight && now < limit;
+                (!waits).then(|| Ok(Answer::accepted(id)))
+            }
+            Some(_) | None => Some(Err(refused(node))),
+        });
+        match answer {
+            Some(answer) => return answer,
+            None => shell.sleep_ms(WAIT_MS).await,
+        }
+    }
+}
+
+fn refused<A: Application>(node: &Node<A>) -> Problem {
+    let faults = node.refusals();
+    match faults.first() {
+        Some(fault) => Problem::refused(&fault.fault, faults),
+        None => Problem::refused("the rollout was aborted before it began", faults),
+    }
+}
+
+/// An upload that has the turn.
+pub(super) struct Upload<'a, H> {
+    shell: &'a H,
+    turn: &'a Turn,
+    number: u32,
+    /// Bytes of this request's body.
+    length: u32,
+    began_at: Instant,
+}
+
+/// How an upload's body went on.
+enum Progress {
+    /// All bytes at hand were taken.
+    Taken,
+    /// The bundle is complete.
+    Complete(RolloutId),
+}
+
+impl<'a, H: Shell> Upload<'a, H> {
+    /// Takes the turn, and tells the node what will come.
+    pub(super) fn begin(
+        shell: &'a H,
+        turn: &'a Turn,
+        length: u32,
+        part: Option<Part>,
+    ) -> Result<Self, Problem> {
+        let began_at = shell.with(|now, node, flash| {
+            let begun = match part {
+                Some(part) => node.upload_continue(part.offset, part.size_bytes, flash),
+                None if turn.is_taken.get() => {
+                    let open = node.conducting().filter(|it| it.can_abort);
+                    return Err(another_upload().with_rollout(open.map(|it| it.record.id)));
+                }
+                None => node.upload_begin(length),
+            };
+            begun.map(|()| now).map_err(|error| cannot_take(&error, node))
+        })?;
+        let number = turn.number.get().wrapping_add(1);
+        turn.number.set(number);
+        turn.is_taken.set(true);
+        Ok(Self { shell, turn, number, length, began_at })
+    }
+
+    /// Takes the body, all of it.
+    pub(super) async fn run<R: Read>(
+        self,
+        body: &mut RequestBodyConnection<'_, R>,
+    ) -> Result<Answer, Problem> {
+        let reader = body.body().reader();
+        // Not how long a request may take counts here, but how long it may be silent.
+        let mut reader = reader.with_different_timeout_signal(core::future::pending());
+        let mut buffer = alloc::vec![0; CHUNK_BYTES];
+        let (mut complete, mut received) = (None, 0_usize);
+        loop {
+            let read = within(self.shell, IDLE_LIMIT_MS, reader.read(&mut buffer)).await;
+            let chunk = match read {
+                None => return Err(idle()),
+                Some(Err(_)) => return Err(cut()),
+                Some(Ok(0)) => break,
+                Some(Ok(len)) => buffer.get(..len).unwrap_or_default(),
+            };
+            received = received.saturating_add(chunk.len());
+            // Behind the end of a bundle are zeros, up to the end of a tape's record.
+            if complete.is_none()
+                && let Progress::Complete(id) = self.push(chunk).await?
+            {
+                complete = Some(id);
+            }
+        }
+        match complete {
+            Some(id) => Ok(Answer::accepted(id)),
+            None if u32::try_from(received).is_ok_and(|received| received < self.length) => {
+                Err(cut())
+            }
+            None => Err(self.end_of_bytes()),
+        }
+    }
+
+    /// Gives the node one chunk, waiting until it has taken all of it.
+    async fn push(&self, chunk: &[u8]) -> Result<Progress, Problem> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            if !self.has_turn() {
+                return Err(another_upload());
+            }
+            let step = self.shell.with(|now, node, flash| {
+                if now.ms_since(self.began_at) >= UPLOAD_LIMIT_MS {
+                    return Err(too_slow());
+                }
+                let step = node.upload_push(now, rest, flash);
+                step.map_err(|error| cannot_take(&error, node))
+            });
+            self.shell.wake();
+            match step? {
+                UploadStep::Complete(id) => return Ok(Progress::Complete(id)),
+                UploadStep::Taken(len) if len > 0 => rest = rest.get(len..).unwrap_or_default(),
+                UploadStep::Taken(_) | UploadStep::Wait => self.shell.sleep_ms(WAIT_MS).await,
+            }
+        }
+        Ok(Progress::Taken)
+    }
+
+    /// All bytes have come, and the bundle is not complete: a file that is too short will never be
+    /// more, so its rollout ends.
+    fn end_of_bytes(&self) -> Problem {
+        self.shell.with(|now, node, flash| {
+            let is_open = node.conducting().is_some_and(|it| it.can_abort && it.upload.is_some());
+            if is_open && self.has_turn() {
+                // Nothing to abort is as good as aborted.
+                let _aborted = node.abort(now, flash);
+            }
+        });
+        self.shell.wake();
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad-bundle",
+            "bundle ends before its last entry",
+            "make the bundle anew with `lockstep release create`",
+        )
+    }
+
+    fn has_turn(&self) -> bool {
+        self.turn.number.get() == self.number
+    }
+}
+
+impl<H> Drop for Upload<'_, H> {
+    fn drop(&mut self) {
+        if self.turn.number.get() == self.number {
+            self.turn.is_taken.set(false);
+        }
+    }
+}
+
+fn cannot_take<A: Application>(error: &UploadError, node: &Node<A>) -> Problem {
+    let problem = |status, code, hint: &str| Problem::new(status, code, error, hint);
+    match error {
+        UploadError::NotTheLead => not_the_lead(node),
+        UploadError::Busy(id) => busy(error, *id),
+        UploadError::BadBundle(_) => problem(
+            StatusCode::BAD_REQUEST,
+            "bad-bundle",
+            "make the bundle with `lockstep release create`",
+        ),
+        UploadError::Untrusted(_) => problem(
+            StatusCode::FORBIDDEN,
+            "untrusted",
+            "sign the release with the keys that this device knows",
+        ),
+        UploadError::Refused(faults) => Problem::refused(error, faults),
+        UploadError::Ended(id, _) => {
+            let hint = "see `GET /api/history`, then upload the bundle again";
+            problem(StatusCode::CONFLICT, "ended", hint).with_rollout(Some(*id))
+        }
+        UploadError::BadArtifact(..) => problem(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-artifact",
+            "make the bundle anew, and check it with `lockstep release verify`",
+        ),
+        UploadError::WrongOffset { .. } => problem(
+            StatusCode::CONFLICT,
+            "wrong-offset",
+            "go on at `rollout.upload.next_offset` of `GET /api/rollout`",
+        ),
+        UploadError::NothingToContinue => problem(
+            StatusCode::CONFLICT,
+            "nothing-to-continue",
+            "upload the bundle from its first byte, without `Content-Range`",
+        ),
+        UploadError::NotBegun => {
+            problem(StatusCode::CONFLICT, "not-begun", "upload the bundle from its first byte")
+        }
+        UploadError::Storage => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "storage",
+            "restart the device; if it happens again, its flash is worn out",
+        ),
+    }
+}
+
+fn cannot_conduct<A: Application>(error: &ConductError, node: &Node<A>) -> Problem {
+    let problem = |code, hint: &str| Problem::new(StatusCode::CONFLICT, code, error, hint);
+    match error {
+        ConductError::NotTheLead => not_the_lead(node),
+        ConductError::Busy(id) => busy(error, *id),
+        ConductError::NothingToAbort => {
+            problem("nothing-to-abort", "`GET /api/history` names past rollouts")
+        }
+        ConductError::VerdictIsFinal(id) => {
+            let hint = "go back with `lockstep revert` once it has settled";
+            problem("verdict-is-final", hint).with_rollout(Some(*id))
+        }
+        ConductError::NothingToRevert => {
+            problem("nothing-to-revert", "update to the older release from its bundle instead")
+        }
+    }
+}
+
+fn busy(error: impl core::fmt::Display, rollout: RolloutId) -> Problem {
+    let hint = "wait until it has settled, or end it with `lockstep abort`";
+    Problem::new(StatusCode::CONFLICT, "busy", error, hint).with_rollout(Some(rollout))
+}
+
+/// Names the device to ask instead.
+pub(super) fn not_the_lead<A: Application>(node: &Node<A>) -> Problem {
+    let lead = node.conductor().map(|id| (id, node.peers().get(id).and_then(|peer| peer.role)));
+    let hint = match lead {
+        Some((id, Some(role))) => alloc::format!("ask `{role}` {id}"),
+        Some((id, None)) => alloc::format!("ask {id}"),
+        None => String::from("ask the device of the group that was set up as its lead"),
+    };
+    let message = "this device does not conduct the group's rollouts";
+    Problem::new(StatusCode::NOT_FOUND, "not-the-lead", message, hint)
+}
+
+fn another_upload() -> Problem {
+    let message = "another connection is uploading a bundle";
+    let hint = "wait until it is done; a silent one is given up after 10 seconds";
+    Problem::new(StatusCode::CONFLICT, "busy", message, hint)
+}
+
+fn cut() -> Problem {
+    let message = "the connection was cut before the bundle was complete";
+    let hint = "go on at `rollout.upload.next_offset` of `GET /api/rollout`";
+    Problem::new(StatusCode::BAD_REQUEST, "cut", message, hint)
+}
+
+fn idle() -> Problem {
+    let message = format_args!("no byte of the bundle came for {IDLE_LIMIT_MS} ms");
+    let hint = "go on at `rollout.upload.next_offset` of `GET /api/rollout`";
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", message, hint)
+}
+
+fn too_slow() -> Problem {
+    let message = format_args!("the upload took longer than {UPLOAD_LIMIT_MS} ms");
+    let hint = "bring the devices closer together, then try again";
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", message, hint)
+}
+
+/// Bytes that go from the socket into the node at once.
+const CHUNK_BYTES: usize = 2_048;
+/// A client that is silent for so long while its bytes are waited for is gone, in milliseconds.
+const IDLE_LIMIT_MS: u64 = 10_000;
+/// An upload ends after so long in any case, in milliseconds: as long as staging may take.
+const UPLOAD_LIMIT_MS: u64 = 3_600_000;
+/// Until the node is asked again whether it can take more, in milliseconds.
+const WAIT_MS: u64 = 10;
+/// Preflight ends by itself; this much later somebody else has to find out why it did not.
+const PREFLIGHT_GRACE_MS: u64 = 1_000;

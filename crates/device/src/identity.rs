@@ -1,0 +1,93 @@
+//! What is known of images without a descriptor: most firmware in the field has none, so a device
+//! remembers what a manifest said of an image when it was staged.
+//!
+//! Durable in one entry of the record; layout, little endian: number of images u8, then 48 bytes
+//! each: image hash 32, version number 4, minimum 4, protocol minimum and maximum 2, config schema
+//! 2, 4 bytes for later versions.
+
+use alloc::vec::Vec;
+
+use lockstep_agent::record::Kind;
+use lockstep_proto::compat::Announced;
+use lockstep_proto::id::ImageHash;
+use lockstep_proto::version::ProtocolRange;
+use lockstep_proto::wire::{Full, Reader, TooShort, Writer};
+
+/// What a manifest said of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownImage {
+    /// The image.
+    pub image: ImageHash,
+    /// Version, minimum, protocol range.
+    pub announced: Announced,
+    /// Layout version of its configuration.
+    pub config_schema: u16,
+}
+
+/// The images of both slots, and the one that is coming.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownImages {
+    images: Vec<KnownImage>,
+}
+
+impl KnownImages {
+    /// What is known of `image`.
+    pub fn get(&self, image: ImageHash) -> Option<&KnownImage> {
+        self.images.iter().find(|known| known.image == image)
+    }
+
+    /// Remembers an image; the oldest goes when there are too many. `true` if something changed.
+    pub fn learn(&mut self, image: KnownImage) -> bool {
+        if self.images.contains(&image) {
+            return false;
+        }
+        self.images.retain(|known| known.image != image.image);
+        self.images.insert(0, image);
+        self.images.truncate(IMAGES_MAX);
+        true
+    }
+
+    /// Writes the entry and returns its length in bytes.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, Full> {
+        let mut writer = Writer::new(buffer);
+        writer.u8(u8::try_from(self.images.len()).unwrap_or(u8::MAX))?;
+        for known in &self.images {
+            writer.put(&known.image.0)?;
+            writer.u32(known.announced.number)?;
+            writer.u32(known.announced.min_compatible)?;
+            writer.u8(known.announced.protocol.min())?;
+            writer.u8(known.announced.protocol.max())?;
+            writer.u16(known.config_schema)?;
+            writer.u32(0)?;
+        }
+        Ok(writer.len_bytes())
+    }
+
+    /// Reads the entry; what is not whole is left out.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut reader = Reader::new(bytes);
+        let count = reader.u8().unwrap_or(0);
+        let images = (0..count).map_while(|_| take(&mut reader).ok().flatten()).collect();
+        Self { images }
+    }
+}
+
+fn take(reader: &mut Reader<'_>) -> Result<Option<KnownImage>, TooShort> {
+    let image = ImageHash(reader.array()?);
+    let (number, min_compatible) = (reader.u32()?, reader.u32()?);
+    let (min, max) = (reader.u8()?, reader.u8()?);
+    let config_schema = reader.u16()?;
+    reader.u32()?;
+    Ok(ProtocolRange::new(min, max).ok().map(|protocol| KnownImage {
+        image,
+        announced: Announced { number, min_compatible, protocol },
+        config_schema,
+    }))
+}
+
+/// Images remembered.
+pub const IMAGES_MAX: usize = 4;
+/// Bytes of the entry at its longest.
+pub const IMAGES_BYTES_MAX: usize = 1 + IMAGES_MAX * 48;
+/// The record's kind of this entry.
+pub const ENTRY_IMAGES: Kind = Kind::new(12).expect("below the number of kinds");

@@ -1,0 +1,154 @@
+//! From a bundle's head to a rollout: verify, look at what it brings, and begin.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::package::{PACKAGE_SIZE_BYTES_MAX, Package, digest};
+use lockstep_proto::bundle::{BundleReader, Head};
+use lockstep_proto::frame::report::Refusal;
+use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::manifest::{ManifestError, Trust, VerifiedManifest, VerifyError};
+use lockstep_proto::time::Instant;
+use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::wire::{Board, Role};
+use lockstep_rollout::{Artifact, Fault, Phase, PreflightFault, Release, Rollout};
+
+use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImage};
+use crate::node::Node;
+use crate::setup::Application;
+use crate::upload::UploadError;
+
+/// What a complete head led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// A rollout, in preflight.
+    Anew,
+    /// The rollout is open already: the head had to come again after a restart.
+    Again,
+}
+
+impl<A: Application> Node<A> {
+    /// Verify first: not a sector is touched before the manifest and all members are judged.
+    pub(crate) fn begin_rollout<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        head: &Head,
+        reader: &mut BundleReader,
+        flash: &mut F,
+    ) -> Result<Begun, UploadError> {
+        let trust: Trust = self.agent.trust().clone();
+        let manifest = head.verify(&trust).map_err(|error| match error {
+            VerifyError::Manifest(cause) => UploadError::BadBundle(format!("manifest: {cause}")),
+            untrusted => UploadError::Untrusted(format!("{untrusted}")),
+        })?;
+        let signatures: Vec<&[u8]> = head.signatures().collect();
+        let mut package = vec![0; PACKAGE_SIZE_BYTES_MAX];
+        let len = Package::write(head.manifest(), &signatures, &mut package)
+            .map_err(|error| UploadError::BadBundle(format!("{error}")))?;
+        package.truncate(len);
+        let mut release = release_of(&manifest, self.setup.policy.trial_limit_ms)
+            .map_err(|error| UploadError::BadBundle(format!("manifest: {error}")))?;
+        release.package = digest(&package);
+        release.package_size_bytes = u16::try_from(len).unwrap_or(u16::MAX);
+        reader.expect(&manifest);
+        if let Some(open) = self.open_forward() {
+            // The lead restarted within the head of this very bundle.
+            return match open == release.package {
+                true => Ok(Begun::Again),
+                false => Err(UploadError::BadBundle(String::from(
+                    "this is not the bundle whose rollout is open",
+                ))),
+            };
+        }
+        self.agent.install_package(now, &package, flash).map_err(|why| self.refused(why))?;
+        self.learn_images(&release, flash);
+        let id = RolloutId(self.draw());
+        let Some(lead) = &self.lead else { return Err(UploadError::NotTheLead) };
+        let members = self.members().to_vec();
+        let last = lead.rollout.as_ref().map(|rollout| rollout.record().clone());
+        let (me, policy) = (self.setup.id, self.setup.policy);
+        let rollout = Rollout::forward(now, id, release, &members, me, last, policy);
+        self.open(now, rollout, flash);
+        Ok(Begun::Anew)
+    }
+
+    /// The package of the rollout that is being staged, if there is one.
+    fn open_forward(&self) -> Option<Sha256> {
+        let record = self.conducting()?.record;
+        (record.phase == Phase::Staging).then_some(record.package)
+    }
+
+    /// This device's own refusal of a manifest, as preflight would have put it.
+    fn refused(&self, why: Refusal) -> UploadError {
+        let role = self.setup.role;
+        match why {
+            Refusal::EpochTooLow { offered, floor } => {
+                let fault = Fault::EpochTooLow { role, offered, floor };
+                let member = Some(self.setup.id);
+                UploadError::Refused(vec![PreflightFault { member, fault }])
+            }
+            Refusal::FlashFailed { .. } => UploadError::Storage,
+            why => UploadError::BadBundle(format!("{why}")),
+        }
+    }
+
+    /// What the manifest says of this role's image is remembered for when it runs.
+    pub(crate) fn learn_images<F: NorFlash>(&mut self, release: &Release, flash: &mut F) {
+        let Some(artifact) = release.artifact(&self.setup.role) else { return };
+        let known = KnownImage {
+            image: artifact.image,
+            announced: artifact.announced,
+            config_schema: artifact.config_schema,
+        };
+        self.learn_image(known, flash);
+    }
+
+    pub(crate) fn learn_image<F: NorFlash>(&mut self, known: KnownImage, flash: &mut F) {
+        if !self.images.learn(known) {
+            return;
+        }
+        let mut buffer = [0; IMAGES_BYTES_MAX];
+        if let Ok(len) = self.images.encode(&mut buffer) {
+            self.write_entry(ENTRY_IMAGES, buffer.get(..len).unwrap_or_default(), flash);
+        }
+    }
+}
+
+/// What a rollout needs of a manifest. The package's digest and size are the caller's to fill in.
+fn release_of(
+    manifest: &VerifiedManifest<'_>,
+    trial_limit_default_ms: u32,
+) -> Result<Release, ManifestError> {
+    let mut artifacts = Vec::new();
+    for entry in &manifest.devices {
+        let installable = entry.installable()?;
+        let board = entry.board.and_then(|board| board.as_plain()).and_then(Board::new);
+        let role = Role::new(entry.role).unwrap_or(Role::EMPTY);
+        let Some(announced) = manifest.announced(entry.role) else { continue };
+        artifacts.push(Artifact {
+            role,
+            image: installable.image_sha256,
+            file: installable.sha256,
+            size_bytes: installable.size_bytes,
+            chip: installable.chip,
+            board: board.unwrap_or(Board::EMPTY),
+            announced,
+            config_schema: u16::try_from(entry.config_schema).unwrap_or(u16::MAX),
+        });
+    }
+    let instructions = &manifest.update_instructions;
+    let timeout_ms = instructions.health_check_timeout_seconds.saturating_mul(1000);
+    Ok(Release {
+        number: ReleaseVersion::number(manifest.system_version),
+        epoch: manifest.epoch,
+        package: Sha256([0; 32]),
+        package_size_bytes: 0,
+        artifacts,
+        order: manifest.order().iter().filter_map(|role| Role::new(role)).collect(),
+        reboot_delay_ms: instructions.reboot_delay_seconds.saturating_mul(1000),
+        trial_limit_ms: if timeout_ms == 0 { trial_limit_default_ms } else { timeout_ms },
+    })
+}

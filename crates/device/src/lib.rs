@@ -1,0 +1,45 @@
+//! A whole device but the chip.
+//!
+//! [`Node`] joins the member's side (`lockstep-agent`), on a lead the conducting side
+//! (`lockstep-rollout`), and everything between them and the world: frames in and out, the gate,
+//! announces, probes, uploads, logs, history. It is sans-io too: frames, bytes and time in; frames,
+//! flash work and actions out. A chip, a desk device and the simulator run this very code.
+//!
+//! The caller's loop: give it every received frame and every uploaded byte; call [`Node::tick`]
+//! when [`Node::next_wake`] has come; after each call drain [`Node::poll_frame`] and
+//! [`Node::poll_action`]. An [`Action::Reboot`] is obeyed at once.
+//!
+//! # Not here
+//!
+//! Executors, chips, sockets: the shells around it. The HTTP API on top of it: [`http`].
+
+#![no_std]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic))]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod history;
+pub mod http;
+pub mod identity;
+pub mod journal;
+mod conduct;
+mod cut;
+mod intake;
+mod lead;
+mod messages;
+mod node;
+pub mod password;
+pub mod peers;
+pub mod sample;
+pub mod setup;
+mod serve;
+mod tell;
+mod upload;
+mod watch;
+
+pub use lead::{ConductError, Conducting};
+pub use node::{Action, Node, NodeError};
+pub use lockstep_agent::RebootReason;
+pub use upload::{UploadError, UploadStep};

@@ -1,0 +1,278 @@
+//! What this device knows of the others: what they run, whether their words are fresh, whether the
+//! link to them carries data both ways, and whether their data may pass the gate.
+//!
+//! Nothing here is durable but the lead's list of members: a device that has just booted knows no
+//! counters, and challenges whoever speaks to it.
+
+use alloc::vec::Vec;
+
+use lockstep_proto::compat::{Announced, Incompatible, Rule, check};
+use lockstep_proto::frame::control::Counter;
+use lockstep_proto::frame::report::View;
+use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::time::Instant;
+use lockstep_proto::wire::{Label, Role};
+
+/// One other device in reach.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Who.
+    pub id: DeviceId,
+    /// Its role, once it said so with the group's key.
+    pub role: Option<Role>,
+    /// What its firmware announces; unauthenticated.
+    pub announced: Option<Announced>,
+    /// What its firmware calls itself; unauthenticated.
+    pub device_type: Label<20>,
+    /// First bytes of its image's hash as announced; unauthenticated.
+    pub announced_image: Option<[u8; 8]>,
+    /// What it runs, said with the group's key.
+    pub running: Option<ImageHash>,
+    /// When anything of it came.
+    pub heard_at: Instant,
+    /// When it last answered one of our probes: the link carries data both ways.
+    pub echoed_at: Option<Instant>,
+    /// Why its data is dropped, if it is; `None` before anything was announced.
+    pub gate: Option<Result<(), Incompatible>>,
+    counter: Option<Counter>,
+    challenge: Option<u64>,
+    challenged_at: Option<Instant>,
+    probes: Probes,
+}
+
+/// A sliding window over the last 16 probes: one bit each, set when an echo came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Probes {
+    sent: u16,
+    echoed: u16,
+}
+
+/// What the replay guard says of an authentic frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Never seen before.
+    Fresh,
+    /// Seen before, or older than what was seen.
+    Replayed,
+    /// The sender's counter is unknown: challenge it with this nonce.
+    Challenge(u64),
+    /// The sender's counter is unknown, and it was challenged a moment ago.
+    Waiting,
+}
+
+/// All known peers.
+#[derive(Debug, Default)]
+pub struct Peers {
+    peers: Vec<Peer>,
+    /// Frames of application data that the gate dropped.
+    pub dropped: u32,
+    /// Frames without this group's key, and replays.
+    pub rejected: u32,
+}
+
+impl Peers {
+    /// Everybody in reach, in the order of their first sign of life.
+    pub fn all(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// One of them.
+    pub fn get(&self, id: DeviceId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    /// Takes down a sign of life. The longest silent stranger makes room when the table is full.
+    pub(crate) fn heard(&mut self, now: Instant, id: DeviceId) -> Option<&mut Peer> {
+        if let Some(index) = self.peers.iter().position(|peer| peer.id == id) {
+            let peer = self.peers.get_mut(index)?;
+            peer.heard_at = now;
+            return Some(peer);
+        }
+        if self.peers.len() >= PEERS_MAX {
+            let strangers = self.peers.iter().enumerate().filter(|(_, peer)| peer.role.is_none());
+            let (index, _) = strangers.min_by_key(|(_, peer)| peer.heard_at)?;
+            self.peers.remove(index);
+        }
+        self.peers.push(Peer::new(now, id));
+        self.peers.last_mut()
+    }
+
+    /// Takes down an announce. Returns the gate's new answer if it changed.
+    pub(crate) fn announced(
+        &mut self,
+        now: Instant,
+        id: DeviceId,
+        announced: Announced,
+        mine: &Announced,
+        rule: Rule,
+    ) -> Option<Result<(), Incompatible>> {
+        let peer = self.heard(now, id)?;
+        peer.announced = Some(announced);
+        let gate = Some(check(rule, mine, &announced));
+        let changed = peer.gate != gate;
+        peer.gate = gate;
+        gate.filter(|_| changed)
+    }
+
+    /// Whether application data of this peer may pass. Counts what may not.
+    pub(crate) fn passes_gate(&mut self, id: DeviceId) -> bool {
+        let passes = matches!(self.get(id).and_then(|peer| peer.gate), Some(Ok(())));
+        if !passes {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+        passes
+    }
+
+    /// Judges the counter of an authentic frame. `nonce` is used if a challenge is due.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        id: DeviceId,
+        counter: Counter,
+        nonce: u64,
+    ) -> Freshness {
+        let Some(peer) = self.heard(now, id) else { return Freshness::Replayed };
+        match peer.counter {
+            Some(known) if counter > known => {
+                peer.counter = Some(counter);
+                Freshness::Fresh
+            }
+            // Its boot number has gone back: it lost its store, or somebody replays an old boot.
+            Some(known) if counter.boot < known.boot => peer.challenge(now, nonce),
+            Some(_) => {
+                self.rejected = self.rejected.saturating_add(1);
+                Freshness::Replayed
+            }
+            None => peer.challenge(now, nonce),
+        }
+    }
+
+    /// The answer to a challenge: its counter becomes the sender's, if the nonce is ours.
+    pub(crate) fn challenge_answered(
+        &mut self,
+        now: Instant,
+        id: DeviceId,
+        counter: Counter,
+        nonce: u64,
+    ) {
+        let Some(peer) = self.heard(now, id) else { return };
+        if peer.challenge == Some(nonce) {
+            peer.challenge = None;
+            peer.counter = Some(counter);
+        } else {
+            self.rejected = self.rejected.saturating_add(1);
+        }
+    }
+
+    /// A probe goes out to all.
+    pub(crate) fn note_probe(&mut self) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.role.is_some()) {
+            peer.probes.sent = peer.probes.sent << 1 | 1;
+            peer.probes.echoed <<= 1;
+        }
+    }
+
+    /// A peer said with the group's key who it is and what it runs.
+    pub(crate) fn note_running(
+        &mut self,
+        now: Instant,
+        id: DeviceId,
+        role: Role,
+        running: ImageHash,
+    ) {
+        if let Some(peer) = self.heard(now, id) {
+            peer.role = Some(role);
+            peer.running = Some(running);
+        }
+    }
+
+    /// A peer answered our probe.
+    pub(crate) fn note_echo(&mut self, now: Instant, id: DeviceId) {
+        if let Some(peer) = self.heard(now, id) {
+            peer.echoed_at = Some(now);
+            peer.probes.echoed |= 1;
+        }
+    }
+
+    /// Peers of the group whose link carries data both ways now.
+    pub fn linked(&self, now: Instant, fresh_ms: u64) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(move |peer| peer.is_linked(now, fresh_ms))
+    }
+
+    /// Whether every peer of the group that was heard lately echoes, too. Silence for longer means
+    /// that it is switched off or rebooting: then there is no link to judge, and the lead's view of
+    /// who runs what decides.
+    pub(crate) fn links_hold(&self, now: Instant, fresh_ms: u64) -> bool {
+        let group = self.peers.iter().filter(|peer| peer.role.is_some());
+        let mut heard = group.filter(|peer| now.ms_since(peer.heard_at) < fresh_ms);
+        heard.all(|peer| peer.is_linked(now, fresh_ms))
+    }
+
+    /// Who runs what, this device included, as far as links carry data both ways.
+    pub(crate) fn view(
+        &self,
+        now: Instant,
+        fresh_ms: u64,
+        me: DeviceId,
+        running: ImageHash,
+    ) -> View {
+        let others = self.linked(now, fresh_ms);
+        let mut pairs: Vec<_> = others.filter_map(|peer| Some((peer.id, peer.running?))).collect();
+        pairs.push((me, running));
+        pairs.sort_unstable_by_key(|(id, _)| *id);
+        View::of(pairs)
+    }
+
+    /// Share of recent probes without an echo, over all peers of the group, in percent.
+    pub fn loss_percent(&self) -> u8 {
+        let count = |bits: fn(&Probes) -> u16| -> u32 {
+            self.peers.iter().map(|peer| bits(&peer.probes).count_ones()).sum()
+        };
+        let sent = count(|probes| probes.sent);
+        let echoed = count(|probes| probes.sent & probes.echoed);
+        let lost = sent.saturating_sub(echoed) * 100;
+        u8::try_from(lost.checked_div(sent).unwrap_or(0)).unwrap_or(100)
+    }
+}
+
+impl Peer {
+    fn new(now: Instant, id: DeviceId) -> Self {
+        Self {
+            id,
+            role: None,
+            announced: None,
+            device_type: Label::EMPTY,
+            announced_image: None,
+            running: None,
+            heard_at: now,
+            echoed_at: None,
+            gate: None,
+            counter: None,
+            challenge: None,
+            challenged_at: None,
+            probes: Probes::default(),
+        }
+    }
+
+    /// Whether the link to it carries data both ways now.
+    pub fn is_linked(&self, now: Instant, fresh_ms: u64) -> bool {
+        self.echoed_at.is_some_and(|at| now.ms_since(at) < fresh_ms)
+    }
+
+    fn challenge(&mut self, now: Instant, nonce: u64) -> Freshness {
+        let lately = self.challenged_at.is_some_and(|at| now.ms_since(at) < CHALLENGE_EVERY_MS);
+        match (lately, self.challenge) {
+            (true, Some(_)) => Freshness::Waiting,
+            _ => {
+                self.challenge = Some(nonce);
+                self.challenged_at = Some(now);
+                Freshness::Challenge(nonce)
+            }
+        }
+    }
+}
+
+/// Peers remembered at once: a group at its largest, and some strangers.
+pub const PEERS_MAX: usize = 40;
+/// One peer is challenged at most this often, in milliseconds.
+const CHALLENGE_EVERY_MS: u64 = 60;

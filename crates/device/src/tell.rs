@@ -1,0 +1,111 @@
+//! What a rollout's events mean to people, and to the history.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::record::Kind as Entry;
+use lockstep_proto::id::DeviceId;
+use lockstep_proto::time::Instant;
+use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::wire::Role;
+use lockstep_rollout::{Event, Phase, Verdict};
+
+use crate::history::HISTORY_BYTES_MAX;
+use crate::node::Node;
+use crate::setup::Application;
+
+impl<A: Application> Node<A> {
+    pub(crate) fn role_of_member(&self, id: DeviceId) -> Option<(DeviceId, Role)> {
+        self.members().iter().copied().find(|(member, _)| *member == id)
+    }
+
+    pub(crate) fn tell<F: NorFlash>(&mut self, now: Instant, event: &Event, flash: &mut F) {
+        let (kind, member, text) = self.describe(event);
+        let phase = match event {
+            Event::Entered(phase) => Some(phase.as_str()),
+            _ => None,
+        };
+        let member = member.and_then(|id| self.role_of_member(id));
+        self.journal.tell(now, kind, phase, member, text);
+        match event {
+            Event::Refused(faults) => {
+                if let Some(lead) = &mut self.lead {
+                    lead.refusals = faults.clone();
+                    lead.rollout = lead.rollout_before.take();
+                }
+            }
+            Event::Entered(Phase::Settling(_)) => self.note_outcome(flash),
+            Event::Entered(Phase::Settled(_)) => {
+                self.note_outcome(flash);
+                self.end_transfer(flash);
+            }
+            _ => (),
+        }
+    }
+
+    /// An outcome is final with its verdict; settling only carries it out.
+    pub(crate) fn note_outcome<F: NorFlash>(&mut self, flash: &mut F) {
+        let Some(rollout) = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref()) else {
+            return;
+        };
+        if self.history.note(rollout.record()).is_none() {
+            return;
+        }
+        let mut buffer = vec![0; HISTORY_BYTES_MAX];
+        if let Ok(len) = self.history.encode(&mut buffer) {
+            self.write_entry(Entry::HISTORY, buffer.get(..len).unwrap_or_default(), flash);
+        }
+    }
+
+    pub(crate) fn describe(&self, event: &Event) -> (&'static str, Option<DeviceId>, String) {
+        let name = |id: &DeviceId| match self.role_of_member(*id) {
+            Some((_, role)) => format!("`{role}`"),
+            None => format!("{id}"),
+        };
+        match event {
+            Event::Refused(faults) => {
+                let first = faults.first().map(|fault| format!("{}", fault.fault));
+                let text = first.unwrap_or_else(|| String::from("nothing to do"));
+                ("refused", None, format!("rollout refused: {text}"))
+            }
+            Event::Entered(phase) => ("entered", None, self.describe_phase(phase)),
+            Event::Staged(id) => ("staged", Some(*id), format!("{} has staged", name(id))),
+            Event::AtRest(id) => ("at-rest", Some(*id), format!("{} is at rest", name(id))),
+            Event::OnTarget(id) => {
+                ("on-target", Some(*id), format!("{} runs its new image", name(id)))
+            }
+            Event::Healthy(id) => ("healthy", Some(*id), format!("{} is healthy", name(id))),
+            Event::FellBack(id) => ("fell-back", Some(*id), format!("{} fell back", name(id))),
+            Event::Reactivated { member, times } => {
+                let text = format!("{} is activated again, time {times}", name(member));
+                ("reactivated", Some(*member), text)
+            }
+            Event::RepairOpened { repair } => {
+                ("repair-opened", None, format!("repair `{repair}`: all go back"))
+            }
+            Event::NoRepair(id) => {
+                ("no-repair", Some(*id), format!("no repair: {} has no way back", name(id)))
+            }
+            Event::Settled(id) => ("settled", Some(*id), format!("{} has settled", name(id))),
+            Event::SteppedDown { term } => {
+                ("stepped-down", None, format!("another lead conducts, term {term}"))
+            }
+        }
+    }
+
+    pub(crate) fn describe_phase(&self, phase: &Phase) -> String {
+        let Some(conducting) = self.conducting() else { return String::from(phase.as_str()) };
+        let record = conducting.record;
+        let release = ReleaseVersion::from_number(record.number);
+        match phase {
+            Phase::Settling(Verdict::Revert(cause)) => format!("verdict: revert, {cause}"),
+            Phase::Settling(Verdict::Keep) => format!("verdict: keep {release}"),
+            Phase::Settled(verdict) => format!("settled: {} {release}", verdict.as_str()),
+            Phase::Preflight | Phase::Staging | Phase::Rest | Phase::Trial => {
+                format!("{} of {} to {release}", phase.as_str(), record.kind.as_str())
+            }
+        }
+    }
+}

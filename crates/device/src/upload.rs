@@ -1,0 +1,539 @@
+//! A bundle on its way in: verified first, then written, as fast as the group can take it.
+//!
+//! ```text
+//!            head complete        preflight passed        last byte
+//!   Head ───────────────► Preflight ─────────────► Body ───────────► complete
+//!                             │ refused              │ artifact of another role: into the lead's
+//!                             ▼                      │ other slot, then to its members, then on
+//!                          error                     │ artifact of the lead's role: staged
+//! ```
+//!
+//! The lead's other slot holds one artifact at a time, so the bytes behind an artifact are not taken
+//! before its members have it: the sender waits. A cut upload goes on where [`Lead::upload_state`]
+//! says, in the same boot at any byte, after a restart within the artifact that was on its way.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_proto::bundle::{BundleReader, Entry as TarEntry, Event, Head, ResumePoint};
+use lockstep_proto::frame::report::Refusal;
+use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::time::Instant;
+use lockstep_proto::wire::Role;
+use lockstep_rollout::{Input, Kind, Part, Phase, PreflightFault, Rollout, Verdict};
+
+use crate::cut::{Cut, ENTRY_CUT};
+use crate::intake::Begun;
+use crate::lead::Lead;
+use crate::node::Node;
+use crate::setup::Application;
+
+/// What [`Node::upload_push`] did with the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadStep {
+    /// So many of them were taken; push the rest again.
+    Taken(usize),
+    /// None was taken: preflight, or members that still fetch what came before, must go on first.
+    Wait,
+    /// The bundle is complete and staged on this device; the rollout goes on by itself.
+    Complete(RolloutId),
+}
+
+/// Why an upload ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UploadError {
+    /// This device conducts nothing.
+    NotTheLead,
+    /// Another rollout is open.
+    Busy(RolloutId),
+    /// The bytes are not a bundle, or not one for these devices; says why.
+    BadBundle(String),
+    /// The signatures are not what this device's keys demand; says why.
+    Untrusted(String),
+    /// Preflight refused it, for all of these reasons.
+    Refused(Vec<PreflightFault>),
+    /// The rollout ended while bytes were still coming; says why.
+    Ended(RolloutId, String),
+    /// An artifact is not what the manifest says.
+    BadArtifact(Role, Refusal),
+    /// A continued upload must begin at this byte of the bundle.
+    WrongOffset {
+        /// Where the sender wanted to begin.
+        found: u32,
+        /// Where it must.
+        expected: u32,
+    },
+    /// There is no cut upload to go on with.
+    NothingToContinue,
+    /// No upload was begun.
+    NotBegun,
+    /// The flash failed.
+    Storage,
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTheLead => write!(f, "this device does not conduct the group's rollouts"),
+            Self::Busy(rollout) => write!(f, "rollout `{rollout}` is still running"),
+            Self::BadBundle(why) | Self::Untrusted(why) => f.write_str(why),
+            Self::Refused(faults) => match faults.first() {
+                Some(fault) => write!(f, "{}", fault.fault),
+                None => write!(f, "the rollout was aborted before it began"),
+            },
+            Self::Ended(rollout, why) => write!(f, "rollout `{rollout}` has ended: {why}"),
+            Self::BadArtifact(role, why) => write!(f, "artifact of `{role}`: {why}"),
+            Self::WrongOffset { found, expected } => {
+                write!(f, "upload goes on at byte {found}, the device is at {expected}")
+            }
+            Self::NothingToContinue => write!(f, "there is no cut upload to go on with"),
+            Self::NotBegun => write!(f, "no upload was begun"),
+            Self::Storage => write!(f, "the device could not write its flash"),
+        }
+    }
+}
+
+impl core::error::Error for UploadError {}
+
+/// An upload in this boot.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) reader: Box<BundleReader>,
+    /// Bytes of the bundle taken so far.
+    pub(crate) at: u32,
+    pub(crate) size_bytes: u32,
+    pub(crate) state: State,
+    /// Bytes of the artifact that the flash was too busy for.
+    pub(crate) waiting: Vec<u8>,
+}
+
+/// How far an upload has come.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Manifest and signatures are coming.
+    Head(Box<Head>),
+    /// The members are being asked.
+    Preflight,
+    /// Between two artifacts.
+    Between,
+    /// An artifact is coming.
+    Artifact(Incoming),
+    /// An artifact is in this device's other slot; its members fetch it.
+    Fetching { role: Role },
+    /// Behind the last byte.
+    Complete,
+}
+
+/// An artifact on its way in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Incoming {
+    pub(crate) role: Role,
+    pub(crate) file: Sha256,
+    pub(crate) size_bytes: u32,
+    pub(crate) offset_bytes: u32,
+    pub(crate) way: Way,
+}
+
+/// What becomes of an artifact's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Into this device's other slot, for members.
+    Spool,
+    /// Into this device's other slot, to be booted.
+    Own,
+    /// Nobody needs them: their image runs already.
+    Skip,
+}
+
+impl Lead {
+    /// Whether the other slot is free for this device's own image. Before that it is the spool of
+    /// other roles' artifacts, and this device is not told to stage.
+    pub(crate) fn may_stage_own(&self, role: &Role) -> bool {
+        let forward = self.rollout.as_ref().is_some_and(|it| it.record().kind == Kind::Forward);
+        !forward || self.cut.is_some_and(|cut| cut.role == *role)
+    }
+
+    /// Next byte and size of an upload that is not complete; a size of 0: not known any more.
+    pub(crate) fn upload_state(&self, rollout: &Rollout) -> Option<(u32, u32)> {
+        if rollout.record().phase != Phase::Staging {
+            return None;
+        }
+        match (&self.upload, &self.cut) {
+            (Some(Upload { state: State::Complete, .. }), _) => None,
+            (Some(upload), _) => Some((upload.at, upload.size_bytes)),
+            (None, Some(cut)) => Some((cut.point.bundle_offset()?, cut.size_bytes)),
+            (None, None) => (rollout.record().kind == Kind::Forward).then_some((0, 0)),
+        }
+    }
+}
+
+impl<A: Application> Node<A> {
+    /// A bundle of `size_bytes` begins to arrive. An upload whose rollout has not begun is
+    /// forgotten: nothing of it was written.
+    pub fn upload_begin(&mut self, size_bytes: u32) -> Result<(), UploadError> {
+        let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
+        if let Some(rollout) = lead.rollout.as_ref().filter(|rollout| !rollout.is_over()) {
+            return Err(UploadError::Busy(rollout.record().id));
+        }
+        self.begin(size_bytes);
+        Ok(())
+    }
+
+    /// A cut upload goes on with byte `offset` of a bundle of `size_bytes`.
+    pub fn upload_continue<F: NorFlash>(
+        &mut self,
+        offset: u32,
+        size_bytes: u32,
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
+        let staging = lead.rollout.as_ref().filter(|it| it.record().phase == Phase::Staging);
+        let (expected, known_bytes) = staging
+            .and_then(|rollout| lead.upload_state(rollout))
+            .ok_or(UploadError::NothingToContinue)?;
+        // 0: the restart came before the first artifact, and the head has to come again.
+        if known_bytes != size_bytes && known_bytes != 0 {
+            let why = format!("bundle has {size_bytes} bytes, the one begun has {known_bytes}");
+            return Err(UploadError::BadBundle(why));
+        }
+        if offset != expected {
+            return Err(UploadError::WrongOffset { found: offset, expected });
+        }
+        match (&lead.upload, lead.cut) {
+            (Some(_), _) => Ok(()),
+            (None, Some(cut)) => self.reopen(cut, flash),
+            (None, None) => {
+                self.begin(size_bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, size_bytes: u32) {
+        let state = State::Head(Box::default());
+        let reader = Box::new(BundleReader::new());
+        if let Some(lead) = &mut self.lead {
+            lead.upload = Some(Upload { reader, at: 0, size_bytes, state, waiting: Vec::new() });
+        }
+    }
+
+    /// The next bytes of the bundle.
+    pub fn upload_push<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<UploadStep, UploadError> {
+        let step = self.push(now, bytes, flash);
+        if let Err(error) = &step {
+            self.give_up(now, error, flash);
+        }
+        self.after(now, flash);
+        step
+    }
+
+    fn push<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<UploadStep, UploadError> {
+        let Some(mut upload) = self.lead.as_mut().and_then(|lead| lead.upload.take()) else {
+            return Err(self.why_there_is_no_upload());
+        };
+        let result = self.advance(now, &mut upload, bytes, flash);
+        if let (Ok(_), Some(lead)) = (&result, &mut self.lead) {
+            lead.upload = Some(upload);
+        }
+        result
+    }
+
+    /// The rollout may have ended, and its upload with it, while the sender still sends.
+    fn why_there_is_no_upload(&self) -> UploadError {
+        match self.conducting() {
+            Some(conducting) => match conducting.record.phase.verdict() {
+                Some(Verdict::Revert(cause)) => {
+                    UploadError::Ended(conducting.record.id, format!("{cause}"))
+                }
+                Some(Verdict::Keep) | None => UploadError::NotBegun,
+            },
+            None => UploadError::NotBegun,
+        }
+    }
+
+    fn advance<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        upload: &mut Upload,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<UploadStep, UploadError> {
+        self.check_phase(upload)?;
+        match &upload.state {
+            State::Preflight | State::Fetching { .. } => return Ok(UploadStep::Wait),
+            State::Complete => return Ok(UploadStep::Complete(self.open_rollout_id())),
+            State::Head(_) | State::Between | State::Artifact(_) => (),
+        }
+        self.take_waiting(now, upload, flash)?;
+        if !upload.waiting.is_empty() {
+            return Ok(UploadStep::Wait);
+        }
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let step = upload
+                .reader
+                .push(rest)
+                .map_err(|error| UploadError::BadBundle(format!("{error}")))?;
+            taken += step.consumed;
+            upload.at = upload.at.saturating_add(u32::try_from(step.consumed).unwrap_or(u32::MAX));
+            let Some(event) = step.event else { continue };
+            self.take_event(now, upload, &event, flash)?;
+            let is_held_up = matches!(upload.state, State::Preflight | State::Fetching { .. });
+            if is_held_up || !upload.waiting.is_empty() {
+                break;
+            }
+        }
+        match &upload.state {
+            State::Complete => Ok(UploadStep::Complete(self.open_rollout_id())),
+            _ if taken == 0 && !bytes.is_empty() => Ok(UploadStep::Wait),
+            _ => Ok(UploadStep::Taken(taken)),
+        }
+    }
+
+    fn open_rollout_id(&self) -> RolloutId {
+        self.conducting().map(|conducting| conducting.record.id).unwrap_or_default()
+    }
+
+    /// Whatever the rollout has come to since the last bytes.
+    fn check_phase(&self, upload: &mut Upload) -> Result<(), UploadError> {
+        let Some(lead) = &self.lead else { return Err(UploadError::NotTheLead) };
+        if matches!(upload.state, State::Head(_) | State::Complete) {
+            return Ok(());
+        }
+        let Some(rollout) = lead.rollout.as_ref().filter(|_| lead.refusals.is_empty()) else {
+            return Err(UploadError::Refused(lead.refusals.clone()));
+        };
+        let record = rollout.record();
+        match (record.phase, &upload.state) {
+            _ if rollout.is_refused() => Err(UploadError::Refused(lead.refusals.clone())),
+            (Phase::Preflight, _) => Ok(()),
+            (Phase::Staging, State::Preflight) => {
+                upload.state = State::Between;
+                Ok(())
+            }
+            (Phase::Staging, State::Fetching { role }) => {
+                if lead.has_staged(role) {
+                    upload.state = State::Between;
+                }
+                Ok(())
+            }
+            (Phase::Staging, _) => Ok(()),
+            (phase, _) => match phase.verdict() {
+                Some(Verdict::Revert(cause)) => {
+                    Err(UploadError::Ended(record.id, format!("{cause}")))
+                }
+                // Everybody has staged: what still comes are zeros.
+                Some(Verdict::Keep) | None => Ok(()),
+            },
+        }
+    }
+
+    fn take_event<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        upload: &mut Upload,
+        event: &Event<'_>,
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        match (&mut upload.state, event) {
+            (State::Head(head), Event::HeadEnd) => {
+                let head = core::mem::take(head);
+                upload.state = match self.begin_rollout(now, &head, &mut upload.reader, flash)? {
+                    Begun::Anew => State::Preflight,
+                    Begun::Again => State::Between,
+                };
+            }
+            (State::Head(head), event) => {
+                head.take(event).map_err(|error| UploadError::BadBundle(format!("{error}")))?;
+            }
+            (_, Event::Begin(TarEntry::Artifact { role, size_bytes, resume })) => {
+                let incoming =
+                    self.begin_artifact(role, *size_bytes, *resume, upload.size_bytes, flash)?;
+                upload.state = State::Artifact(incoming);
+            }
+            (State::Artifact(_), Event::Bytes(bytes)) => {
+                upload.waiting.extend_from_slice(bytes);
+                self.take_waiting(now, upload, flash)?;
+            }
+            (State::Artifact(incoming), Event::EntryEnd) => {
+                let incoming = *incoming;
+                upload.state = self.end_artifact(&incoming, flash)?;
+            }
+            (_, Event::End) => {
+                upload.state = State::Complete;
+            }
+            // The reader lets nothing else through, and what it lets through here means nothing.
+            _ => (),
+        }
+        Ok(())
+    }
+
+    fn begin_artifact<F: NorFlash>(
+        &mut self,
+        role: &str,
+        size_bytes: u32,
+        resume: ResumePoint,
+        bundle_bytes: u32,
+        flash: &mut F,
+    ) -> Result<Incoming, UploadError> {
+        let role = Role::new(role)
+            .ok_or_else(|| UploadError::BadBundle(format!("role `{role}` is too long")))?;
+        let file = self
+            .with_manifest(flash, |manifest| {
+                manifest.entry(role.as_str()).and_then(|entry| entry.sha256)
+            })
+            .flatten()
+            .ok_or(UploadError::Storage)?;
+        let way = self.way_of(&role)?;
+        let mut incoming = Incoming { role, file, size_bytes, offset_bytes: 0, way };
+        if way == Way::Spool {
+            if let Some(lead) = &mut self.lead {
+                lead.stop_serving();
+            }
+            incoming.offset_bytes = self
+                .agent
+                .spool_begin(file, size_bytes, flash)
+                .map_err(|why| UploadError::BadArtifact(role, why))?;
+        }
+        if let (Way::Own, Some(lead)) = (way, &mut self.lead) {
+            lead.stop_serving();
+        }
+        if way != Way::Skip {
+            let cut = Cut {
+                point: resume,
+                size_bytes: bundle_bytes,
+                role,
+                file,
+                artifact_bytes: size_bytes,
+            };
+            if let Some(lead) = &mut self.lead {
+                lead.cut = Some(cut);
+            }
+            if !self.write_entry(ENTRY_CUT, &cut.encode(), flash) {
+                return Err(UploadError::Storage);
+            }
+        }
+        Ok(incoming)
+    }
+
+    pub(crate) fn way_of(&self, role: &Role) -> Result<Way, UploadError> {
+        let Some(conducting) = self.conducting() else { return Err(UploadError::NotBegun) };
+        let mut seats = conducting.record.seats.iter().filter(|seat| seat.part == Part::Update);
+        let needed = seats.any(|seat| seat.role == *role);
+        if !needed {
+            return Ok(Way::Skip);
+        }
+        if *role != self.setup.role {
+            return Ok(Way::Spool);
+        }
+        // The lead's own image is staged over the spool, so it must be the last.
+        let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
+        let mut others = conducting.record.seats.iter();
+        match others.find(|seat| seat.role != *role && !lead.has_staged(&seat.role)) {
+            None => Ok(Way::Own),
+            Some(seat) => Err(UploadError::BadBundle(format!(
+                "artifact of the lead's role `{role}` comes before that of `{}`",
+                seat.role
+            ))),
+        }
+    }
+
+    /// Brings what waits into flash, as far as the flash takes it now.
+    fn take_waiting<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        upload: &mut Upload,
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        let State::Artifact(incoming) = &mut upload.state else { return Ok(()) };
+        if upload.waiting.is_empty() {
+            return Ok(());
+        }
+        let offset = incoming.offset_bytes;
+        let len = u32::try_from(upload.waiting.len()).unwrap_or(u32::MAX);
+        let all = offset.saturating_add(len);
+        let pushed = match incoming.way {
+            Way::Spool => self.agent.spool_push(now, offset, &upload.waiting, flash),
+            Way::Own if !self.is_staging_own() => Ok(offset),
+            Way::Own => self.agent.push_local(now, offset, &upload.waiting, flash),
+            Way::Skip => Ok(all),
+        };
+        let reached = pushed.map_err(|why| UploadError::BadArtifact(incoming.role, why))?;
+        // Behind the given bytes only if the last of them completed the artifact.
+        let reached = reached.clamp(offset, all);
+        upload.waiting.drain(..(reached - offset) as usize);
+        incoming.offset_bytes = reached;
+        if incoming.way == Way::Own {
+            let report = self.agent.report();
+            let me = self.setup.id;
+            self.note_report(now, me, report, flash);
+        } else {
+            self.drive(now, Input::Progress, flash);
+        }
+        Ok(())
+    }
+
+    /// Whether this device has taken up the order to stage its own image.
+    fn is_staging_own(&self) -> bool {
+        self.agent.member().ticket.rollout == self.open_rollout_id()
+    }
+
+    fn end_artifact<F: NorFlash>(
+        &mut self,
+        incoming: &Incoming,
+        flash: &mut F,
+    ) -> Result<State, UploadError> {
+        let Incoming { role, file, size_bytes, way, .. } = *incoming;
+        if way != Way::Spool {
+            return Ok(State::Between);
+        }
+        self.agent.spool_verify(flash).map_err(|why| UploadError::BadArtifact(role, why))?;
+        let answer_ms = self.setup.pace.answer_ms;
+        if let Some(lead) = &mut self.lead {
+            lead.serve_artifact(role, file, size_bytes, answer_ms);
+        }
+        Ok(State::Fetching { role })
+    }
+
+    /// The part of a tick that concerns uploads: a rollout that is over ends its upload.
+    pub(crate) fn end_upload(&mut self) {
+        let Some(lead) = &mut self.lead else { return };
+        let past_staging = lead.rollout.as_ref().is_some_and(|rollout| {
+            !matches!(rollout.record().phase, Phase::Preflight | Phase::Staging)
+        });
+        let complete = matches!(&lead.upload, Some(Upload { state: State::Complete, .. }));
+        if past_staging && complete {
+            lead.upload = None;
+        }
+    }
+
+    /// A bad upload ends the rollout that it was for.
+    fn give_up<F: NorFlash>(&mut self, now: Instant, error: &UploadError, flash: &mut F) {
+        let is_bad = matches!(
+            error,
+            UploadError::BadBundle(_) | UploadError::BadArtifact(..) | UploadError::Storage
+        );
+        if let Some(lead) = &mut self.lead {
+            lead.upload = None;
+        }
+        let open = self.conducting().is_some_and(|it| it.can_abort);
+        if is_bad && open {
+            self.drive(now, Input::BadUpload, flash);
+        }
+    }
+}

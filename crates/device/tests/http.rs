@@ -1,0 +1,504 @@
+//! The HTTP API as a client sees it: through the real router, on a real node, in virtual time.
+
+mod group;
+mod web;
+
+use expect_test::expect;
+use group::{bundle, spec};
+use tokio::time::{Duration, Instant, sleep};
+use web::{PASSWORD, Web};
+
+#[test]
+fn version_tells_everything_about_the_device_and_its_peers() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"device":"RECEIVER",
+            "role":"receiver",
+            "id":"02:00:00:00:00:01",
+            "lead":true,"hardware":"desk",
+            "board":"t-display-s3",
+            "chip":"ESP32-S3",
+            "version":"1.0.0",
+            "version_number":10000,"protocol_version":1,"protocol_range":[1,1],
+            "min_compatible":10000,"build_date":"Jan  1 2026",
+            "build_time":"12:00:00",
+            "image":"(hash)",
+            "slot":0,"ota_state":"valid",
+            "on_trial":false,"trial_left_s":0,"rollback":"bootloader",
+            "keys":0,"trusts_anybody":true,"epoch":0,"transmitter_connected":true,"transmitter_version_number":10000,"transmitter_compatible":true,"peers":[{"id":"02:00:00:00:00:02",
+            "role":"transmitter",
+            "version_number":10000,"protocol_range":[1,1],
+            "image":"a2da3b1e64fa2d49",
+            "compatible":true,"why":null,"linked":true,"heard_ms_ago":120}],
+            "data":{"received":6,"dropped":0,"soc_percent":79.5,"power_w":-1200},
+            "uptime_seconds":2,"free_heap":150000,"boot_number":1,"reset_reason":"power-on"}"#]].assert_eq(&web.get("/api/version").await.shown());
+    });
+}
+
+#[test]
+fn health_names_every_check() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"status":"healthy",
+            "version":"1.0.0",
+            "uptime_seconds":2,"espnow_connected":true,"wifi_connected":true,"mqtt_connected":false,"free_heap":150000,"cpu_freq_mhz":240,"errors":[],
+            "checks":[{"name":"application",
+            "required":true,"ok":true,"detail":"sample application works"},
+            {"name":"link",
+            "required":true,"ok":true,"detail":"1 of 1 peers answer, 0 % of probes are lost"},
+            {"name":"update",
+            "required":true,"ok":true,"detail":"conducts the group's rollouts itself"}]}"#]].assert_eq(&web.get("/api/health").await.shown());
+    });
+}
+
+#[test]
+fn a_device_that_hears_nobody_says_that_it_cannot_be_updated() {
+    Web::run(&["transmitter"], 0, async |web| {
+        expect![[r#"
+            200
+            {"status":"unhealthy",
+            "version":"1.0.0",
+            "uptime_seconds":2,"espnow_connected":false,"wifi_connected":true,"mqtt_connected":false,"free_heap":150000,"cpu_freq_mhz":240,"errors":["link: 0 of 0 peers answer, 0 % of probes are lost",
+            "update: hears nobody who could update it"],
+            "checks":[{"name":"application",
+            "required":true,"ok":true,"detail":"sample application works"},
+            {"name":"link",
+            "required":true,"ok":false,"detail":"0 of 0 peers answer, 0 % of probes are lost"},
+            {"name":"update",
+            "required":true,"ok":false,"detail":"hears nobody who could update it"}]}"#]].assert_eq(&web.get("/api/health").await.shown());
+    });
+}
+
+#[test]
+fn firmware_info_is_what_fielded_transmitters_answer() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"valid":true,"env":"t-display-s3",
+            "device":"RECEIVER",
+            "version":"1.0.0",
+            "build_date":"Jan  1 2026"}"#]].assert_eq(&web.get("/api/firmware_info").await.shown());
+    });
+}
+
+#[test]
+fn a_device_without_a_past_has_no_rollout_and_no_history() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"rollout":null}"#]].assert_eq(&web.get("/api/rollout").await.shown());
+        expect![[r#"
+            200
+            {"history":[]}"#]].assert_eq(&web.get("/api/history").await.shown());
+        expect![[r#"
+            200
+            A Lockstep device. Its page is to come; see /api/version and /api/rollout.
+        "#]].assert_eq(&web.get("/").await.shown());
+    });
+}
+
+#[test]
+fn logs_are_numbered_from_the_first_line_of_the_boot() {
+    Web::run(&["receiver"], 0, async |web| {
+        expect![[r#"
+            200
+            {"logs":[{"seq":1,"uptime_ms":0,"level":"notice",
+            "text":"booted 1.0.0, image f5eed3da, slot 0"}]}"#]].assert_eq(&web.get("/api/logs").await.shown());
+    });
+}
+
+#[test]
+fn a_member_names_nobody_it_has_not_heard_conducting() {
+    Web::run(&["receiver", "transmitter"], 1, async |web| {
+        expect![[r#"
+            404
+            {"error":{"code":"not-the-lead",
+            "message":"this device does not conduct the group's rollouts",
+            "hint":"ask the device of the group that was set up as its lead"}}"#]].assert_eq(&web.get("/api/rollout").await.shown());
+        let reply = web.post("/api/rollout/abort", b"").await;
+        assert_eq!((reply.status, reply.body.contains("not-the-lead")), (404, true), "{reply:?}");
+    });
+}
+
+#[test]
+fn unknown_paths_and_methods_say_what_there_is() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            404
+            {"error":{"code":"not-found",
+            "message":"there is no `/api/nothing`",
+            "hint":"`GET /api/version` is a good start"}}"#]].assert_eq(&web.get("/api/nothing").await.shown());
+        let reply = web.send("PUT /api/rollout HTTP/1.1\r\nHost: desk", b"").await;
+        assert!(reply.head.contains("\r\nAllow: GET, POST\r\n"), "{}", reply.head);
+        expect![[r#"
+            405
+            {"error":{"code":"method-not-allowed",
+            "message":"`/api/rollout` knows no method `PUT`, only GET, POST",
+            "hint":"reads are GET, orders are POST"}}"#]].assert_eq(&reply.shown());
+    });
+}
+
+#[test]
+fn orders_need_the_password_in_either_form() {
+    Web::run_pair(async |web| {
+        let order = |line: &str| format!("POST /api/rollout/abort HTTP/1.1\r\nHost: desk{line}");
+
+        let reply = web.send(&order(""), b"").await;
+        assert!(reply.head.contains("\r\nWWW-Authenticate: Basic realm=\"lockstep\"\r\n"));
+        expect![[r#"
+            401
+            {"error":{"code":"unauthorized",
+            "message":"request carries no password",
+            "hint":"send it as `Authorization: Bearer PASSWORD`, or by HTTP Basic with any user"}}"#]].assert_eq(&reply.shown());
+
+        let reply = web.send(&order("\r\nAuthorization: Bearer wrong"), b"").await;
+        expect![[r#"
+            401
+            {"error":{"code":"unauthorized",
+            "message":"password is wrong",
+            "hint":"it was shown at the device's first start, and can be set anew by cable"}}"#]].assert_eq(&reply.shown());
+
+        // "anybody:correct horse"
+        let basic = "\r\nAuthorization: Basic YW55Ym9keTpjb3JyZWN0IGhvcnNl";
+        let reply = web.send(&order(basic), b"").await;
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-abort",
+            "message":"no rollout is running",
+            "hint":"`GET /api/history` names past rollouts"}}"#]].assert_eq(&reply.shown());
+    });
+}
+
+/// Guessing over several connections at once is no faster than over one.
+#[test]
+fn after_five_wrong_passwords_each_one_takes_a_second() {
+    Web::run_pair(async |web| {
+        let wrong = "POST /api/rollout/abort HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer no";
+        let begin = Instant::now();
+        for _ in 0..5 {
+            assert_eq!(web.send(wrong, b"").await.status, 401);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+
+        let guesses: Vec<_> = (0..3)
+            .map(|_| {
+                let web = web.clone();
+                tokio::task::spawn_local(async move { web.send(wrong, b"").await.status })
+            })
+            .collect();
+        for guess in guesses {
+            assert_eq!(guess.await.unwrap(), 401);
+        }
+        assert!(begin.elapsed() >= Duration::from_secs(3), "{:?}", begin.elapsed());
+
+        // Whoever knows it waits in the same queue, and ends it.
+        assert_eq!(web.post("/api/rollout/abort", b"").await.status, 409);
+        let begin = Instant::now();
+        assert_eq!(web.post("/api/rollout/abort", b"").await.status, 409);
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_device_without_a_password_takes_no_orders() {
+    Web::run_pair(async |web| {
+        // A device fresh from the factory: its record knows no password.
+        *web.group.borrow_mut() = group::TestGroup::pair();
+        expect![[r#"
+            401
+            {"error":{"code":"no-password",
+            "message":"device has no password yet, and takes no orders without one",
+            "hint":"set one on the device: a desk device prints it at its first start"}}"#]].assert_eq(&web.post("/api/rollout/abort", b"").await.shown());
+    });
+}
+
+#[test]
+fn pages_of_other_sites_are_refused_even_with_the_password() {
+    Web::run_pair(async |web| {
+        let reply = web.post_with("/api/rollout/abort", "Origin: http://evil.example", b"").await;
+        expect![[r#"
+            403
+            {"error":{"code":"cross-origin",
+            "message":"page of `http://evil.example` may not use the device at `desk`",
+            "hint":"open the device's own page, or use the command `lockstep`"}}"#]].assert_eq(&reply.shown());
+        let reply = web.post_with("/api/rollout/abort", "Origin: null", b"").await;
+        assert_eq!(reply.status, 403);
+        let reply = web.post_with("/api/rollout/abort", "Origin: http://desk", b"").await;
+        assert_eq!(reply.status, 409);
+    });
+}
+
+#[test]
+fn a_bundle_of_unknown_absurd_or_no_length_is_refused() {
+    Web::run_pair(async |web| {
+        let upload = |line: &str| {
+            format!(
+                "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}{line}"
+            )
+        };
+        expect![[r#"
+            411
+            {"error":{"code":"length-required",
+            "message":"bundle comes without `Content-Length`",
+            "hint":"send the file as it is, not in chunks"}}"#]].assert_eq(&web.send(&upload(""), b"").await.shown());
+        let reply = web.send(&upload("\r\nTransfer-Encoding: chunked"), b"0\r\n\r\n").await;
+        assert_eq!(reply.status, 411);
+        let reply = web.send(&upload("\r\nContent-Length: 67108865"), b"").await;
+        expect![[r#"
+            413
+            {"error":{"code":"too-large",
+            "message":"bundle has 67108865 bytes, allowed are 67108864",
+            "hint":"make a bundle with `lockstep release create`"}}"#]].assert_eq(&reply.shown());
+        // What would overflow the server's sums is too large like everything else.
+        let reply = web.send(&upload("\r\nContent-Length: 18446744073709551615"), b"").await;
+        assert_eq!(reply.status, 413);
+        let reply = web.send(&upload("\r\nContent-Length: -1"), b"").await;
+        assert_eq!(reply.status, 400);
+    });
+}
+
+#[test]
+fn garbage_is_no_bundle_and_its_sender_sees_why() {
+    Web::run_pair(async |web| {
+        // Much more than any buffer on the way: the answer comes although all of it was not read.
+        let reply = web.post("/api/rollout", &[b'x'; 300_000]).await;
+        expect![[r#"
+            400
+            {"error":{"code":"bad-bundle",
+            "message":"`bundle` has no tar header at byte 0, expected `ustar` in it",
+            "hint":"make the bundle with `lockstep release create`"}}"#]].assert_eq(&reply.shown());
+        assert_eq!(web.get("/api/rollout").await.body, r#"{"rollout":null}"#);
+    });
+}
+
+#[test]
+fn the_one_who_may_not_upload_learns_it_without_being_asked_for_the_bundle() {
+    Web::run_pair(async |web| {
+        let head = "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nContent-Length: 300000\r\n\
+                    Expect: 100-continue";
+        let reply = web.send(head, b"").await;
+        assert_eq!(reply.status, 401, "{reply:?}");
+    });
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_its_bundle_is_asked() {
+    Web::run_pair(async |web| {
+        let mut client = web.connect();
+        let head = format!(
+            "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: 600\r\nExpect: 100-continue\r\n\r\n"
+        );
+        client.write(head.as_bytes()).await;
+        assert_eq!(client.read_until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.write(&[b'x'; 600]).await;
+        assert_eq!(client.read_reply().await.status, 400);
+    });
+}
+
+#[test]
+fn there_is_nothing_to_abort_or_to_revert_at_first() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-abort",
+            "message":"no rollout is running",
+            "hint":"`GET /api/history` names past rollouts"}}"#]].assert_eq(&web.post("/api/rollout/abort", b"").await.shown());
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-revert",
+            "message":"there is no kept release to go back from",
+            "hint":"update to the older release from its bundle instead"}}"#]].assert_eq(&web.post("/api/rollout/revert", b"").await.shown());
+    });
+}
+
+#[test]
+fn an_upload_goes_on_only_where_it_was_cut() {
+    Web::run_pair(async |web| {
+        let reply = web.post_with("/api/rollout", "Content-Range: bytes 5-9/10", b"12345").await;
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-continue",
+            "message":"there is no cut upload to go on with",
+            "hint":"upload the bundle from its first byte, without `Content-Range`"}}"#]].assert_eq(&reply.shown());
+        let reply = web.post_with("/api/rollout", "Content-Range: bytes 5-8/10", b"12345").await;
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"`Content-Range` is `bytes 5-8/10`, wanted is `the rest of the bundle, as many bytes as `Content-Length` says`",
+            "hint":"go on at `rollout.upload.next_offset` and send everything from there"}}"#]].assert_eq(&reply.shown());
+    });
+}
+
+#[test]
+fn a_third_event_stream_is_refused_until_one_of_the_two_ends() {
+    Web::run_pair(async |web| {
+        let events = b"GET /api/rollout/events HTTP/1.1\r\nHost: desk\r\n\r\n";
+        let (mut one, mut two) = (web.connect(), web.connect());
+        one.write(events).await;
+        two.write(events).await;
+        for stream in [&mut one, &mut two] {
+            let begin = stream.read_until("}\n\n").await;
+            assert!(begin.contains("\r\nContent-Type: text/event-stream\r\n"), "{begin}");
+            assert!(begin.ends_with("event: rollout\ndata: {\"rollout\":null}\n\n"), "{begin}");
+        }
+        expect![[r#"
+            503
+            {"error":{"code":"too-many-streams",
+            "message":"2 event streams are open, allowed are 2",
+            "hint":"close another page of this device, or ask `GET /api/rollout` now and then"}}"#]].assert_eq(&web.get("/api/rollout/events").await.shown());
+
+        drop(one);
+        sleep(Duration::from_secs(1)).await;
+        let mut three = web.connect();
+        three.write(events).await;
+        three.read_until("event: rollout\n").await;
+    });
+}
+
+fn lone_bundle() -> Vec<u8> {
+    let image = spec("receiver", "1.1.0").build().unwrap();
+    bundle("1.1.0", &[("receiver", &image)], group::INSTRUCTIONS)
+}
+
+#[test]
+fn a_bundle_for_a_group_of_one_is_taken_and_its_rollout_can_be_watched() {
+    Web::run(&["receiver"], 0, async |web| {
+        let mut stream = web.connect();
+        stream.write(b"GET /api/rollout/events HTTP/1.1\r\nHost: desk\r\n\r\n").await;
+        stream.read_until("{\"rollout\":null}\n\n").await;
+
+        let reply = web.post("/api/rollout", &lone_bundle()).await;
+
+        expect![[r#"
+            202
+            {"rollout":"a2a0424e8f71371f"}"#]].assert_eq(&reply.shown());
+        let events = stream.read_until("\"phase\":\"trial\"").await;
+        let events: Vec<_> =
+            events.lines().filter(|line| line.starts_with("data: {\"seq")).collect();
+        expect![[r#"
+            data: {"seq":1,"uptime_ms":2990,"kind":"entered","phase":"staging","member":null,"role":null,"text":"staging of forward to 1.1.0"}
+            data: {"seq":2,"uptime_ms":3190,"kind":"staged","phase":null,"member":"02:00:00:00:00:01","role":"receiver","text":"`receiver` has staged"}
+            data: {"seq":3,"uptime_ms":3190,"kind":"entered","phase":"rest","member":null,"role":null,"text":"rest of forward to 1.1.0"}
+            data: {"seq":4,"uptime_ms":3240,"kind":"at-rest","phase":null,"member":"02:00:00:00:00:01","role":"receiver","text":"`receiver` is at rest"}
+            data: {"seq":5,"uptime_ms":3240,"kind":"entered","phase":"trial""#]].assert_eq(&events.join("\n"));
+    });
+}
+
+#[test]
+fn a_cut_upload_goes_on_at_the_byte_that_the_device_names() {
+    Web::run(&["receiver"], 0, async |web| {
+        let bundle = lone_bundle();
+        let size = bundle.len();
+        let mut client = web.connect();
+        let head = format!(
+            "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {size}\r\n\r\n"
+        );
+        client.write(head.as_bytes()).await;
+        client.write(&bundle[..9_000]).await;
+        drop(client);
+        sleep(Duration::from_secs(1)).await;
+
+        let reply = web.get("/api/rollout").await;
+        let next = format!("\"upload\":{{\"next_offset\":9000,\"size_bytes\":{size}}}");
+        assert!(reply.body.contains(&next), "{}", reply.body);
+        let busy = web.post("/api/rollout", &bundle).await;
+        expect![[r#"
+            409
+            {"error":{"code":"busy",
+            "message":"rollout `a2a0424e8f71371f` is still running",
+            "hint":"wait until it has settled, or end it with `lockstep abort`"},
+            "rollout":"a2a0424e8f71371f"}"#]].assert_eq(&busy.shown());
+        let wrong = format!("Content-Range: bytes 10-{}/{size}", size - 1);
+        let wrong = web.post_with("/api/rollout", &wrong, &bundle[10..]).await;
+        expect![[r#"
+            409
+            {"error":{"code":"wrong-offset",
+            "message":"upload goes on at byte 10, the device is at 9000",
+            "hint":"go on at `rollout.upload.next_offset` of `GET /api/rollout`"}}"#]].assert_eq(&wrong.shown());
+
+        let rest = format!("Content-Range: bytes 9000-{}/{size}", size - 1);
+        let reply = web.post_with("/api/rollout", &rest, &bundle[9_000..]).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+    });
+}
+
+/// The laptop sleeps, its connection stays: the device lets it go, and the upload goes on later.
+#[test]
+fn a_silent_upload_is_given_up_after_ten_seconds() {
+    Web::run(&["receiver"], 0, async |web| {
+        let bundle = lone_bundle();
+        let mut client = web.connect();
+        let head = format!(
+            "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {}\r\n\r\n",
+            bundle.len()
+        );
+        client.write(head.as_bytes()).await;
+        client.write(&bundle[..9_000]).await;
+        sleep(Duration::from_secs(1)).await;
+        let second = web.post("/api/rollout", &bundle).await;
+        assert_eq!(second.status, 409, "{second:?}");
+        expect![[r#"
+            408
+            {"error":{"code":"timed-out",
+            "message":"no byte of the bundle came for 10000 ms",
+            "hint":"go on at `rollout.upload.next_offset` of `GET /api/rollout`"}}"#]].assert_eq(&client.read_reply().await.shown());
+    });
+}
+
+#[test]
+fn a_bundle_for_another_chip_is_refused_with_every_reason() {
+    Web::run(&["receiver"], 0, async |web| {
+        let image = spec("transmitter", "1.1.0").build().unwrap();
+        let bundle = bundle("1.1.0", &[("transmitter", &image)], group::INSTRUCTIONS);
+        let reply = web.post("/api/rollout", &bundle).await;
+        expect![[r#"
+            422
+            {"error":{"code":"refused",
+            "message":"the group has no device of role `transmitter`",
+            "hint":"add a device of that role, or leave the role out",
+            "refusals":[{"code":"no-device-for-role",
+            "member":null,"role":"transmitter",
+            "message":"the group has no device of role `transmitter`",
+            "hint":"add a device of that role, or leave the role out"}]}}"#]].assert_eq(&reply.shown());
+    });
+}
+
+#[test]
+fn a_bundle_that_ends_too_early_ends_its_rollout() {
+    Web::run(&["receiver"], 0, async |web| {
+        let bundle = lone_bundle();
+        let reply = web.post("/api/rollout", &bundle[..bundle.len() - 2_000]).await;
+        expect![[r#"
+            400
+            {"error":{"code":"bad-bundle",
+            "message":"bundle ends before its last entry",
+            "hint":"make the bundle anew with `lockstep release create`"}}"#]].assert_eq(&reply.shown());
+        sleep(Duration::from_secs(5)).await;
+        expect![[r#"
+            200
+            {"history":[{"rollout":"a2a0424e8f71371f",
+            "generation":"0.1",
+            "kind":"forward",
+            "verdict":"revert",
+            "cause":{"code":"aborted",
+            "member":null,"text":"aborted on request"},
+            "release":"1.1.0",
+            "release_before":null}]}"#]].assert_eq(&web.get("/api/history").await.shown());
+    });
+}
+
+#[test]
+fn what_is_not_http_harms_nobody() {
+    Web::run_pair(async |web| {
+        for head in ["", "\0\0\0\0", "GET", "GET / HTTP/1.1\r\nno colon", &"x".repeat(5_000)] {
+            let reply = web.send(head, b"").await;
+            assert!(matches!(reply.status, 0 | 400), "{head:?}: {reply:?}");
+        }
+        assert_eq!(web.get("/api/version").await.status, 200);
+    });
+}

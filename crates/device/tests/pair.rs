@@ -1,0 +1,170 @@
+//! Whole rollouts of a pair: real nodes over flash in memory, in virtual time.
+
+mod group;
+
+use group::{LEAD, MEMBER, TestGroup, images, pair_bundle, spec};
+use lockstep_rollout::{Cause, Phase, Verdict};
+use lockstep_sim::firmware::{Fault, FirmwareSpec};
+
+#[test]
+fn a_good_release_is_kept_by_both() {
+    let mut group = TestGroup::pair();
+    let (receiver, transmitter) = images("1.1.0");
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&receiver, &transmitter]);
+}
+
+/// L2, L33: half of the pair works; the other half decides.
+#[test]
+fn a_transmitter_that_never_gets_healthy_takes_both_back() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, _) = images("1.1.0");
+    let sick = FirmwareSpec { fault: Fault::NeverHealthy, ..spec("transmitter", "1.1.0") };
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &sick.build().unwrap())).unwrap();
+
+    let verdict = group.settle();
+    let member = group.boards[MEMBER].id;
+    assert_eq!(verdict, Verdict::Revert(Cause::NotHealthy(member)), "{}", group.log());
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+}
+
+#[test]
+fn a_transmitter_that_crashes_at_boot_takes_both_back() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, _) = images("1.1.0");
+    let sick = FirmwareSpec { fault: Fault::CrashAtBoot, ..spec("transmitter", "1.1.0") };
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &sick.build().unwrap())).unwrap();
+
+    let verdict = group.settle();
+    assert_eq!(verdict, Verdict::Revert(Cause::FellBack(group.boards[MEMBER].id)));
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+}
+
+/// The lead's own new firmware crashes: its old one comes back and undoes the rest.
+#[test]
+fn a_lead_that_crashes_at_boot_takes_both_back() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (_, transmitter) = images("1.1.0");
+    let sick = FirmwareSpec { fault: Fault::CrashAtBoot, ..spec("receiver", "1.1.0") };
+
+    group.upload(&pair_bundle("1.1.0", &sick.build().unwrap(), &transmitter)).unwrap();
+
+    let verdict = group.settle();
+    assert_eq!(verdict, Verdict::Revert(Cause::FellBack(group.boards[LEAD].id)));
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+}
+
+/// L12: whoever cannot hear the lead can never be updated again.
+#[test]
+fn a_deaf_transmitter_takes_both_back() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, _) = images("1.1.0");
+    let sick = FirmwareSpec { fault: Fault::DeafRadio, ..spec("transmitter", "1.1.0") };
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &sick.build().unwrap())).unwrap();
+
+    assert!(matches!(group.settle(), Verdict::Revert(_)), "{}", group.log());
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+}
+
+#[test]
+fn what_was_kept_can_be_reverted_without_a_download() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, transmitter) = images("1.1.0");
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep);
+
+    let now = lockstep_proto::time::Instant::from_ms(1_000_000);
+    let board = &mut group.boards[LEAD];
+    board.node.as_mut().unwrap().revert(now, &mut board.flash).unwrap();
+
+    group.run_ms(500);
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+}
+
+/// One rollout with a power cut of `board` after `cut_ms`: whatever it was doing, the pair ends
+/// whole, and on the side that the verdict names. Returns whether it kept the release.
+fn rollout_with_a_cut(board: usize, cut_ms: u64, off_ms: u64, loss_percent: u64) -> Option<bool> {
+    let mut group = TestGroup::pair();
+    let mut dice = 0x9E37_79B9_7F4A_7C15_u64 ^ cut_ms;
+    group.air = Box::new(move |_, _, _| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % 100 >= loss_percent
+    });
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, transmitter) = images("1.1.0");
+    group.begin_upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    group.run_ms(cut_ms);
+    group.cut_power(board, off_ms);
+    group.run_ms(off_ms + 500);
+    let open = |group: &TestGroup| matches!(group.phase(), Some(Phase::Settled(_)) | None);
+    let over = group.run_until(200_000, |group| group.uploaded.is_some() && open(group));
+    assert!(over, "cut at {cut_ms}: no end, {:?}\n{}", group.phase(), group.log());
+    group.run_ms(2_000);
+    match group.settled() {
+        Some(Verdict::Keep) => group.assert_running(&[&receiver, &transmitter]),
+        Some(Verdict::Revert(_)) | None => {
+            group.assert_running(&[&old_receiver, &old_transmitter]);
+        }
+    }
+    group.settled().map(|verdict| verdict == Verdict::Keep)
+}
+
+/// At any moment of a rollout, staging included, on either device.
+#[test]
+fn a_pair_survives_a_power_cut_of_either_at_any_moment() {
+    let mut ends = [0, 0, 0];
+    for board in [LEAD, MEMBER] {
+        for cut_ms in (0..2_000).step_by(30) {
+            match rollout_with_a_cut(board, cut_ms, 700, 0) {
+                Some(true) => ends[0] += 1,
+                Some(false) => ends[1] += 1,
+                None => ends[2] += 1,
+            }
+        }
+    }
+    // Cuts that reached no verdict but one would test nothing.
+    let [kept, reverted, not_begun] = ends;
+    println!("{kept} kept, {reverted} reverted, {not_begun} not begun");
+    assert!(kept > 20 && reverted > 5, "{ends:?}");
+}
+
+#[test]
+fn a_pair_survives_power_cuts_over_a_link_that_loses_a_fifth() {
+    let mut kept = 0;
+    for cut_ms in (0..2_600).step_by(130) {
+        for board in [LEAD, MEMBER] {
+            kept += u32::from(rollout_with_a_cut(board, cut_ms, 300, 20) == Some(true));
+        }
+    }
+    assert!(kept > 3, "{kept} kept");
+}
+
+/// L24, L34: the uploader vanishes for good; a member that only repeats what it wants is no sign
+/// of progress, and the pair is free again after the deadline.
+#[test]
+fn an_upload_that_never_comes_back_ends_staging() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, transmitter) = images("1.1.0");
+    let bundle = pair_bundle("1.1.0", &receiver, &transmitter);
+    group.begin_upload(&bundle).unwrap();
+    group.run_ms(150);
+    group.forget_upload();
+
+    assert_eq!(group.settle(), Verdict::Revert(Cause::StagingDeadline), "{}", group.log());
+    group.assert_running(&[&old_receiver, &old_transmitter]);
+    group.upload(&bundle).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+}

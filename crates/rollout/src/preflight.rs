@@ -1,0 +1,372 @@
+//! Preflight: may this rollout begin at all? Everything that can be known before anybody is
+//! touched is looked at here, and every fault is named, not only the first.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use lockstep_proto::compat::{Announced, Incompatible, check};
+use lockstep_proto::frame::report::{Facts, Report, Rollback};
+use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::image::ChipId;
+use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::wire::{Board, Role};
+
+use crate::policy::Policy;
+use crate::record::{MEMBERS_MAX, Part, RolloutRecord, SeatRecord, Verdict};
+use crate::release::{Artifact, Release};
+use crate::seat::SeatView;
+
+/// One reason why a rollout does not begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreflightFault {
+    /// The member that it is about; `None` if it is about the group or the release.
+    pub member: Option<DeviceId>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// What is wrong. Texts name both values; [`Fault::hint`] names a way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the values that the text names")]
+pub enum Fault {
+    Unreachable { role: Role, waited_ms: u64 },
+    NoDeviceForRole { role: Role },
+    WrongChip { role: Role, image: ChipId, device: ChipId },
+    WrongBoard { role: Role, image: Board, device: Board },
+    TooLarge { role: Role, size_bytes: u32, slot_bytes: u32 },
+    TooLargeToSpool { role: Role, size_bytes: u32, slot_bytes: u32 },
+    EpochTooLow { role: Role, offered: u32, floor: u32 },
+    NoRollback { role: Role },
+    OnTrial { role: Role },
+    LowHeap { role: Role, free_bytes: u32, needed_bytes: u32 },
+    BadLink { role: Role, loss_percent: u8, allowed_percent: u8 },
+    Mixed { role: Role, running: ImageHash, expected: ImageHash },
+    SameVersionOtherImage { role: Role, number: u32, running: ImageHash, offered: ImageHash },
+    NoWayBack { role: Role, other: ImageHash, wanted: ImageHash },
+    Incompatible { role: Role, other: Role, why: Incompatible },
+    TooManyMembers { found: usize, allowed: usize },
+    NothingToDo,
+}
+
+impl Fault {
+    /// A short word for programs. Never changed.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoDeviceForRole { .. } => "no-device-for-role",
+            Self::WrongChip { .. } => "wrong-chip",
+            Self::WrongBoard { .. } => "wrong-board",
+            Self::TooLarge { .. } => "too-large",
+            Self::TooLargeToSpool { .. } => "too-large-to-spool",
+            Self::EpochTooLow { .. } => "epoch-too-low",
+            Self::NoRollback { .. } => "no-rollback",
+            Self::OnTrial { .. } => "on-trial",
+            Self::LowHeap { .. } => "low-heap",
+            Self::BadLink { .. } => "bad-link",
+            Self::Mixed { .. } => "mixed-group",
+            Self::SameVersionOtherImage { .. } => "same-version-other-image",
+            Self::NoWayBack { .. } => "no-way-back",
+            Self::Incompatible { .. } => "incompatible",
+            Self::TooManyMembers { .. } => "too-many-members",
+            Self::NothingToDo => "nothing-to-do",
+        }
+    }
+
+    /// What a person can do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "switch the device on and wait until it announces itself",
+            Self::NoDeviceForRole { .. } => "add a device of that role, or leave the role out",
+            Self::WrongChip { .. } | Self::WrongBoard { .. } => {
+                "take the image that was built for this device"
+            }
+            Self::TooLarge { .. } => "make the image smaller, or the slots larger by cable",
+            Self::TooLargeToSpool { .. } => "every artifact passes through the lead's other slot",
+            Self::EpochTooLow { .. } => "take a release of the present epoch or a later one",
+            Self::NoRollback { .. } => "flash a bootloader with app rollback by cable",
+            Self::OnTrial { .. } => "wait until the trial has ended",
+            Self::LowHeap { .. } => "restart the device, then try again",
+            Self::BadLink { .. } => "bring the devices closer, then try again",
+            Self::Mixed { .. } => {
+                "finish with the release that the others run, or undo with `lockstep revert`"
+            }
+            Self::SameVersionOtherImage { .. } => "give the new build a new version",
+            Self::NoWayBack { .. } => "update to the older release from its bundle instead",
+            Self::Incompatible { .. } => "update both together, or by way of a release between",
+            Self::TooManyMembers { .. } => "divide the devices into several groups",
+            Self::NothingToDo => "every device runs this release already",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { role, waited_ms } => {
+                write!(f, "`{role}` did not answer within {waited_ms} ms")
+            }
+            Self::NoDeviceForRole { role } => write!(f, "the group has no device of role `{role}`"),
+            Self::WrongChip { role, image, device } => {
+                write!(f, "image for `{role}` is for chip `{image}`, the device has `{device}`")
+            }
+            Self::WrongBoard { role, image, device } => {
+                write!(f, "image for `{role}` is for board `{image}`, the device is a `{device}`")
+            }
+            Self::TooLarge { role, size_bytes, slot_bytes } => {
+                write!(f, "image for `{role}` has {size_bytes} bytes, its slot {slot_bytes}")
+            }
+            Self::TooLargeToSpool { role, size_bytes, slot_bytes } => {
+                write!(f, "image for `{role}` has {size_bytes} bytes, the lead's slot {slot_bytes}")
+            }
+            Self::EpochTooLow { role, offered, floor } => {
+                write!(f, "release has epoch {offered}, `{role}` needs at least {floor}")
+            }
+            Self::NoRollback { role } => {
+                write!(f, "`{role}` cannot go back by itself when an image fails")
+            }
+            Self::OnTrial { role } => write!(f, "`{role}` is still on trial"),
+            Self::LowHeap { role, free_bytes, needed_bytes } => {
+                write!(f, "`{role}` has {free_bytes} bytes of free heap, {needed_bytes} are needed")
+            }
+            Self::BadLink { role, loss_percent, allowed_percent } => write!(
+                f,
+                "the link to `{role}` loses {loss_percent} %, allowed are {allowed_percent} %"
+            ),
+            Self::Mixed { role, running, expected } => write!(
+                f,
+                "the group is not on one release: `{role}` runs {running:?}, not {expected:?}"
+            ),
+            Self::SameVersionOtherImage { role, number, running, offered } => write!(
+                f,
+                "`{role}` runs version {} as image {running:?}, the release calls {offered:?} so",
+                ReleaseVersion::from_number(*number)
+            ),
+            Self::NoWayBack { role, other, wanted } => {
+                write!(
+                    f,
+                    "`{role}` holds {other:?} in its other slot, not {wanted:?} to go back to"
+                )
+            }
+            Self::Incompatible { role, other, why } => {
+                write!(f, "`{role}` and `{other}` would not understand each other: {why}")
+            }
+            Self::TooManyMembers { found, allowed } => {
+                write!(f, "the group has {found} devices, a rollout can bring {allowed} together")
+            }
+            Self::NothingToDo => write!(f, "no device would change"),
+        }
+    }
+}
+
+/// What the rollout is to bring about.
+#[derive(Debug, Clone)]
+pub(crate) enum Goal {
+    Release(Release),
+    /// What each member ran before.
+    Back(Vec<(DeviceId, ImageHash)>),
+}
+
+/// Everything the evaluation looks at.
+pub(crate) struct Preflight<'a> {
+    pub(crate) goal: &'a Goal,
+    pub(crate) lead: DeviceId,
+    pub(crate) policy: &'a Policy,
+    /// The group's last rollout, if it is known: says on which release the group should be.
+    pub(crate) last: Option<&'a RolloutRecord>,
+}
+
+impl Preflight<'_> {
+    /// Fills in the seats, or names every fault.
+    pub(crate) fn evaluate(
+        &self,
+        seats: &mut [SeatRecord],
+        views: &[SeatView],
+    ) -> Result<(), Vec<PreflightFault>> {
+        let mut faults = Vec::new();
+        let mut results = Vec::new();
+        for (seat, view) in seats.iter_mut().zip(views) {
+            let (Some(facts), Some(report)) = (&view.facts, &view.report) else {
+                let waited_ms = self.policy.preflight_ms;
+                let fault = Fault::Unreachable { role: seat.role, waited_ms };
+                faults.push(PreflightFault { member: Some(seat.id), fault });
+                continue;
+            };
+            self.fill(seat, facts);
+            let mut found = Vec::new();
+            self.judge_member(seat, facts, report, &mut found);
+            results.push((seat.role, self.resulting(seat, facts)));
+            let member = Some(seat.id);
+            faults.extend(found.into_iter().map(|fault| PreflightFault { member, fault }));
+        }
+        let mut found = self.judge_release(seats, views);
+        if seats.len() > MEMBERS_MAX {
+            found.push(Fault::TooManyMembers { found: seats.len(), allowed: MEMBERS_MAX });
+        }
+        found.extend(self.judge_pairs(&results));
+        let updates = seats.iter().any(|seat| seat.part == Part::Update);
+        if faults.is_empty() && found.is_empty() && !updates {
+            found.push(Fault::NothingToDo);
+        }
+        faults.extend(found.into_iter().map(|fault| PreflightFault { member: None, fault }));
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// A member whose image does not change is only watched. What it is for, it knows best.
+    fn fill(&self, seat: &mut SeatRecord, facts: &Facts) {
+        seat.role = facts.role;
+        seat.before = facts.running;
+        seat.target = self.target(seat, facts);
+        seat.part = if seat.target == seat.before { Part::Watch } else { Part::Update };
+        seat.size_bytes = match (&self.goal, seat.part) {
+            (Goal::Release(release), Part::Update) => {
+                release.artifact(&seat.role).map_or(0, |artifact| artifact.size_bytes)
+            }
+            _ => 0,
+        };
+    }
+
+    fn target(&self, seat: &SeatRecord, facts: &Facts) -> ImageHash {
+        let wanted = match &self.goal {
+            Goal::Release(release) => release.artifact(&seat.role).map(|artifact| artifact.image),
+            Goal::Back(targets) => {
+                targets.iter().find(|(id, _)| *id == seat.id).map(|(_, image)| *image)
+            }
+        };
+        wanted.unwrap_or(facts.running)
+    }
+
+    fn artifact(&self, role: &Role) -> Option<&Artifact> {
+        match &self.goal {
+            Goal::Release(release) => release.artifact(role),
+            Goal::Back(_) => None,
+        }
+    }
+
+    fn judge_member(
+        &self,
+        seat: &SeatRecord,
+        facts: &Facts,
+        report: &Report,
+        found: &mut Vec<Fault>,
+    ) {
+        let role = seat.role;
+        if report.observed.on_trial {
+            found.push(Fault::OnTrial { role });
+        }
+        found.extend(self.judge_mixed(seat, facts));
+        if seat.part == Part::Watch {
+            return;
+        }
+        if facts.rollback == Rollback::None {
+            found.push(Fault::NoRollback { role });
+        }
+        let needed_bytes = self.policy.free_heap_bytes_min;
+        if facts.free_heap_bytes < needed_bytes {
+            let free_bytes = facts.free_heap_bytes;
+            found.push(Fault::LowHeap { role, free_bytes, needed_bytes });
+        }
+        let allowed_percent = self.policy.link_loss_percent_max;
+        if facts.link_loss_percent > allowed_percent {
+            let loss_percent = facts.link_loss_percent;
+            found.push(Fault::BadLink { role, loss_percent, allowed_percent });
+        }
+        match &self.goal {
+            Goal::Release(release) => judge_artifact(release, role, facts, found),
+            Goal::Back(_) if facts.other != seat.target => {
+                let (other, wanted) = (facts.other, seat.target);
+                found.push(Fault::NoWayBack { role, other, wanted });
+            }
+            Goal::Back(_) => (),
+        }
+    }
+
+    /// A member on the losing side of the last rollout is a split that must be closed first; one
+    /// that runs something else entirely was flashed by cable, which is its owner's business.
+    fn judge_mixed(&self, seat: &SeatRecord, facts: &Facts) -> Option<Fault> {
+        let role = seat.role;
+        let last = self.last?;
+        let past = last.seats.iter().find(|past| past.id == seat.id)?;
+        let (expected, lost) = match last.phase.verdict()? {
+            Verdict::Keep => (past.target, past.before),
+            Verdict::Revert(_) => (past.before, past.target),
+        };
+        let finishes = self.artifact(&role).is_some_and(|artifact| artifact.image == expected)
+            || matches!(self.goal, Goal::Back(_));
+        let split = facts.running == lost && expected != lost && !finishes;
+        split.then_some(Fault::Mixed { role, running: facts.running, expected })
+    }
+
+    fn judge_release(&self, seats: &[SeatRecord], views: &[SeatView]) -> Vec<Fault> {
+        let Goal::Release(release) = &self.goal else { return Vec::new() };
+        let mut found = Vec::new();
+        for artifact in &release.artifacts {
+            let role = artifact.role;
+            if !seats.iter().any(|seat| seat.role == role) {
+                found.push(Fault::NoDeviceForRole { role });
+            }
+            let lead = seats.iter().zip(views).find(|(seat, _)| seat.id == self.lead);
+            let Some(facts) = lead.and_then(|(_, view)| view.facts) else { continue };
+            let (size_bytes, slot_bytes) = (artifact.size_bytes, facts.slot_size_bytes);
+            if role != facts.role && size_bytes > slot_bytes {
+                found.push(Fault::TooLargeToSpool { role, size_bytes, slot_bytes });
+            }
+        }
+        found
+    }
+
+    /// What the member will announce once the rollout is kept.
+    fn resulting(&self, seat: &SeatRecord, facts: &Facts) -> Option<Announced> {
+        match (&self.goal, seat.part) {
+            (Goal::Release(release), Part::Update) => {
+                release.artifact(&seat.role).map(|artifact| artifact.announced)
+            }
+            // What an image in the other slot will announce was judged when it was new.
+            (Goal::Back(_), Part::Update) => None,
+            (_, Part::Watch) => Some(facts.announced),
+        }
+    }
+
+    fn judge_pairs(&self, results: &[(Role, Option<Announced>)]) -> Vec<Fault> {
+        let mut found = Vec::new();
+        for (index, (role, mine)) in results.iter().enumerate() {
+            for (other, yours) in results.iter().skip(index + 1) {
+                let (Some(mine), Some(yours)) = (mine, yours) else { continue };
+                // The gates of both will ask, and the one-sided rule answers each for itself.
+                if let Err(why) = check(self.policy.rule, mine, yours) {
+                    found.push(Fault::Incompatible { role: *role, other: *other, why });
+                } else if let Err(why) = check(self.policy.rule, yours, mine) {
+                    found.push(Fault::Incompatible { role: *other, other: *role, why });
+                }
+            }
+        }
+        found
+    }
+}
+
+fn judge_artifact(release: &Release, role: Role, facts: &Facts, found: &mut Vec<Fault>) {
+    let Some(artifact) = release.artifact(&role) else { return };
+    if artifact.chip != facts.chip {
+        let (image, device) = (artifact.chip, facts.chip);
+        found.push(Fault::WrongChip { role, image, device });
+    }
+    if artifact.board != Board::EMPTY && artifact.board != facts.board {
+        let (image, device) = (artifact.board, facts.board);
+        found.push(Fault::WrongBoard { role, image, device });
+    }
+    let (size_bytes, slot_bytes) = (artifact.size_bytes, facts.slot_size_bytes);
+    if size_bytes > slot_bytes {
+        found.push(Fault::TooLarge { role, size_bytes, slot_bytes });
+    }
+    if release.epoch < facts.epoch_floor {
+        let (offered, floor) = (release.epoch, facts.epoch_floor);
+        found.push(Fault::EpochTooLow { role, offered, floor });
+    }
+    if artifact.announced.number == facts.announced.number {
+        found.push(Fault::SameVersionOtherImage {
+            role,
+            number: facts.announced.number,
+            running: facts.running,
+            offered: artifact.image,
+        });
+    }
+}

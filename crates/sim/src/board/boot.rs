@@ -1,0 +1,435 @@
+//! One boot of a board: from the bootloader to the next reset.
+//!
+//! The node lives here and only here: what it holds in RAM, its connections and their tasks end
+//! with the boot, as they do on a chip. The turn of the loop is bounded, so that neither a flood of
+//! frames nor a long transfer keeps the other from its turn.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant as Clock};
+
+use embedded_storage::nor_flash::ReadNorFlash;
+use lockstep_device::http::{self, Api, CONNECTIONS_MAX, HTTP_BUFFER_BYTES, Platform, Shell};
+use lockstep_device::journal::Level;
+use lockstep_device::setup::{Firmware, NodeSetup, Pace};
+use lockstep_device::{Action, Node};
+use lockstep_proto::descriptor::Descriptor;
+use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::id::DeviceId;
+use lockstep_proto::manifest::Trust;
+use lockstep_proto::time::Instant;
+use lockstep_proto::version::ReleaseVersion;
+use lockstep_rollout::Policy;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::application::DeskApplication;
+use super::console::Console;
+use super::control::{Control, Order};
+use super::{BoardError, BoardOptions, random};
+use crate::bootloader::{BootEvent, BootSlot, Booted, Bootloader, ResetReason};
+use crate::firmware::{BEHAVIOUR_BYTES, BEHAVIOUR_OFFSET, Fault};
+use crate::flash::FileFlash;
+use crate::radio::{PAYLOAD_BYTES_MAX, Radio};
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The chip starts again.
+    Reset(ResetReason),
+    /// The power is off.
+    Off,
+}
+
+/// What outlives a boot.
+#[derive(Debug)]
+pub(super) struct Hardware<'a> {
+    pub(super) options: &'a BoardOptions,
+    pub(super) flash: Rc<RefCell<FileFlash>>,
+    pub(super) radio: Radio,
+    pub(super) listener: TcpListener,
+    pub(super) control: Control,
+    pub(super) console: Console,
+}
+
+/// A running node, as the main loop and the HTTP connections share it. Borrowed for one call at a
+/// time, never across a wait.
+struct Running {
+    started: Clock,
+    node: RefCell<Node<DeskApplication>>,
+    flash: Rc<RefCell<FileFlash>>,
+    changed: Notify,
+}
+
+impl Running {
+    fn now(&self) -> Instant {
+        now(self.started)
+    }
+}
+
+impl Shell for Running {
+    type App = DeskApplication;
+    type Flash = FileFlash;
+
+    fn with<T>(
+        &self,
+        act: impl FnOnce(Instant, &mut Node<DeskApplication>, &mut FileFlash) -> T,
+    ) -> T {
+        act(self.now(), &mut self.node.borrow_mut(), &mut self.flash.borrow_mut())
+    }
+
+    fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    async fn sleep_ms(&self, ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    fn platform(&self) -> Platform {
+        Platform { cpu_freq_mhz: CPU_FREQUENCY_MHZ, wifi_connected: true, mqtt_connected: false }
+    }
+}
+
+/// From reset to reset.
+pub(super) async fn boot(
+    hardware: &mut Hardware<'_>,
+    reset: ResetReason,
+) -> Result<Ended, BoardError> {
+    let delay = Duration::from_millis(hardware.options.boot_ms.into());
+    if let Some(ended) = wait_without_firmware(hardware, delay).await {
+        return Ok(ended);
+    }
+    hardware.console.begin_boot();
+    let started = Clock::now();
+    let booted = run_bootloader(hardware, reset)?;
+    let fault = read_fault(&booted, &mut hardware.flash.borrow_mut())?;
+    if fault == Fault::CrashAtBoot {
+        say_fault(&hardware.console, "crashed at boot, as its image orders");
+        return Ok(Ended::Reset(ResetReason::Panic));
+    }
+    let setup = node_setup(hardware.options, &booted, reset)?;
+    let application =
+        DeskApplication::new(hardware.options.role.as_str(), fault, hardware.options.rest);
+    let node = Node::boot(now(started), setup, application, &mut *hardware.flash.borrow_mut());
+    let (node, first) = node.map_err(BoardError::Node)?;
+    hardware.console.set_boot(node.agent().boot_number());
+    say_booted(&hardware.console, &node, reset);
+    let running = Rc::new(Running {
+        started,
+        node: RefCell::new(node),
+        flash: Rc::clone(&hardware.flash),
+        changed: Notify::new(),
+    });
+    if let lockstep_agent::Booted::RebootNow(reason) = first {
+        hardware.console.print_journal(running.node.borrow().journal());
+        say_reboot(&hardware.console, &reason.to_string());
+        return Ok(Ended::Reset(ResetReason::Software));
+    }
+    if fault == Fault::Hang {
+        return Ok(hang(hardware, &running).await);
+    }
+    run(hardware, &running, fault).await
+}
+
+fn run_bootloader(
+    hardware: &Hardware<'_>,
+    reset: ResetReason,
+) -> Result<Booted, BoardError> {
+    let options = hardware.options;
+    let rollback = options.rollback == lockstep_proto::frame::report::Rollback::Bootloader;
+    let bootloader = Bootloader { chip: options.chip, rollback };
+    let booted = bootloader.boot(&mut *hardware.flash.borrow_mut(), reset);
+    let events = match &booted {
+        Ok(booted) => &booted.events,
+        Err(failure) => &failure.events,
+    };
+    for event in events {
+        let facts = json!({ "event": event_name(event) });
+        hardware.console.say(Level::Info, "bootloader", &format!("bootloader: {event}"), facts);
+    }
+    booted.map_err(BoardError::Bootloader)
+}
+
+const fn event_name(event: &BootEvent) -> &'static str {
+    match event {
+        BootEvent::Started { .. } => "started",
+        BootEvent::Aborted { .. } => "aborted",
+        BootEvent::Selected { .. } => "selected",
+        BootEvent::NothingSelected { .. } => "nothing-selected",
+        BootEvent::OnTrial { .. } => "on-trial",
+        BootEvent::ImageRefused { .. } => "image-refused",
+        BootEvent::Initialised { .. } => "initialised",
+        BootEvent::Booting { .. } => "booting",
+    }
+}
+
+/// What the image orders the board to play.
+fn read_fault(booted: &Booted, flash: &mut FileFlash) -> Result<Fault, BoardError> {
+    let mut block = [0; BEHAVIOUR_BYTES];
+    flash.read(booted.partition.offset + BEHAVIOUR_OFFSET, &mut block)?;
+    Fault::decode(&block).map_err(BoardError::Behaviour)
+}
+
+fn node_setup(
+    options: &BoardOptions,
+    booted: &Booted,
+    reset: ResetReason,
+) -> Result<NodeSetup, BoardError> {
+    let BootSlot::Ota(running_slot) = booted.slot else {
+        return Err(BoardError::Slot { found: booted.slot });
+    };
+    let mut seed = [0; 8];
+    random(&mut seed)?;
+    let descriptor = booted.image.descriptor.as_ref();
+    let app = booted.image.app.as_ref();
+    Ok(NodeSetup {
+        id: options.id,
+        role: options.role,
+        chip: options.chip,
+        board: options.board,
+        hardware: options.hardware.clone(),
+        firmware: Firmware {
+            image: booted.image.image_hash,
+            announced: descriptor.map(Descriptor::announced),
+            config_schema: descriptor.map_or(0, |descriptor| descriptor.config_schema),
+            build_date: app.map(|app| app.date.to_string()).unwrap_or_default(),
+            build_time: app.map(|app| app.time.to_string()).unwrap_or_default(),
+        },
+        running_slot,
+        reset_reason: esp_reset_reason(reset),
+        rollback: options.rollback,
+        group_key: options.group_key.clone(),
+        // The record has the keys that the board was made with.
+        trust: Trust::anybody(),
+        duty: options.duty,
+        policy: Policy::desk(),
+        pace: Pace::desk(),
+        seed: u64::from_le_bytes(seed),
+    })
+}
+
+/// Numbers of `esp_reset_reason_t`.
+const fn esp_reset_reason(reset: ResetReason) -> u8 {
+    match reset {
+        ResetReason::PowerOn => 1,
+        ResetReason::Software => 3,
+        ResetReason::Panic => 4,
+        ResetReason::Watchdog => 6,
+        ResetReason::BrownOut => 9,
+    }
+}
+
+/// The main loop of the firmware.
+async fn run(
+    hardware: &mut Hardware<'_>,
+    running: &Rc<Running>,
+    fault: Fault,
+) -> Result<Ended, BoardError> {
+    let api = Rc::new(Api::default());
+    let mut connections = JoinSet::new();
+    let crash_at = match fault {
+        Fault::CrashAfterMs(ms) => Some(running.started + Duration::from_millis(ms.into())),
+        _ => None,
+    };
+    let mut held = None;
+    let mut payload = [0; PAYLOAD_BYTES_MAX];
+    let mut wake_at = running.now();
+    let ended = loop {
+        let sleep_ms = wake_at.ms_since(running.now());
+        let has_room = connections.len() < CONNECTIONS_MAX;
+        tokio::select! {
+            biased;
+            order = hardware.control.next() => {
+                if let Some(ended) = obey(&hardware.radio, &hardware.console, order) {
+                    break ended;
+                }
+            }
+            accepted = hardware.listener.accept(), if has_room => {
+                serve(&mut connections, running, &api, accepted);
+            }
+            Some(_) = connections.join_next() => (),
+            received = hardware.radio.recv(&mut payload) => {
+                let received = received?;
+                let frame = payload.get(..received.length_bytes).unwrap_or_default();
+                hear(running, fault, received.source, frame);
+                for _ in 1..FRAMES_PER_TURN_MAX {
+                    let Some(received) = hardware.radio.try_recv(&mut payload) else { break };
+                    let frame = payload.get(..received.length_bytes).unwrap_or_default();
+                    hear(running, fault, received.source, frame);
+                }
+            }
+            () = running.changed.notified() => (),
+            () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => (),
+        }
+        if running.now() >= wake_at {
+            running.with(|now, node, flash| node.tick(now, flash));
+        }
+        // Connections get their turn, however much the radio has to say.
+        tokio::task::yield_now().await;
+        let action = running.with(|now, node, flash| {
+            send(now, node, flash, &hardware.radio, &mut held);
+            hardware.console.print_journal(node.journal());
+            node.poll_action()
+        });
+        if let Some(Action::Reboot(reason)) = action {
+            say_reboot(&hardware.console, &reason.to_string());
+            break Ended::Reset(ResetReason::Software);
+        }
+        if crash_at.is_some_and(|at| Clock::now() >= at) {
+            say_fault(&hardware.console, "crashed after a time, as its image orders");
+            break Ended::Reset(ResetReason::Panic);
+        }
+        wake_at = running.with(|now, node, _| node.next_wake(now));
+        if held.is_some() {
+            wake_at = wake_at.min(running.now() + RADIO_FULL_MS);
+        }
+        if let Some(at) = crash_at {
+            wake_at = wake_at.min(running.now() + millis_until(at));
+        }
+    };
+    // A chip that restarts leaves its connections without a word.
+    connections.shutdown().await;
+    Ok(ended)
+}
+
+fn hear(running: &Running, fault: Fault, from: DeviceId, frame: &[u8]) {
+    if fault != Fault::DeafRadio {
+        running.with(|now, node, flash| node.handle_frame(now, from, frame, flash));
+    }
+}
+
+/// A frame that the radio had no room for yet.
+type Held = Option<(DeviceId, [u8; FRAME_BYTES_MAX], usize)>;
+
+/// Hands frames to the radio until there are none or it is full.
+fn send(
+    now: Instant,
+    node: &mut Node<DeskApplication>,
+    flash: &mut FileFlash,
+    radio: &Radio,
+    held: &mut Held,
+) {
+    for _ in 0..FRAMES_PER_TURN_MAX {
+        let next = held.take().or_else(|| {
+            let mut buffer = [0; FRAME_BYTES_MAX];
+            let (to, len) = node.poll_frame(now, &mut buffer, flash)?;
+            Some((to, buffer, len))
+        });
+        let Some((to, buffer, len)) = next else { return };
+        if radio.try_send(to, buffer.get(..len).unwrap_or_default()).is_err() {
+            *held = Some((to, buffer, len));
+            return;
+        }
+    }
+}
+
+fn serve(
+    connections: &mut JoinSet<()>,
+    running: &Rc<Running>,
+    api: &Rc<Api>,
+    accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
+) {
+    // Whoever gave up before being accepted is not missed.
+    let Ok((stream, _)) = accepted else { return };
+    let (running, api) = (Rc::clone(running), Rc::clone(api));
+    connections.spawn_local(async move {
+        let mut buffer = vec![0; HTTP_BUFFER_BYTES];
+        http::serve(&*running, &*api, stream, &mut buffer).await;
+    });
+}
+
+/// Nothing runs that could answer: connections are refused as far as a host can.
+async fn wait_without_firmware(hardware: &mut Hardware<'_>, time: Duration) -> Option<Ended> {
+    let until = tokio::time::Instant::now() + time;
+    let mut payload = [0; PAYLOAD_BYTES_MAX];
+    loop {
+        tokio::select! {
+            biased;
+            order = hardware.control.next() => {
+                let ended = obey(&hardware.radio, &hardware.console, order);
+                if ended.is_some() {
+                    return ended;
+                }
+            }
+            () = tokio::time::sleep_until(until) => return None,
+            _ = hardware.listener.accept() => (),
+            _ = hardware.radio.recv(&mut payload) => (),
+        }
+    }
+}
+
+/// The firmware stands still until its watchdog bites.
+async fn hang(hardware: &mut Hardware<'_>, running: &Running) -> Ended {
+    hardware.console.print_journal(running.node.borrow().journal());
+    say_fault(&hardware.console, "hangs, as its image orders");
+    let ended = wait_without_firmware(hardware, WATCHDOG).await;
+    ended.unwrap_or_else(|| {
+        say_fault(&hardware.console, "watchdog resets the chip");
+        Ended::Reset(ResetReason::Watchdog)
+    })
+}
+
+fn obey(radio: &Radio, console: &Console, order: Order) -> Option<Ended> {
+    match order {
+        Order::Impair(impairments) => {
+            radio.impair(impairments);
+            let text = format!("radio is ordered to be: {impairments}");
+            console.say(Level::Info, "radio", &text, json!({ "impairments": impairments.to_string() }));
+            None
+        }
+        Order::Strange(why) => {
+            console.say(Level::Warning, "radio", &why, json!({}));
+            None
+        }
+        Order::Off => Some(Ended::Off),
+    }
+}
+
+fn say_booted(console: &Console, node: &Node<DeskApplication>, reset: ResetReason) {
+    let version = ReleaseVersion::from_number(node.announced().number);
+    let agent = node.agent();
+    let trial = if agent.on_trial() { ", on trial" } else { "" };
+    let image = agent.running();
+    let text = format!("runs {version}, image {image:?}{trial}, after {reset}");
+    let facts = json!({
+        "image": image.to_string(),
+        "version": version.to_string(),
+        "slot": node.setup().running_slot,
+        "on_trial": agent.on_trial(),
+        "reset": reset.to_string(),
+    });
+    console.note("boot", &text, facts);
+}
+
+fn say_reboot(console: &Console, reason: &str) {
+    let text = format!("restarts {reason}");
+    console.note("reset", &text, json!({ "reason": reason }));
+}
+
+fn say_fault(console: &Console, text: &str) {
+    console.say(Level::Error, "fault", text, json!({}));
+}
+
+fn now(started: Clock) -> Instant {
+    Instant::from_ms(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+fn millis_until(at: Clock) -> u64 {
+    let left = at.saturating_duration_since(Clock::now());
+    // A started millisecond counts whole, or the loop would turn without waiting.
+    u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+/// Frames that are taken, and sent, before others get their turn.
+const FRAMES_PER_TURN_MAX: usize = 64;
+/// How long the radio gets to send what it holds before it is tried again.
+const RADIO_FULL_MS: u64 = 2;
+/// After this time a firmware that hangs is reset. The node arms its watchdog first thing.
+const WATCHDOG: Duration = Duration::from_secs(3);
+/// What an ESP32 runs at.
+const CPU_FREQUENCY_MHZ: u32 = 240;
+const _: () = assert!(PAYLOAD_BYTES_MAX == FRAME_BYTES_MAX);

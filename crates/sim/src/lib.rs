@@ -1,0 +1,12 @@
+//! The desk half of the simulator: what a board is made of, in files and processes of a host.
+//!
+//! `kill -9` is a power cut and starting the process again is power on, so everything durable is
+//! written when it is said to be, and everything a chip would tear can be torn here. The parts
+//! below keep the rules of flash, boot ROM and radio; they know nothing of releases and rollouts.
+//! [`board`] puts them together with the node of a chip.
+
+pub mod board;
+pub mod bootloader;
+pub mod firmware;
+pub mod flash;
+pub mod radio;
