@@ -81,7 +81,7 @@ pub enum Reply {
 }
 
 /// One device's update.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Agent {
     pub(crate) identity: Identity,
     pub(crate) rollback: Rollback,

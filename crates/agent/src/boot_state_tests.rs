@@ -110,7 +110,8 @@ fn activation_lets_the_other_slot_boot_from_every_start() {
 // The rule of the whole file.
 #[test]
 fn no_cut_leaves_both_entries_unusable_if_one_was_usable() {
-    let changes: [fn(&mut BootState, &mut MemFlash) -> Result<(), FlashFault>; 4] = [
+    type Change = fn(&mut BootState, &mut MemFlash) -> Result<(), FlashFault>;
+    let changes: [Change; 4] = [
         BootState::activate,
         BootState::fall_back,
         BootState::cancel_activation,

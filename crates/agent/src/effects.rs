@@ -149,7 +149,7 @@ impl fmt::Display for Trace {
 
 /// What is to be done, until somebody takes it. Traces come first, so that a log is complete
 /// before the reboot.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Effects {
     traces: Deque<Trace, TRACES_MAX>,
     lost: u16,

@@ -35,7 +35,7 @@ pub(crate) enum Object {
 }
 
 /// One file on its way, and the memory for a window of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Receiver {
     job: Option<Job>,
     window: [u8; WINDOW_BYTES],

@@ -54,9 +54,9 @@ fn the_latest_entry_of_a_kind_counts_over_many_compactions() {
     let mut log = RecordLog::open(&mut flash, REGION).unwrap();
     for n in 0..500 {
         write(&mut flash, &mut log, n).unwrap();
-        for kind in 0..3.min(n + 1) {
-            let latest = (0..=n).rev().find(|n| n % 3 == kind).unwrap();
-            assert_eq!(value(&mut flash, KINDS_USED[kind]), Some(expected(latest)), "{n}");
+        for (index, kind) in KINDS_USED.into_iter().enumerate().take(n + 1) {
+            let latest = (0..=n).rev().find(|n| n % 3 == index).unwrap();
+            assert_eq!(value(&mut flash, kind), Some(expected(latest)), "{n}");
         }
     }
     let sectors = &flash.statistics.sector_erases[1..5];
@@ -84,11 +84,11 @@ fn a_cut_anywhere_leaves_the_old_or_the_new_value_and_never_loses_another() {
         compacted |= log.active.as_ref().map(|half| half.offset) != offset_before;
 
         flash.power_on();
-        for kind in 0..3 {
-            let latest = |end: usize| (0..end).rev().find(|n| n % 3 == kind).map(expected);
-            let found = value(&mut flash, KINDS_USED[kind]);
+        for (index, kind) in KINDS_USED.into_iter().enumerate() {
+            let latest = |end: usize| (0..end).rev().find(|n| n % 3 == index).map(expected);
+            let found = value(&mut flash, kind);
             let (old, new) = (latest(first + done), latest(first + done + 1));
-            assert!(found == old || found == new, "kind {kind}, cut after {budget} units");
+            assert!(found == old || found == new, "{kind:?}, cut after {budget} units");
         }
         // Whatever was torn, the next boot can write.
         let mut log = RecordLog::open(&mut flash, REGION).unwrap();

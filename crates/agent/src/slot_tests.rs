@@ -49,8 +49,7 @@ fn in_the_background_a_step_is_one_sector_or_one_page() {
     let bytes = file(12_288);
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let (erases, written) =
-            (flash.statistics.erases_total(), flash.statistics.bytes_written);
+        let (erases, written) = (flash.statistics.erases_total(), flash.statistics.bytes_written);
         let step = writer.step(&mut flash, rest, background).unwrap();
         let erased = flash.statistics.erases_total() - erases;
         let wrote = flash.statistics.bytes_written - written;

@@ -248,23 +248,24 @@ impl Agent {
     fn begin_artifact<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         let (slot, size_bytes) = (self.other_slot(), self.member.size_bytes);
         let sha256 = self.member.file_sha256;
-        if self.other == Some(self.member.target) {
+        if self.other == Some(self.member.target) && self.judge_slot(flash)?.is_ok() {
             // The same image is still there from an earlier rollout.
-            let file = slot::sha256_of(flash, slot.offset, size_bytes)?;
-            if file == sha256 {
-                return self.finish_staging(flash);
-            }
+            return self.finish_staging(flash);
         }
-        let done_bytes = match self.load_progress(flash)? {
+        let mut done_bytes = match self.load_progress(flash)? {
             Some(progress) if (progress.object, progress.sha256) == (Object::Artifact, sha256) => {
                 progress.done_bytes.min(size_bytes)
             }
             _ => 0,
         };
         if done_bytes >= size_bytes {
-            return self.finish_artifact(flash);
+            if self.judge_slot(flash)?.is_ok() {
+                return self.finish_staging(flash);
+            }
+            // It was all there once, and was spoilt since.
+            done_bytes = 0;
         }
-        let done_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
+        done_bytes -= done_bytes % PROGRESS_STEP_BYTES;
         if done_bytes > 0 {
             self.effects.trace(Trace::Resumed { done_bytes });
         }
@@ -288,24 +289,26 @@ impl Agent {
     /// All of it is in flash: is what stands there what the manifest names?
     fn finish_artifact<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         self.receiver.stop();
-        let (slot, size_bytes) = (self.other_slot(), self.member.size_bytes);
-        let judged = match slot::read_file(flash, slot, size_bytes)? {
+        let Err(refusal) = self.judge_slot(flash)? else { return self.finish_staging(flash) };
+        let sha256 = self.member.file_sha256;
+        let none = Progress { object: Object::Artifact, sha256, done_bytes: 0 };
+        self.store_progress(&none, flash)?;
+        self.count_restart(refusal);
+        Err(refusal)
+    }
+
+    /// Reads the slot back; the outer error is the flash's.
+    fn judge_slot<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+    ) -> Result<Result<(), Refusal>, FlashFault> {
+        let size_bytes = self.member.size_bytes;
+        let judged = match slot::read_file(flash, self.other_slot(), size_bytes)? {
             Ok(facts) => self.judge_file(&facts),
             Err(error) => Err(refusal_of_image(&error, size_bytes)),
         };
-        match judged {
-            Ok(()) => {
-                self.other = Some(self.member.target);
-                self.finish_staging(flash)
-            }
-            Err(refusal) => {
-                let sha256 = self.member.file_sha256;
-                let none = Progress { object: Object::Artifact, sha256, done_bytes: 0 };
-                self.store_progress(&none, flash)?;
-                self.count_restart(refusal);
-                Err(refusal)
-            }
-        }
+        self.other = judged.is_ok().then_some(self.member.target);
+        Ok(judged)
     }
 
     fn judge_file(&self, facts: &ImageFacts) -> Result<(), Refusal> {

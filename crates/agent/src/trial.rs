@@ -74,7 +74,7 @@ impl Agent {
             Leaving::Back { .. } if self.rest == Rest::Yes => now,
             Leaving::Back { since, .. } => since + REST_FALLBACK_MS,
         });
-        let fire = self.armed.and_then(|armed| armed.fire_at);
+        let fire = self.armed.filter(|_| self.leaving.is_none()).and_then(|armed| armed.fire_at);
         let flush = self.receiver.is_flushing().then(|| self.next_grant().unwrap_or(now));
         // A trial without a way back has nothing to wait for.
         let trial = self.trial_end().filter(|&at| at > now || self.can_go_back());
@@ -112,7 +112,8 @@ impl Agent {
             let (running, expected) = (first4(&self.running), first4(&running));
             return Err(Refusal::OtherRunning { running, expected });
         }
-        if attempt <= member.ticket.attempt {
+        // One that is under way is not overtaken by a later one either.
+        if attempt <= member.ticket.attempt || self.leaving.is_some() {
             let (offered, spent) = (u32::from(attempt), u32::from(member.ticket.attempt));
             return Err(Refusal::AttemptSpent { offered, spent });
         }

@@ -144,7 +144,7 @@ impl<A: Application> Node<A> {
         let is_artifact =
             lead.artifact.as_ref().is_some_and(|(_, sender)| sender.session() == wants.session);
         if is_artifact {
-            lead.note_progress(now, from, u32::from(wants.index) * BLOCK_BYTES as u32);
+            lead.note_progress(now, from, u32::from(wants.index).saturating_mul(BLOCK_SIZE));
         }
         if advanced {
             self.drive(now, Input::Progress, flash);
@@ -186,5 +186,8 @@ impl<A: Application> Node<A> {
     }
 }
 
+/// Bytes of every block but the last.
+#[expect(clippy::cast_possible_truncation, reason = "224")]
+const BLOCK_SIZE: u32 = BLOCK_BYTES as u32;
 /// Inputs handled in one go: a lead's own answers lead to few more orders to itself.
 const INPUTS_MAX: usize = 32;

@@ -127,7 +127,7 @@ impl Lead {
 
     /// Whether links should be probed often.
     pub(crate) fn is_busy(&self) -> bool {
-        self.rollout.as_ref().is_some_and(|rollout| !rollout.is_over()) || self.upload.is_some()
+        self.rollout.as_ref().is_some_and(|rollout| !rollout.is_over())
     }
 
     pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {

@@ -82,7 +82,7 @@ impl<A: Application> Node<A> {
             message => {
                 let nonce = self.draw();
                 match self.peers.judge(now, frame.from, frame.counter, nonce) {
-                    Freshness::Fresh => self.handle_message(now, frame.from, message, flash),
+                    Freshness::Fresh => self.handle_message(now, frame.from, &message, flash),
                     Freshness::Challenge(nonce) => {
                         self.send_control(frame.from, Message::Challenge { nonce });
                     }
@@ -97,14 +97,14 @@ impl<A: Application> Node<A> {
         &mut self,
         now: Instant,
         from: DeviceId,
-        message: Message,
+        message: &Message,
         flash: &mut F,
     ) {
-        match message {
-            Message::Order(ticket, order) => {
+        match *message {
+            Message::Order(ref ticket, ref order) => {
                 self.conductor = Some(from);
                 self.agent.note_frame_of(now, ticket.rollout);
-                let reply = self.agent.handle_order(now, &ticket, &order, flash);
+                let reply = self.agent.handle_order(now, ticket, order, flash);
                 self.drain_effects(now);
                 self.send_reply(from, reply);
             }

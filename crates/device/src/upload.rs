@@ -236,6 +236,19 @@ impl<A: Application> Node<A> {
         step
     }
 
+    /// All bytes have come, and the bundle is not complete: a file that is too short will never be
+    /// more, so its rollout ends. Says what is missing.
+    pub fn upload_end<F: NorFlash>(&mut self, now: Instant, flash: &mut F) -> UploadError {
+        let upload = self.lead.as_mut().and_then(|lead| lead.upload.take());
+        let error = match upload.map(|upload| upload.reader.finish()) {
+            Some(Err(error)) => UploadError::BadBundle(format!("{error}")),
+            Some(Ok(())) | None => UploadError::NotBegun,
+        };
+        self.give_up(now, &error, flash);
+        self.after(now, flash);
+        error
+    }
+
     fn push<F: NorFlash>(
         &mut self,
         now: Instant,
@@ -338,7 +351,12 @@ impl<A: Application> Node<A> {
                     Err(UploadError::Ended(record.id, format!("{cause}")))
                 }
                 // Everybody has staged: what still comes are zeros.
-                Some(Verdict::Keep) | None => Ok(()),
+                Some(Verdict::Keep) | None => {
+                    if matches!(upload.state, State::Fetching { .. }) {
+                        upload.state = State::Between;
+                    }
+                    Ok(())
+                }
             },
         }
     }

@@ -77,6 +77,23 @@ fn a_step_whose_store_fails_sends_nothing_and_is_asked_for_again() {
     }
 }
 
+// The next rollout begins over the stored record, not over the one that could not be written.
+#[test]
+fn a_rollout_is_not_over_before_that_is_stored() {
+    let mut group = started(2);
+    let kept = |group: &TestGroup| {
+        group.members.iter().all(|member| member.durable.state == MemberState::Kept)
+    };
+    group.run_until("kept", kept);
+    group.store_fails = true;
+    group.run_ms(3_000);
+    assert_eq!(group.phase(), Some(Phase::Settled(Verdict::Keep)));
+    assert!(!group.rollout.as_ref().unwrap().is_over());
+    group.store_fails = false;
+    group.run_ms(3_000);
+    assert!(group.rollout.as_ref().unwrap().is_over());
+}
+
 // --- Staging ---
 
 #[test]
@@ -255,6 +272,31 @@ fn all_together_means_arm_then_fire_with_a_falling_countdown() {
 }
 
 #[test]
+fn nothing_fires_before_all_are_armed() {
+    let mut group = started(3);
+    group.run_until_phase("trial");
+    group.members[2].cut_off = true;
+    group.clear_air();
+    group.run_ms(1_000);
+    assert!(group.members[0].armed && group.members[1].armed);
+    assert_eq!(group.said(FIRE), 0);
+    group.members[2].cut_off = false;
+    group.run_until_settled();
+    assert!(group.all_run(2));
+    assert_eq!(group.said(ACTIVATE), 0);
+}
+
+#[test]
+fn a_trial_that_never_fired_names_the_one_that_was_not_armed() {
+    let mut group = started(2);
+    group.run_until_phase("trial");
+    (group.members[1].at_rest, group.members[1].not_now) = (false, true);
+    group.run_until_phase("settling");
+    assert_eq!(group.cause(), Some(Cause::NotHealthy(device(1))));
+    assert!(group.members.iter().all(|member| member.reboots == 0));
+}
+
+#[test]
 fn who_missed_the_fire_is_told_again_when_the_lead_is_back() {
     let mut group = started(3);
     group.run_until("first fire", |group| group.said(FIRE) > 0);
@@ -323,6 +365,17 @@ fn an_order_may_name_roles_that_the_group_lacks_or_that_do_not_change() {
     group.run_until_settled();
     assert_eq!(group.verdict(), Some(Verdict::Keep));
     assert_eq!(group.record().unwrap().order, [role(2), role(1), role(0)]);
+}
+
+#[test]
+fn a_watched_member_does_not_hold_the_order_up() {
+    let mut group = TestGroup::new(3);
+    group.members[2].ill = true;
+    let order = vec![role(2), role(1), role(0)];
+    group.forward(lockstep_rollout::Release { order, ..release(2, &[0, 1]) });
+    group.run_until_settled();
+    assert!(group.members[1].activated_at.is_some());
+    assert_eq!(group.cause(), Some(Cause::NotHealthy(device(2))));
 }
 
 // --- Trial and verdict ---
@@ -699,6 +752,12 @@ fn a_member_that_leaves_its_way_back_during_a_repair_is_brought_along() {
         group.members[1].handle(now, &late, &order);
         assert!(group.members[1].activated, "{phase}");
         group.run_ms(1_500);
+        // It does not wait for its lease to end what nobody wants any more.
+        let repair = group.record().unwrap().id;
+        let called = group.sent.iter().any(|(_, out)| {
+            out.to == device(1) && out.ticket.rollout == repair && out.order.kind() == STAGE
+        });
+        assert!(called, "{phase}");
         group.members[2].not_now = false;
         group.run_until_settled();
         assert_eq!(group.kind(), Some(Kind::Repair), "{phase}");
@@ -806,6 +865,17 @@ fn a_watched_member_must_be_healthy_too() {
     assert_eq!(group.cause(), Some(Cause::NotHealthy(device(2))));
     assert_eq!(group.running(), [image(0, 1), image(1, 1), image(2, 1)]);
     assert_eq!(group.orders_to(2, REVERT), 0, "it was told nothing, so it has nothing to undo");
+}
+
+// L5: it was told nothing, so nobody has made its entry permanent.
+#[test]
+fn l5_a_watched_member_whose_entry_is_still_new_has_settled() {
+    let mut group = TestGroup::new(2);
+    group.members[LEAD].leaves_new = true;
+    group.forward(release(2, &[1]));
+    group.run_until_settled();
+    assert_eq!(group.verdict(), Some(Verdict::Keep));
+    assert!(group.record().unwrap().seats.iter().all(|seat| seat.settled));
 }
 
 // --- Back ---

@@ -162,7 +162,8 @@ fn say_power_on(
         Duty::Member => "member",
     };
     let text = format!("power on: {hardware} ({chip}), {id}, {duty}, http://{address}/");
-    let facts = json!({ "address": address.to_string(), "id": id.to_string(), "lead": duty == "lead" });
+    let facts =
+        json!({ "address": address.to_string(), "id": id.to_string(), "lead": duty == "lead" });
     console.say(Level::Notice, "power-on", &text, facts);
     if let Provisioned::Made { password: Some(password) } = provisioned {
         let text = format!("password of this new device, shown only now: {password}");

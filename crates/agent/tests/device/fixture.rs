@@ -195,7 +195,7 @@ pub(crate) enum Start {
 }
 
 /// A device on the test bench: its old image in slot 0, nothing in slot 1.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TestDevice {
     pub(crate) flash: MemFlash,
     pub(crate) now: Instant,
@@ -236,22 +236,6 @@ impl TestDevice {
         device
     }
 
-    /// A copy of the device that shares nothing with it, started anew from its flash.
-    pub(crate) fn with_flash(&self, flash: MemFlash) -> Self {
-        Self {
-            flash,
-            now: self.now,
-            traces: Vec::new(),
-            old: self.old.clone(),
-            new: self.new.clone(),
-            trust: self.trust.clone(),
-            start: self.start,
-            agent: None,
-            booted_slot: 0,
-            effects: Vec::new(),
-        }
-    }
-
     pub(crate) fn put(&mut self, offset: u32, bytes: &[u8]) {
         let at = offset as usize;
         self.flash.bytes[at..at + bytes.len()].copy_from_slice(bytes);
@@ -290,7 +274,8 @@ impl TestDevice {
         if self.start == Start::ConfirmsEarly && booted.state == Some(OtaState::PendingVerify) {
             // What `initArduino()` does.
             let selected = a.into_iter().chain(b).map(|entry| entry.seq).max().unwrap();
-            let at = OTADATA as usize + if a.is_some_and(|a| a.seq == selected) { 0 } else { 0x1000 };
+            let at =
+                OTADATA as usize + if a.is_some_and(|a| a.seq == selected) { 0 } else { 0x1000 };
             let entry = OtaEntry::new(selected, OtaState::Valid).encode();
             self.flash.bytes[at..at + entry.len()].copy_from_slice(&entry);
         }
@@ -422,8 +407,8 @@ impl TestDevice {
                 self.pass(1);
                 continue;
             }
-            let bytes =
-                if wants.session == Session::of(&package::digest(package).0) { package } else { file };
+            let is_package = wants.session == Session::of(&package::digest(package).0);
+            let bytes = if is_package { package } else { file };
             self.feed_window(&wants, bytes);
         }
         panic!("the transfer does not end");

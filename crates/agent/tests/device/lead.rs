@@ -69,6 +69,7 @@ fn an_upload_is_staged_by_the_same_path_as_blocks() {
         assert_eq!((report.state, report.refused), (MemberState::Staging, None));
         let file = device.new.file.clone();
         assert_eq!(push_local(&mut device, &file), Ok(device.new.size_bytes()));
+        (0..100).for_each(|_| device.pass(1));
         assert_eq!(device.state(), MemberState::Staged, "{pace:?}");
     }
 }

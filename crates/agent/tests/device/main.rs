@@ -1,5 +1,6 @@
 //! The agent on a device: flash, bootloader, power cuts, and orders as a lead gives them.
 
+mod anything;
 mod fixture;
 mod lead;
 mod orders;

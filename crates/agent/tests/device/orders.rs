@@ -110,6 +110,18 @@ fn the_same_attempt_again_is_answered_again_and_done_once() {
     assert_eq!((report.refused, report.running), (None, device.new.hash));
 }
 
+// Found by `anything`: armed while its reboot was pending, a device waited for a moment in the past.
+#[test]
+fn an_attempt_that_is_under_way_is_not_overtaken_by_a_later_one() {
+    let mut device = TestDevice::ready(Start::Rollback);
+    let order = device.activation();
+    device.order(&ticket(1, 1), &order);
+    for order in [device.arming(), device.activation()] {
+        let spent = Refusal::AttemptSpent { offered: 2, spent: 1 };
+        device.assert_refused(&ticket(1, 2), &order, spent);
+    }
+}
+
 // Rule: at rest now. An inverter must not reboot under load.
 #[test]
 fn nothing_is_activated_unless_the_application_is_at_rest() {

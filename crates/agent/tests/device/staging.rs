@@ -323,9 +323,7 @@ fn a_lead_is_answered_when_a_window_is_full_and_when_it_asks() {
     assert_eq!(answers, [Wants { session: file, index: 0, have: 0, window: 3 }]);
     let file_blocks = u16::try_from(release.firmware.file.len().div_ceil(BLOCK_BYTES)).unwrap();
     let answers: Vec<_> = (0..file_blocks)
-        .filter_map(|index| {
-            device.feed_block(file, index, &release.firmware.file, Then::Continue)
-        })
+        .filter_map(|index| device.feed_block(file, index, &release.firmware.file, Then::Continue))
         .collect();
     let wants = |index, have, window| Wants { session: file, index, have, window };
     let rest = u8::try_from(file_blocks - 32).unwrap();
@@ -365,5 +363,5 @@ fn in_the_background_the_flash_is_used_once_per_grant() {
         grants += 1;
     }
     assert_eq!(device.state(), MemberState::Staged, "{:?}", device.refusal());
-    assert!(grants > 50, "{grants} grants for 10,000 bytes");
+    assert!(grants > 40, "{grants} grants for 10,000 bytes");
 }

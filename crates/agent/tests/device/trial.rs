@@ -70,7 +70,7 @@ fn without_the_bootloaders_help_the_agent_counts_boots_and_goes_back() {
     assert_eq!((device.running(), device.agent().on_trial()), (device.new.hash, true));
 }
 
-// Rule: trial limit, whatever the lead says.
+// Rule: trial limit, whatever the lead says. L6: the report says how long the trial still lasts.
 #[test]
 fn a_trial_that_never_gets_healthy_ends_although_the_lead_keeps_talking() {
     for start in STARTS {
@@ -88,7 +88,8 @@ fn a_trial_that_never_gets_healthy_ends_although_the_lead_keeps_talking() {
     }
 }
 
-// Rule: lease. The group must come back whole even if the lead is gone for good.
+// Rule: lease. The group must come back whole even if the lead is gone for good. L12: an image that
+// cannot be reached any more, since it hears nobody, ends in the same way. L24: no wait is endless.
 #[test]
 fn a_healthy_trial_ends_when_the_lead_is_silent_for_the_lease() {
     for start in STARTS {
@@ -228,11 +229,10 @@ fn a_trial_that_the_record_does_not_know_ends_as_well() {
     let mut device = TestDevice::in_trial(Start::Rollback);
     let (store, end) = (crate::fixture::STORE as usize, crate::fixture::STORE as usize + 0x4000);
     device.flash.bytes[store..end].fill(0xFF);
-    let mut lost = device.with_flash(device.flash.clone());
+    let mut lost = device.clone();
     // The same boot, as it were: the bootloader is not asked again.
-    lost.flash.bytes[0xF000..0xF020].copy_from_slice(
-        &lockstep_proto::otadata::OtaEntry::new(2, OtaState::New).encode(),
-    );
+    lost.flash.bytes[0xF000..0xF020]
+        .copy_from_slice(&lockstep_proto::otadata::OtaEntry::new(2, OtaState::New).encode());
     lost.power_cycle();
     let report = lost.report();
     assert_eq!((report.state, report.observed.on_trial), (MemberState::Idle, true));

@@ -162,12 +162,12 @@ pub(super) fn bundle_part(parts: &RequestParts<'_>, length: u32) -> Result<Optio
         Problem::new(
             StatusCode::BAD_REQUEST,
             "bad-request",
-            format_args!("`Content-Range` is `{range}`, wanted is `{wanted}`"),
+            format_args!("`Content-Range` is `{range}`, wanted is {wanted}"),
             "go on at `rollout.upload.next_offset` and send everything from there",
         )
     };
     let Some((first, last, size_bytes)) = read_range(range) else {
-        return Err(bad("bytes FIRST-LAST/SIZE"));
+        return Err(bad("`bytes FIRST-LAST/SIZE`"));
     };
     let ends = last.checked_add(1);
     let carried = ends.and_then(|end| end.checked_sub(first));

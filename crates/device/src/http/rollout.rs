@@ -188,20 +188,15 @@ impl<'a, H: Shell> Upload<'a, H> {
     /// All bytes have come, and the bundle is not complete: a file that is too short will never be
     /// more, so its rollout ends.
     fn end_of_bytes(&self) -> Problem {
-        self.shell.with(|now, node, flash| {
-            let is_open = node.conducting().is_some_and(|it| it.can_abort && it.upload.is_some());
-            if is_open && self.has_turn() {
-                // Nothing to abort is as good as aborted.
-                let _aborted = node.abort(now, flash);
-            }
+        let problem = self.shell.with(|now, node, flash| {
+            let error = match self.has_turn() {
+                true => node.upload_end(now, flash),
+                false => UploadError::NotBegun,
+            };
+            cannot_take(&error, node)
         });
         self.shell.wake();
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad-bundle",
-            "bundle ends before its last entry",
-            "make the bundle anew with `lockstep release create`",
-        )
+        problem
     }
 
     fn has_turn(&self) -> bool {

@@ -96,9 +96,22 @@ impl Web {
     /// Sends a request, and reads until the device closes: status line, headers, body.
     pub(crate) async fn send(&self, head: &str, body: &[u8]) -> Reply {
         let mut client = self.connect();
-        client.write(format!("{head}\r\n\r\n").as_bytes()).await;
-        client.write(body).await;
-        client.read_reply().await
+        let head_taken = client.write(format!("{head}\r\n\r\n").as_bytes()).await;
+        let all_taken = client.write(body).await && head_taken;
+        Reply { all_taken, ..client.read_reply().await }
+    }
+
+    /// Begins an upload of `size` bytes, and sends these of it.
+    pub(crate) async fn begin_upload(&self, size: usize, bytes: &[u8]) -> Client {
+        let mut client = self.connect();
+        let head = format!(
+            "POST /api/rollout HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {size}\r\n\r\n"
+        );
+        client.write(head.as_bytes()).await;
+        client.write(bytes).await;
+        sleep(Duration::from_secs(1)).await;
+        client
     }
 
     /// A request without a body.
@@ -126,9 +139,10 @@ impl Web {
 pub(crate) struct Client(DuplexStream);
 
 impl Client {
-    /// A device that closes before it has taken everything is told so by its answer, not here.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        let _closed = self.0.write_all(bytes).await;
+    /// Sends. Whether the device has taken all of it: over TCP, bytes that nobody takes turn the
+    /// device's answer into a reset.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok()
     }
 
     pub(crate) async fn read_reply(mut self) -> Reply {
@@ -156,6 +170,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
+    /// Whether the device took everything that was sent.
+    pub(crate) all_taken: bool,
 }
 
 impl Reply {
@@ -163,29 +179,23 @@ impl Reply {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        Self { status, head: head.to_owned(), body: body.to_owned() }
+        Self { status, head: head.to_owned(), body: body.to_owned(), all_taken: true }
     }
 
-    /// Status and body, as snapshots show them: one member of an object or list per line, hashes
-    /// by their place only.
+    /// Status and body, as snapshots show them: one member per line, and long hexadecimal numbers,
+    /// which change with every image, only by their length.
     pub(crate) fn shown(&self) -> String {
         let mut text = format!("{}\n", self.status);
-        let mut digits = 0;
-        for character in self.body.chars() {
-            digits = if character.is_ascii_hexdigit() { digits + 1 } else { 0 };
-            text.push(character);
-            if digits == 64 {
-                text.truncate(text.len() - 64);
-                text.push_str("(hash)");
-            }
-            if character == ',' && text.ends_with("\",")
-                || text.ends_with("],")
-                || text.ends_with("},")
-            {
-                text.push('\n');
+        let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        for run in self.body.as_bytes().chunk_by(|a, b| is_digit(a) == is_digit(b)) {
+            match run.len() {
+                8 | 16 | 64 if run.iter().all(is_digit) => {
+                    text.push_str(&format!("({} digits)", run.len()));
+                }
+                _ => text.push_str(str::from_utf8(run).unwrap()),
             }
         }
-        text
+        text.replace(",\"", ",\n\"").replace(",{", ",\n{")
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Member {
     pub torn_confirms: u8,
     pub slot_spoilt: bool,
     pub refuses_stage: Option<Refusal>,
+    /// Its bootloader knows no rollback and leaves the entry of what runs as it was written.
+    pub leaves_new: bool,
     pub reboots: u32,
 }
 
@@ -103,6 +105,7 @@ impl Member {
             torn_confirms: 0,
             slot_spoilt: false,
             refuses_stage: None,
+            leaves_new: false,
             reboots: 0,
         }
     }
@@ -367,7 +370,11 @@ impl Member {
             refused: self.refused,
             running: self.running,
             other: self.other,
-            ota_state: if self.trial { OtaState::PendingVerify } else { OtaState::Valid },
+            ota_state: match (self.trial, self.leaves_new) {
+                (true, _) => OtaState::PendingVerify,
+                (false, true) => OtaState::New,
+                (false, false) => OtaState::Valid,
+            },
             observed: Observed {
                 on_trial: self.trial,
                 healthy: self.healthy,

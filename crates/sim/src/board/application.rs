@@ -52,9 +52,10 @@ impl Application for DeskApplication {
 
     fn health(&mut self, now: Instant) -> ApplicationHealth {
         match self.fault {
-            Fault::NeverHealthy => {
-                ApplicationHealth { is_ok: false, detail: "its image orders it to be never healthy" }
-            }
+            Fault::NeverHealthy => ApplicationHealth {
+                is_ok: false,
+                detail: "its image orders it to be never healthy",
+            },
             _ => self.sample.health(now),
         }
     }

@@ -135,10 +135,7 @@ pub(super) async fn boot(
     run(hardware, &running, fault).await
 }
 
-fn run_bootloader(
-    hardware: &Hardware<'_>,
-    reset: ResetReason,
-) -> Result<Booted, BoardError> {
+fn run_bootloader(hardware: &Hardware<'_>, reset: ResetReason) -> Result<Booted, BoardError> {
     let options = hardware.options;
     let rollback = options.rollback == lockstep_proto::frame::report::Rollback::Bootloader;
     let bootloader = Bootloader { chip: options.chip, rollback };
@@ -267,6 +264,7 @@ async fn run(
         }
         if running.now() >= wake_at {
             running.with(|now, node, flash| node.tick(now, flash));
+            wake_at = Instant::from_ms(u64::MAX);
         }
         // Connections get their turn, however much the radio has to say.
         tokio::task::yield_now().await;
@@ -283,7 +281,8 @@ async fn run(
             say_fault(&hardware.console, "crashed after a time, as its image orders");
             break Ended::Reset(ResetReason::Panic);
         }
-        wake_at = running.with(|now, node, _| node.next_wake(now));
+        // Frames bring the next tick forward, and never put it off.
+        wake_at = wake_at.min(running.with(|now, node, _| node.next_wake(now)));
         if held.is_some() {
             wake_at = wake_at.min(running.now() + RADIO_FULL_MS);
         }
@@ -338,7 +337,7 @@ fn serve(
     let (running, api) = (Rc::clone(running), Rc::clone(api));
     connections.spawn_local(async move {
         let mut buffer = vec![0; HTTP_BUFFER_BYTES];
-        http::serve(&*running, &*api, stream, &mut buffer).await;
+        http::serve(&*running, &api, stream, &mut buffer).await;
     });
 }
 
@@ -378,7 +377,12 @@ fn obey(radio: &Radio, console: &Console, order: Order) -> Option<Ended> {
         Order::Impair(impairments) => {
             radio.impair(impairments);
             let text = format!("radio is ordered to be: {impairments}");
-            console.say(Level::Info, "radio", &text, json!({ "impairments": impairments.to_string() }));
+            console.say(
+                Level::Info,
+                "radio",
+                &text,
+                json!({ "impairments": impairments.to_string() }),
+            );
             None
         }
         Order::Strange(why) => {
@@ -394,7 +398,11 @@ fn say_booted(console: &Console, node: &Node<DeskApplication>, reset: ResetReaso
     let agent = node.agent();
     let trial = if agent.on_trial() { ", on trial" } else { "" };
     let image = agent.running();
-    let text = format!("runs {version}, image {image:?}{trial}, after {reset}");
+    let after = match reset {
+        ResetReason::Software => String::new(),
+        _ => format!(", after {reset}"),
+    };
+    let text = format!("runs {version}, image {image:?}{trial}{after}");
     let facts = json!({
         "image": image.to_string(),
         "version": version.to_string(),

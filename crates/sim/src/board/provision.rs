@@ -7,9 +7,9 @@
 use std::fmt;
 
 use embedded_storage::nor_flash::ReadNorFlash;
+use lockstep_agent::FlashFault;
 use lockstep_agent::layout::{Layout, LayoutError};
 use lockstep_agent::record::{Kind, RecordError, RecordLog};
-use lockstep_agent::FlashFault;
 use lockstep_device::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImage, KnownImages};
 use lockstep_device::password::Password;
 use lockstep_proto::compat::Announced;

@@ -1,0 +1,354 @@
+//! A bundle on disk: read once from front to back, and everything said that is wrong with it.
+//!
+//! What is found here would be found by a lead too; here it costs nobody a transfer. Writing
+//! bundles is `release`.
+
+use std::io::{self, Read};
+
+use lockstep_proto::bundle::{BundleError, BundleReader, Entry, Event, Head, artifact_name};
+use lockstep_proto::compat::{self, Incompatible, Rule};
+use lockstep_proto::id::Sha256;
+use lockstep_proto::image::{ImageError, ImageFacts, ImageReader};
+use lockstep_proto::manifest::{DeviceEntry, Manifest, Trust, VerifiedManifest, VerifyError};
+use lockstep_proto::version::ReleaseVersion;
+use sha2::Digest as _;
+
+use crate::facts;
+
+/// A bundle that was read to its end, or to where it could not be read on.
+#[derive(Debug)]
+pub struct Bundle {
+    head: Head,
+    has_manifest: bool,
+    artifacts: Vec<ReadArtifact>,
+    stopped: Option<BundleError>,
+    size_bytes: u64,
+    sha256: Sha256,
+}
+
+/// An artifact of a bundle, as far as it was there.
+#[derive(Debug)]
+pub struct ReadArtifact {
+    /// The role in its name.
+    pub role: String,
+    /// SHA-256 of its bytes.
+    pub sha256: Sha256,
+    /// What it is.
+    pub image: Result<ImageFacts, ImageError>,
+}
+
+impl Bundle {
+    /// Reads a bundle; `progress` is told after each piece how many bytes it had.
+    pub fn read(source: &mut dyn Read, progress: &dyn Fn(u64)) -> Result<Self, io::Error> {
+        let mut walk = Walk::new();
+        let mut hasher = sha2::Sha256::new();
+        let mut size_bytes = 0;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let piece = buffer.get(..count).unwrap_or_default();
+            hasher.update(piece);
+            size_bytes += count as u64;
+            progress(count as u64);
+            walk.take(piece);
+        }
+        if walk.stopped.is_none() {
+            walk.stopped = walk.reader.finish().err();
+        }
+        let Walk { head, has_manifest, artifacts, stopped, .. } = walk;
+        let sha256 = Sha256(hasher.finalize().into());
+        Ok(Self { head, has_manifest, artifacts, stopped, size_bytes, sha256 })
+    }
+
+    /// The manifest, if the bundle's signatures satisfy `trust`.
+    pub fn verify(&self, trust: &Trust) -> Result<VerifiedManifest<'_>, VerifyError> {
+        self.head.verify(trust)
+    }
+
+    /// Whether it has a manifest at all, readable or not.
+    pub const fn has_manifest(&self) -> bool {
+        self.has_manifest
+    }
+
+    /// The files with signatures.
+    pub fn signatures(&self) -> Vec<&[u8]> {
+        self.head.signatures().collect()
+    }
+
+    /// What artifacts there are, in their order in the bundle.
+    pub fn artifacts(&self) -> &[ReadArtifact] {
+        &self.artifacts
+    }
+
+    /// How long the file is.
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// SHA-256 of the file.
+    pub const fn sha256(&self) -> Sha256 {
+        self.sha256
+    }
+
+    /// What is wrong: first the signatures, then the bundle, then its artifacts.
+    pub fn problems(&self, trust: &Trust) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.has_manifest
+            && let Err(error) = self.verify(trust)
+        {
+            problems.push(Problem::hinted(with_causes(&error), verify_hint(&error)));
+        }
+        // That the reader waits for a manifest says no more than what is wrong with it.
+        let stopped = self.stopped.as_ref().filter(|error| **error != BundleError::NotVerified);
+        problems
+            .extend(stopped.map(|error| Problem::hinted(with_causes(error), bundle_hint(error))));
+        let Ok(manifest) = self.verify(&Trust::anybody()) else { return problems };
+        for artifact in &self.artifacts {
+            if let Some(entry) = manifest.entry(&artifact.role) {
+                artifact_problems(&manifest, entry, artifact, &mut problems);
+            }
+        }
+        problems.extend(incompatible(&manifest));
+        problems
+    }
+}
+
+/// Something that is wrong with a file.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// What, in a sentence without its full stop.
+    pub text: String,
+    /// The way out.
+    pub hint: Option<&'static str>,
+}
+
+impl Problem {
+    /// With the way out of it, if there is one to tell.
+    pub fn hinted(text: impl Into<String>, hint: Option<&'static str>) -> Self {
+        Self { text: text.into(), hint }
+    }
+
+    /// Without a way out.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self::hinted(text, None)
+    }
+}
+
+fn verify_hint(error: &VerifyError) -> Option<&'static str> {
+    match error {
+        VerifyError::NotEnough { found: 0, .. } => Some("Sign it: lockstep release create --key"),
+        VerifyError::NotEnough { .. } => {
+            Some("Sign it with more of these keys, or say how many are enough: --threshold")
+        }
+        VerifyError::UnknownKey { .. } => {
+            Some("Is it from somebody else, or is there a newer public key of theirs?")
+        }
+        VerifyError::Signature(_) => {
+            Some("It was changed after it was signed. Get it again from where it comes from.")
+        }
+        VerifyError::Manifest(_)
+        | VerifyError::TooManySignatures { .. }
+        | VerifyError::OtherDigest { .. } => None,
+    }
+}
+
+fn bundle_hint(error: &BundleError) -> Option<&'static str> {
+    match error {
+        BundleError::Truncated { .. } => Some("The file was cut off. Copy or download it again."),
+        BundleError::NotTar { .. } => {
+            Some("What is it? See `lockstep inspect`. Images become a bundle by `release create`.")
+        }
+        _ => None,
+    }
+}
+
+/// Why the devices of a release would not talk to each other.
+pub fn incompatible(manifest: &Manifest<'_>) -> Vec<Problem> {
+    let roles: Vec<&str> = manifest.roles().collect();
+    let mut problems = Vec::new();
+    for (index, &mine) in roles.iter().enumerate() {
+        for &theirs in roles.iter().skip(index + 1) {
+            let both = (manifest.announced(mine), manifest.announced(theirs));
+            if let (Some(my), Some(their)) = both
+                && let Err(error) = compat::check(Rule::BothWays, &my, &their)
+            {
+                problems.push(Problem::new(conflict(mine, theirs, error)));
+            }
+        }
+    }
+    problems
+}
+
+/// As seen from above, where there is no "this device".
+fn conflict(mine: &str, theirs: &str, error: Incompatible) -> String {
+    let version = ReleaseVersion::from_number;
+    match error {
+        Incompatible::TheyAreTooOld { theirs: found, my_minimum } => {
+            let (found, minimum) = (version(found), version(my_minimum));
+            format!("{theirs} is {found}, {mine} talks to {minimum} or newer")
+        }
+        Incompatible::WeAreTooOld { mine: found, their_minimum } => {
+            let (found, minimum) = (version(found), version(their_minimum));
+            format!("{mine} is {found}, {theirs} talks to {minimum} or newer")
+        }
+        Incompatible::NoCommonProtocol { mine: my, theirs: their } => {
+            format!("{mine} speaks protocol {my}, {theirs} {their}: none that both speak")
+        }
+    }
+}
+
+/// What does not agree between an image and what a manifest says of it.
+fn artifact_problems(
+    manifest: &Manifest<'_>,
+    entry: &DeviceEntry<'_>,
+    artifact: &ReadArtifact,
+    problems: &mut Vec<Problem>,
+) {
+    let name = artifact_name(&artifact.role);
+    let mut differ = |what: &str, found: &dyn std::fmt::Display, said: &dyn std::fmt::Display| {
+        let text = format!("`{name}` has the {what} {found}, the manifest says {said}");
+        problems.push(Problem::new(text));
+    };
+    if let Some(said) = entry.sha256
+        && said != artifact.sha256
+    {
+        differ("SHA-256", &artifact.sha256, &said);
+    }
+    let facts = match &artifact.image {
+        Ok(facts) => facts,
+        Err(error) => {
+            let text = format!("`{name}`: {error}");
+            return problems.push(Problem::hinted(text, facts::image_hint(error)));
+        }
+    };
+    if let Some(said) = entry.image_sha256
+        && said != facts.image_hash
+    {
+        differ("image hash", &facts.image_hash, &said);
+    }
+    match entry.installable() {
+        Ok(said) if said.chip != facts.header.chip => {
+            differ("chip", &facts.header.chip, &said.chip);
+        }
+        Ok(_) => (),
+        Err(error) => {
+            problems.push(Problem::new(format!("nothing can be installed from this: {error}")));
+        }
+    }
+    if let Some(ours) = &facts.descriptor {
+        descriptor_problems(manifest, entry, ours, &name, problems);
+    }
+}
+
+fn descriptor_problems(
+    manifest: &Manifest<'_>,
+    entry: &DeviceEntry<'_>,
+    ours: &lockstep_proto::descriptor::Descriptor,
+    name: &str,
+    problems: &mut Vec<Problem>,
+) {
+    let mut compare = |what: &str, found: String, said: Option<String>| {
+        if let Some(said) = said
+            && said != found
+        {
+            let text = format!("`{name}` has the {what} `{found}`, the manifest says `{said}`");
+            problems.push(Problem::new(text));
+        }
+    };
+    compare("role", ours.role.to_string(), Some(entry.role.to_owned()));
+    compare("system", ours.product.to_string(), manifest.system.map(|text| text.to_string()));
+    compare("board", ours.board.to_string(), entry.board.map(|text| text.to_string()));
+    compare("version", ours.version.to_string(), Some(entry.version.to_string()));
+    compare("protocol range", ours.protocol.to_string(), Some(entry.protocol().to_string()));
+    let minimum = entry.min_compatible.unwrap_or(manifest.min_compatible_version);
+    compare("oldest peer", ours.min_compatible.to_string(), Some(minimum.to_string()));
+    compare("epoch", ours.epoch.to_string(), Some(manifest.epoch.to_string()));
+}
+
+/// An error and everything that caused it, in one line.
+pub fn with_causes(error: &impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// The state of reading.
+struct Walk {
+    reader: BundleReader,
+    head: Head,
+    has_manifest: bool,
+    artifacts: Vec<ReadArtifact>,
+    current: Option<(String, ImageReader, sha2::Sha256)>,
+    stopped: Option<BundleError>,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self {
+            reader: BundleReader::new(),
+            head: Head::new(),
+            has_manifest: false,
+            artifacts: Vec::new(),
+            current: None,
+            stopped: None,
+        }
+    }
+
+    fn take(&mut self, mut piece: &[u8]) {
+        while self.stopped.is_none() {
+            match self.reader.push(piece) {
+                Ok(step) => {
+                    piece = piece.get(step.consumed..).unwrap_or_default();
+                    let Some(event) = step.event else { return };
+                    if let Err(error) = self.on(&event) {
+                        self.stopped = Some(error);
+                    }
+                }
+                Err(error) => self.stopped = Some(error),
+            }
+        }
+    }
+
+    fn on(&mut self, event: &Event<'_>) -> Result<(), BundleError> {
+        self.head.take(event)?;
+        match event {
+            Event::Begin(Entry::Manifest { .. }) => self.has_manifest = true,
+            Event::HeadEnd => {
+                // Who vouches for it is asked later; here it only says what must come. What cannot
+                // be read leaves nothing expected, and the reader stops by itself.
+                if let Ok(manifest) = self.head.verify(&Trust::anybody()) {
+                    self.reader.expect(&manifest);
+                }
+            }
+            Event::Begin(Entry::Artifact { role, .. }) => {
+                self.current = Some((role.to_string(), ImageReader::new(), sha2::Sha256::new()));
+            }
+            Event::Bytes(bytes) => {
+                if let Some((_, image, hasher)) = &mut self.current {
+                    hasher.update(bytes);
+                    // An error stays in the reader and comes out at its end.
+                    let _ = image.push(bytes);
+                }
+            }
+            Event::EntryEnd => {
+                if let Some((role, image, hasher)) = self.current.take() {
+                    let sha256 = Sha256(hasher.finalize().into());
+                    self.artifacts.push(ReadArtifact { role, sha256, image: image.finish() });
+                }
+            }
+            Event::Begin(Entry::Signature { .. }) | Event::End => (),
+        }
+        Ok(())
+    }
+}
+
+const CHUNK_BYTES: usize = 64 * 1024;

@@ -1,0 +1,87 @@
+//! The commands: each file holds one, its arguments (whose comments are its help) and its function.
+
+mod abort;
+mod completions;
+mod demo;
+pub(crate) mod device;
+mod history;
+mod image;
+mod inspect;
+mod keygen;
+mod logs;
+mod release;
+mod revert;
+mod status;
+pub(crate) mod update;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CommandError;
+use crate::ui::Ui;
+
+/// Update devices that must agree: all of a group move to a release together, or none does
+///
+/// A release is described by a signed manifest and travels as one file, a bundle. The lead of a
+/// group takes the bundle, brings it to every member, and lets all of them switch together. If one
+/// of them does not get healthy, all go back.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print results as JSON, and errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A release from two images, and its way onto a group:
+  lockstep keygen --out team
+  lockstep release create --system battery-link --version 1.2.0 --key team.key \\
+      --receiver receiver.bin --transmitter transmitter.bin -o battery-link-1.2.0.lockstep
+  lockstep update battery-link-1.2.0.lockstep --device 192.168.1.20
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 255 a bug.";
+
+/// What to do; each command's help is the comment of its arguments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    // What a maker does, in the order in which it is done.
+    Keygen(keygen::KeygenArgs),
+    Inspect(inspect::InspectArgs),
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    Device(Box<device::DeviceArgs>),
+    Demo(demo::DemoArgs),
+    // What happens to a group.
+    Status(status::StatusArgs),
+    Update(update::UpdateArgs),
+    Abort(abort::AbortArgs),
+    Revert(revert::RevertArgs),
+    History(history::HistoryArgs),
+    Logs(logs::LogsArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs one command.
+pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
+    match command {
+        Command::Keygen(args) => keygen::keygen(ui, &args),
+        Command::Inspect(args) => inspect::inspect(ui, &args),
+        Command::Release(command) => release::release(ui, &command),
+        Command::Image(command) => image::image(ui, command),
+        Command::Device(args) => device::device(ui, &args),
+        Command::Demo(args) => demo::demo(ui, &args),
+        Command::Status(args) => status::status(ui, &args),
+        Command::Update(args) => update::update(ui, &args),
+        Command::Abort(args) => abort::abort(ui, &args),
+        Command::Revert(args) => revert::revert(ui, &args),
+        Command::History(args) => history::history(ui, &args),
+        Command::Logs(args) => logs::logs(ui, &args),
+        Command::Completions(args) => completions::completions(ui, &args),
+    }
+}

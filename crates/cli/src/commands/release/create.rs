@@ -1,0 +1,234 @@
+//! `lockstep release create`.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use lockstep_proto::manifest::{SECONDS_MAX, Trust};
+use lockstep_proto::version::ReleaseVersion;
+
+use super::refuse;
+use crate::args::RoleName;
+use crate::bundle::Bundle;
+use crate::describe::described_bundle;
+use crate::error::CommandError;
+use crate::files::{self, Existing, Readers};
+use crate::keys::{self, PasswordArgs, Signer};
+use crate::release::{ImagesArgs, ReleaseSpec};
+use crate::ui::{Ui, listed};
+
+/// Make a signed bundle from firmware images
+///
+/// Reads every image, refuses what would not work together, writes the manifest, signs it, and puts
+/// all of it into one file. What an image says of itself (role, version, protocol) is taken from
+/// its descriptor; of an image without one it is said here, with --role-version and so on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateArgs {
+    /// The version of the release
+    #[arg(long, value_name = "VERSION")]
+    version: ReleaseVersion,
+
+    /// Where to write the bundle, for example battery-link-1.2.0.lockstep
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// The product [default: what the images say]
+    #[arg(long, value_name = "NAME")]
+    system: Option<String>,
+
+    #[command(flatten)]
+    images: ImagesArgs,
+
+    /// A secret key to sign with; may be given several times
+    #[arg(long = "key", value_name = "FILE.key", help_heading = "Signatures")]
+    keys: Vec<PathBuf>,
+
+    /// Do not sign: only devices without a key will take the release
+    #[arg(long, conflicts_with = "keys", help_heading = "Signatures")]
+    unsigned: bool,
+
+    #[command(flatten, next_help_heading = "Signatures")]
+    password: PasswordArgs,
+
+    /// A public key that devices trust from this release on; may be given several times
+    #[arg(long, value_name = "FILE.pub", help_heading = "Signatures")]
+    next_keys: Vec<PathBuf>,
+
+    /// How many of the next keys must sign [default: all]
+    #[arg(long, value_name = "K", requires = "next_keys", help_heading = "Signatures")]
+    next_threshold: Option<u8>,
+
+    /// What is new, for people
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Manifest"
+    )]
+    description: String,
+
+    /// The number of the release: higher than that of every release before it
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Manifest")]
+    sequence: u32,
+
+    /// The anti-rollback counter [default: what the images say, else 0]
+    #[arg(long, value_name = "N", help_heading = "Manifest")]
+    epoch: Option<u32>,
+
+    /// The oldest version that this release talks to [default: what the images say]
+    #[arg(long, value_name = "VERSION", help_heading = "Manifest")]
+    min_compatible: Option<ReleaseVersion>,
+
+    /// When it was released [default: now, or what SOURCE_DATE_EPOCH says]
+    #[arg(long, value_name = "RFC3339", help_heading = "Manifest")]
+    date: Option<String>,
+
+    /// The order in which roles switch to the release [default: all together]
+    #[arg(long, value_name = "ROLE,ROLE", value_delimiter = ',', help_heading = "Manifest")]
+    order: Vec<RoleName>,
+
+    /// The pause between two of an order
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "order",
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(SECONDS_MAX)),
+          help_heading = "Manifest")]
+    reboot_delay: u32,
+
+    /// How long a device may take to become healthy
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(SECONDS_MAX)),
+          help_heading = "Manifest")]
+    health_timeout: u32,
+
+    /// Write over an existing file
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(super) fn create(ui: &Ui, args: &CreateArgs) -> Result<(), CommandError> {
+    if args.keys.is_empty() && !args.unsigned {
+        return Err(CommandError::usage("No key is given to sign the release with").hinted(
+            "Sign it with --key FILE.key (made by `lockstep keygen`), or say --unsigned.",
+        ));
+    }
+    let name = args.output.display().to_string();
+    if !args.overwrite && args.output.try_exists().unwrap_or(true) {
+        return Err(CommandError::failed(format!("`{name}` is there already")).hinted(
+            "A release that was given out must not change. To replace the file: --overwrite",
+        ));
+    }
+    let spec = spec(ui, args)?;
+    let manifest = spec.manifest()?;
+    let (signatures, ids) = sign(args, &spec, &manifest)?;
+    let parts = spec.bundle_parts(&manifest, &signatures)?;
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+
+    // What is given out has been read once, by the reader that a lead has.
+    let bundle = Bundle::read(&mut parts.concat().as_slice(), &|_| ())
+        .map_err(|error| CommandError::failed("Cannot read the new bundle").because(&error))?;
+    refuse(&format!("`{name}`"), bundle.problems(&Trust::anybody()))?;
+    let existing = if args.overwrite { Existing::Replace } else { Existing::Keep };
+    files::write(&args.output, &parts, existing, Readers::Anybody)?;
+
+    warn(ui, &spec);
+    let roles = spec.images.iter().map(|image| format!("{} {}", image.role, image.version));
+    let size_bytes = bundle.size_bytes();
+    ui.line(format_args!("Wrote {name}: {size_bytes} bytes, {}", listed(roles)))?;
+    match ids.as_slice() {
+        [] => ui.line("Not signed: only devices without a key will take it")?,
+        ids => ui.line(format_args!("Signed by key {}", listed(ids)))?,
+    }
+    ui.json(&described_bundle(&bundle, None).to_json(&name))
+}
+
+fn spec(ui: &Ui, args: &CreateArgs) -> Result<ReleaseSpec, CommandError> {
+    let next_keys = match args.next_keys.as_slice() {
+        [] => None,
+        paths => Some(keys::read_key_set(paths, args.next_threshold)?),
+    };
+    let images = args.images.open(ui, Some(args.version))?;
+    check_order(&args.order, &images.iter().map(|image| &image.role).collect::<Vec<_>>())?;
+    Ok(ReleaseSpec {
+        system: args.system.clone(),
+        sequence: args.sequence,
+        epoch: args.epoch,
+        date: date(args.date.as_deref())?,
+        description: args.description.clone(),
+        min_compatible: args.min_compatible,
+        order: args.order.clone(),
+        reboot_delay_s: args.reboot_delay,
+        health_timeout_s: args.health_timeout,
+        next_keys,
+        ..ReleaseSpec::of_images(args.version, images)
+    })
+}
+
+/// An order names every role of the release once.
+fn check_order(order: &[RoleName], roles: &[&RoleName]) -> Result<(), CommandError> {
+    let mut given: Vec<&RoleName> = order.iter().collect();
+    let mut expected = roles.to_vec();
+    given.sort();
+    expected.sort();
+    if order.is_empty() || given == expected {
+        return Ok(());
+    }
+    let (found, roles) = (listed(order), listed(roles));
+    Err(CommandError::usage(format!("--order names {found}; the release has {roles}"))
+        .hinted("Name every role once, or leave out --order to switch all together."))
+}
+
+fn date(given: Option<&str>) -> Result<String, CommandError> {
+    let (now, source) = match given {
+        Some(text) => (humantime::parse_rfc3339_weak(text).ok(), "--date"),
+        None => match std::env::var("SOURCE_DATE_EPOCH") {
+            Ok(text) => {
+                let seconds = text.parse().ok();
+                let time = seconds.and_then(|seconds| {
+                    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+                });
+                (time, "SOURCE_DATE_EPOCH")
+            }
+            Err(_) => (Some(SystemTime::now()), "the clock"),
+        },
+    };
+    // Beyond the year 9999 there is no such text, and no way to ask but this one.
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(YEAR_10000_S - 1);
+    match now {
+        Some(time) if time <= last => Ok(humantime::format_rfc3339_seconds(time).to_string()),
+        _ => Err(CommandError::usage(format!("{source} does not give a date"))
+            .hinted("Such as 2026-02-03T14:30:00Z, or seconds since 1970 in SOURCE_DATE_EPOCH.")),
+    }
+}
+
+fn sign(
+    args: &CreateArgs,
+    spec: &ReleaseSpec,
+    manifest: &str,
+) -> Result<(Vec<String>, Vec<String>), CommandError> {
+    let system = spec.product()?.unwrap_or_else(|| "release".to_owned());
+    let comment = format!("{system} {}, sequence {}", spec.version, spec.sequence);
+    let (mut signatures, mut ids) = (Vec::new(), Vec::new());
+    for path in &args.keys {
+        let signer = Signer::open(path, &args.password)?;
+        let id = signer.public().id().to_string();
+        if ids.contains(&id) {
+            return Err(CommandError::failed(format!("Key {id} is given twice"))
+                .hinted("One key counts once, however often it signs."));
+        }
+        signatures.push(signer.sign(manifest.as_bytes(), &comment)?);
+        ids.push(id);
+    }
+    Ok((signatures, ids))
+}
+
+fn warn(ui: &Ui, spec: &ReleaseSpec) {
+    if spec.images.iter().all(|image| image.version != spec.version) {
+        let versions = spec.images.iter().map(|image| format!("{} {}", image.role, image.version));
+        ui.warn(format_args!(
+            "no image of release {} is of that version: {}",
+            spec.version,
+            listed(versions)
+        ));
+    }
+}
+
+const YEAR_10000_S: u64 = 253_402_300_800;

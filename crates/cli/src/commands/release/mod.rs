@@ -1,0 +1,55 @@
+//! `lockstep release …`: releases made and looked into.
+
+mod create;
+mod show;
+mod verify;
+
+use std::fs::File;
+use std::path::Path;
+
+use clap::Subcommand;
+
+use crate::bundle::{Bundle, Problem};
+use crate::error::CommandError;
+use crate::ui::Ui;
+
+/// Make releases, and look into them
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleaseCommand {
+    Create(Box<create::CreateArgs>),
+    Verify(verify::VerifyArgs),
+    Show(show::ShowArgs),
+}
+
+pub(super) fn release(ui: &Ui, command: &ReleaseCommand) -> Result<(), CommandError> {
+    match command {
+        ReleaseCommand::Create(args) => create::create(ui, args),
+        ReleaseCommand::Verify(args) => verify::verify(ui, args),
+        ReleaseCommand::Show(args) => show::show(ui, args),
+    }
+}
+
+/// Reads a bundle file from front to back.
+pub(super) fn open_bundle(ui: &Ui, path: &Path) -> Result<Bundle, CommandError> {
+    let name = path.display();
+    let failed = |error: &std::io::Error| {
+        CommandError::failed(format!("Cannot read `{name}`")).because(error)
+    };
+    let mut file = File::open(path).map_err(|error| failed(&error))?;
+    let total_bytes = file.metadata().map_err(|error| failed(&error))?.len();
+    let bar = ui.bytes_bar(format!("Checking {name}"), total_bytes);
+    let bundle = Bundle::read(&mut file, &|count| bar.inc(count));
+    bar.finish_and_clear();
+    bundle.map_err(|error| failed(&error))
+}
+
+/// Refuses a bundle for everything that is wrong with it; `name` begins the sentence.
+pub(crate) fn refuse(name: &str, problems: Vec<Problem>) -> Result<(), CommandError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let refused = CommandError::failed(format!("{name} is not a good bundle"));
+    Err(problems.into_iter().fold(refused, |refused, problem| {
+        refused.detailed(problem.text, problem.hint.map(str::to_owned))
+    }))
+}

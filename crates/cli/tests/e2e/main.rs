@@ -1,0 +1,17 @@
+//! Whole rollouts over real processes: a pair of desk devices, the command that updates them, and
+//! `kill -9` for a power cut.
+//!
+//! Nothing here measures time: a wait has an end, and what is asserted is what the devices run
+//! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with an
+//! application that does not come to rest.
+
+mod crashes;
+mod desk;
+mod keys;
+mod links;
+mod operations;
+mod real;
+mod refusals;
+mod trials;
+mod update;
+mod uploads;
