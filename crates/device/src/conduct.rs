@@ -32,10 +32,7 @@ impl<A: Application> Node<A> {
                 break;
             };
             let step = rollout.step(now, &input);
-            if step.store {
-                self.set_must_store();
-            }
-            let stored = self.store_rollout(flash);
+            let stored = !step.store || self.store_rollout(flash);
             for event in step.events {
                 self.tell(now, &event, flash);
             }
@@ -49,22 +46,18 @@ impl<A: Application> Node<A> {
         }
     }
 
-    pub(crate) fn set_must_store(&mut self) {
-        if let Some(lead) = &mut self.lead {
-            lead.must_store = true;
-        }
-    }
-
-    /// Makes the record durable if it has changed. `false` if it could not be.
-    pub(crate) fn store_rollout<F: NorFlash>(&mut self, flash: &mut F) -> bool {
-        let Some(lead) = &self.lead else { return true };
-        let Some(rollout) = lead.rollout.as_ref().filter(|_| lead.must_store) else { return true };
+    /// Makes the record durable. `false` if it could not be: the rollout tries again.
+    fn store_rollout<F: NorFlash>(&mut self, flash: &mut F) -> bool {
+        let Some(rollout) = self.lead.as_mut().and_then(|lead| lead.rollout.as_mut()) else {
+            return true;
+        };
         let mut buffer = alloc::vec![0; RECORD_BYTES_MAX];
-        let Ok(bytes) = rollout.record().encode(&mut buffer) else { return false };
-        let written =
-            self.agent.record_mut().write(flash, Entry::ROLLOUT, RECORD_VERSION, bytes).is_ok();
-        if let (true, Some(lead)) = (written, &mut self.lead) {
-            lead.must_store = false;
+        let written = rollout.record().encode(&mut buffer).ok().is_some_and(|bytes| {
+            let record = self.agent.record_mut();
+            record.write(flash, Entry::ROLLOUT, RECORD_VERSION, bytes).is_ok()
+        });
+        if !written {
+            rollout.note_store_failed();
         }
         written
     }

@@ -36,8 +36,6 @@ pub(crate) struct Lead {
     pub(crate) cut: Option<crate::cut::Cut>,
     pub(crate) package: Option<Sender>,
     pub(crate) artifact: Option<(Role, Sender)>,
-    /// The record has changed and is not durable yet: nothing is done before it is.
-    pub(crate) must_store: bool,
     rates: Vec<Rate>,
 }
 
@@ -118,7 +116,6 @@ impl Lead {
             cut,
             package: None,
             artifact: None,
-            must_store: false,
             rates: Vec::new(),
         };
         lead.add_member(setup.id, setup.role);

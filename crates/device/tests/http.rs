@@ -595,8 +595,8 @@ fn a_bundle_that_ends_too_early_ends_its_rollout() {
         expect![[r#"
             400
             {"error":{"code":"bad-bundle",
-            "message":"bundle ends before its last entry",
-            "hint":"make the bundle anew with `lockstep release create`"}}"#]]
+            "message":"`bundle` ends at byte 25648, before its end was reached",
+            "hint":"make the bundle with `lockstep release create`"}}"#]]
         .assert_eq(&reply.shown());
         sleep(Duration::from_secs(5)).await;
         expect![[r#"
@@ -605,11 +605,11 @@ fn a_bundle_that_ends_too_early_ends_its_rollout() {
             "generation":"0.1",
             "kind":"forward",
             "verdict":"revert",
-            "cause":{"code":"aborted",
+            "cause":{"code":"bad-upload",
             "member":null,
-            "text":"aborted on request"},
+            "text":"the upload is not what its manifest says"},
             "release":"1.1.0",
-            "release_before":null}]}"#]]
+            "release_before":"1.0.0"}]}"#]]
         .assert_eq(&web.get("/api/history").await.shown());
     });
 }

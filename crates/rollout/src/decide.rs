@@ -58,6 +58,9 @@ impl Rollout {
         match preflight.evaluate(&mut self.record.seats, &self.views) {
             Ok(()) => {
                 self.record.generation = self.next_generation();
+                if self.record.number_before == 0 {
+                    self.record.number_before = self.number_of_lead();
+                }
                 Some(Phase::Staging)
             }
             Err(faults) => {
@@ -66,6 +69,14 @@ impl Rollout {
                 None
             }
         }
+    }
+
+    /// Before the first rollout no release is known; what the lead's firmware calls itself is the
+    /// best name that people have for what the group runs.
+    fn number_of_lead(&self) -> u32 {
+        let mut seats = self.record.seats.iter().zip(&self.views);
+        let lead = seats.find(|(seat, _)| seat.id == self.lead);
+        lead.and_then(|(_, view)| view.facts).map_or(0, |facts| facts.announced.number)
     }
 
     /// One more than anybody has seen. Members that know more than this lead's own record mean

@@ -27,7 +27,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::wire::{Board as BoardName, Role};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::bootloader::{BootFailure, BootSlot, ResetReason};
 use crate::firmware::UnknownBehaviour;
@@ -120,7 +120,7 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
         provision(&options.provision, options.chip, &mut flash).map_err(BoardError::Provision)?;
     flash.set_timing(options.timing);
     let radio = Radio::join(&options.air, options.id, options.impairments)?;
-    let (listener, address) = listen(options.http).await?;
+    let (listener, address) = listen(options.http)?;
     let file = address_file(&options.flash);
     std::fs::write(&file, format!("{address}\n"))
         .map_err(|source| BoardError::AddressFile { path: file, source })?;
@@ -143,11 +143,22 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
     }
 }
 
-async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), BoardError> {
-    let error = |source| BoardError::Listen { address: wanted, source };
-    let listener = TcpListener::bind(wanted).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
-    Ok((listener, address))
+fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), BoardError> {
+    let bind = || {
+        let socket = match wanted {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A board that was killed is started again at the same port.
+        socket.set_reuseaddr(true)?;
+        // Else the host takes a whole bundle before the board has looked at its first byte.
+        socket.set_recv_buffer_size(TCP_RECEIVE_BYTES)?;
+        socket.bind(wanted)?;
+        let listener = socket.listen(CONNECTIONS_WAITING_MAX)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(|source| BoardError::Listen { address: wanted, source })
 }
 
 fn say_power_on(
@@ -170,6 +181,11 @@ fn say_power_on(
         console.say(Level::Notice, "password", &text, json!({ "password": password }));
     }
 }
+
+/// What a board has received and not looked at, at most; a host doubles it for its own books.
+const TCP_RECEIVE_BYTES: u32 = 16 * 1024;
+/// Connections that wait while a board is busy.
+const CONNECTIONS_WAITING_MAX: u32 = 16;
 
 /// Random bytes of the host, fit for secrets.
 fn random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {

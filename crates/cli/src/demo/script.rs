@@ -102,6 +102,10 @@ pub(crate) fn run(
     // The last lines are on their way from the consoles.
     thread::sleep(LOOK_EVERY * 2);
     let lines = desk.lines_since(lines);
+    let restarted = lines.iter().find(|line| line.kind.as_deref() == Some("reset"));
+    if let (Act::AbortWhileStaging(_), Some(line)) = (step.act, restarted) {
+        surprises.push(format!("the {} was restarted before the abort", line.role));
+    }
     let release_of = |image: &str| plan.release_of(image);
     Ok(Outcome {
         verdict,
