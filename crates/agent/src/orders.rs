@@ -318,7 +318,6 @@ impl Agent {
         let target = match (runs, self.boot.other_is_next()) {
             (true, _) => self.running,
             (false, true) => self.other.unwrap_or(self.member.target),
-            (false, false) if is_newer => NO_IMAGE,
             (false, false) => self.member.target,
         };
         let attempt = if is_newer { 0 } else { self.member.ticket.attempt };

@@ -34,11 +34,10 @@ struct Request {
 
 impl Request {
     fn header(&self, name: &str) -> Option<String> {
-        let found = self.headers.iter().find_map(|header| {
+        self.headers.iter().find_map(|header| {
             let (key, value) = header.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        });
-        found
+        })
     }
 }
 
@@ -67,7 +66,7 @@ impl Device {
                         *count += 1;
                         *count - 1
                     };
-                    let request = serve(stream, |line| script(line, before(line)));
+                    let request = serve(&stream, |line| script(line, before(line)));
                     if let Some(request) = request.filter(|request| request.line.starts_with('P')) {
                         kept.lock().unwrap().push(request);
                     }
@@ -78,7 +77,7 @@ impl Device {
     }
 }
 
-fn serve(stream: TcpStream, script: impl Fn(&str) -> Reply) -> Option<Request> {
+fn serve(mut stream: &TcpStream, script: impl Fn(&str) -> Reply) -> Option<Request> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut lines = Vec::new();
     loop {
@@ -103,7 +102,7 @@ fn serve(stream: TcpStream, script: impl Fn(&str) -> Reply) -> Option<Request> {
     if let Some((status, body)) = answer {
         let body = body.to_string();
         let head = format!("HTTP/1.1 {status} Text\r\nContent-Length: {}\r\n\r\n", body.len());
-        (&stream).write_all((head + &body).as_bytes()).ok()?;
+        stream.write_all((head + &body).as_bytes()).ok()?;
     }
     Some(request)
 }
@@ -187,7 +186,7 @@ fn version() -> Reply {
 }
 
 /// The lead's view of rollout 0000000000000007.
-fn rollout(phase: &str, more: Value) -> Reply {
+fn rollout(phase: &str, more: &Value) -> Reply {
     let mut rollout = json!({
         "id": "0000000000000007", "kind": "forward", "phase": phase, "verdict": null,
         "release": "1.1.0",
@@ -263,14 +262,14 @@ fn a_cut_upload_goes_on_where_the_device_says() {
         ("POST /api/rollout", _) => accepted(),
         ("GET /api/rollout", 0) => {
             let upload = json!({ "next_offset": 98_304, "size_bytes": size_bytes });
-            rollout("staging", json!({ "upload": upload }))
+            rollout("staging", &json!({ "upload": upload }))
         }
         ("GET /api/rollout", 1) => {
             let upload = json!({ "next_offset": 131_072, "size_bytes": size_bytes });
-            rollout("staging", json!({ "upload": upload }))
+            rollout("staging", &json!({ "upload": upload }))
         }
-        ("GET /api/rollout", 2) => rollout("trial", json!({})),
-        ("GET /api/rollout", _) => rollout("settled", json!({ "verdict": "keep" })),
+        ("GET /api/rollout", 2) => rollout("trial", &json!({})),
+        ("GET /api/rollout", _) => rollout("settled", &json!({ "verdict": "keep" })),
         _ => unknown(),
     });
     bench.check(
@@ -299,9 +298,9 @@ fn a_lead_that_reboots_is_waited_for() {
     let device = Device::new(|line, before| match (line, before) {
         ("GET /api/version", _) => version(),
         ("POST /api/rollout", _) => accepted(),
-        ("GET /api/rollout", 0) => rollout("trial", json!({})),
+        ("GET /api/rollout", 0) => rollout("trial", &json!({})),
         ("GET /api/rollout", 1..4) => Reply::Cut(0),
-        ("GET /api/rollout", 4) => rollout("settling", json!({ "verdict": "revert" })),
+        ("GET /api/rollout", 4) => rollout("settling", &json!({ "verdict": "revert" })),
         // After its reboot it has forgotten, but the history has not.
         ("GET /api/rollout", _) => no_rollout(),
         ("GET /api/history", _) => Reply::Whole(
@@ -385,7 +384,7 @@ fn a_status_says_who_does_not_get_along() {
     let bench = Bench::new();
     let device = Device::new(|line, _| match line {
         "GET /api/version" => version(),
-        "GET /api/rollout" => rollout("trial", json!({})),
+        "GET /api/rollout" => rollout("trial", &json!({})),
         "GET /api/health" => Reply::Whole(
             200,
             json!({ "status": "unhealthy", "errors": ["application: no data for 12 s"] }),

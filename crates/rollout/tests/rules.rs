@@ -654,7 +654,7 @@ fn after_reactivations_max_failures_a_repair_brings_everybody_back() {
     assert_eq!(reactivated(&group), 3);
     assert!(group.all_run(1));
     let record = group.record().unwrap();
-    assert_eq!((record.number, record.number_before, record.epoch), (0, 20_000, 0));
+    assert_eq!((record.number, record.number_before, record.epoch), (10_000, 20_000, 0));
 }
 
 #[test]
@@ -889,7 +889,7 @@ fn going_back_after_keep_is_a_rollout_of_its_own() {
     assert_eq!((group.kind(), group.verdict()), (Some(Kind::Back), Some(Verdict::Keep)));
     assert!(group.all_run(1));
     let record = group.record().unwrap();
-    assert_eq!((record.number, record.number_before), (0, 20_000));
+    assert_eq!((record.number, record.number_before), (10_000, 20_000));
     assert_eq!(record.generation.counter, 2);
 }
 

@@ -76,6 +76,7 @@ lockstep-agent.path = {agent}
 lockstep-rollout.path = {rollout}
 # Whichever the lock file names, with its loop not unrolled.
 blake2 = {{ version = "*", default-features = false, features = ["size_opt"] }}
+embedded-storage = "0.3"
 
 [profile.release]
 opt-level = "z"

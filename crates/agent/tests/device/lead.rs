@@ -176,6 +176,20 @@ fn a_spooled_image_is_nothing_to_go_back_to() {
     assert_eq!((device.agent().other(), device.running()), (None, device.new.hash));
 }
 
+// Flashed by hand, or by another tool: the image itself says that it is for somebody else.
+#[test]
+fn another_roles_image_is_nothing_to_go_back_to() {
+    for chip in [ChipId::ESP32_S3, ChipId::ESP32] {
+        let mut device = TestDevice::new();
+        let role = if chip == ChipId::ESP32 { "receiver" } else { "transmitter" };
+        let named = Descriptor { role: Name::new(role).unwrap(), ..descriptor() };
+        let spec = FirmwareSpec { size_bytes: 20_000, ..FirmwareSpec::new(named, chip) };
+        device.put(crate::fixture::SLOTS[1], &spec.build().unwrap());
+        device.power_cycle();
+        assert_eq!(device.agent().other(), None, "{chip}");
+    }
+}
+
 #[test]
 fn a_spool_goes_on_after_a_reboot() {
     let mut device = TestDevice::new();

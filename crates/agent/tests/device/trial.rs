@@ -206,6 +206,36 @@ fn nothing_stops_a_fall_back_that_has_begun() {
     assert_eq!(device.running(), device.old.hash);
 }
 
+// The trial has ended by itself; a verdict that comes too late must not make it half permanent.
+#[test]
+fn a_confirmation_does_not_stop_a_fall_back_that_waits_for_the_application() {
+    let mut device = TestDevice::in_trial(Start::Rollback);
+    device.get_healthy();
+    device.pass(30_000);
+    assert_eq!(device.take_effects(), [Effect::AskRest]);
+    let order = device.confirmation();
+    device.assert_refused(&ticket(1, 1), &order, Refusal::NotHealthy);
+    device.assert_goes_back(FallBackCause::LeadSilent);
+}
+
+// The bootloader finds the image damaged and boots the old one: the lead must not wait for a boot
+// that will never come.
+#[test]
+fn an_activation_that_the_bootloader_refuses_is_over_at_the_next_boot() {
+    for start in STARTS {
+        let mut device = TestDevice::ready(start);
+        let order = device.activation();
+        device.order(&ticket(1, 1), &order);
+        device.flash.bytes[SLOTS[1] as usize + 5_000] ^= 1;
+        device.power_cycle();
+        let report = device.report();
+        assert_eq!((report.running, report.state), (device.old.hash, MemberState::Activating));
+        assert!(!report.observed.activated && !report.observed.staged, "{start:?}");
+        device.power_cycle();
+        assert_eq!(device.running(), device.old.hash);
+    }
+}
+
 // Rule: a newer generation ends a trial of an older one; the answer comes after the reboot.
 #[test]
 fn a_newer_rollout_ends_the_trial_of_an_older_one() {

@@ -10,6 +10,7 @@ use lockstep_sim::firmware::{Fault, FirmwareSpec};
 use serde_json::json;
 
 use crate::args;
+use crate::commands::device::Kind;
 use crate::error::CommandError;
 use crate::facts;
 use crate::files::{self, Existing, Readers};
@@ -32,9 +33,9 @@ pub(crate) struct MakeArgs {
     #[arg(long, value_name = "ROLE")]
     role: Role,
 
-    /// The chip, for example esp32 or esp32s3
+    /// The chip, for example esp32 or esp32s3 [default: esp32s3 for a receiver, else esp32]
     #[arg(long, value_parser = args::chip)]
-    chip: ChipId,
+    chip: Option<ChipId>,
 
     /// The version of the firmware
     #[arg(long, value_name = "VERSION")]
@@ -44,7 +45,8 @@ pub(crate) struct MakeArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
-    /// The hardware [default: the chip's name with `desk-` before it]
+    /// The hardware [default: that of a desk device of the role; with --chip the chip's name
+    /// with `desk-` before it]
     #[arg(long)]
     board: Option<Board>,
 
@@ -88,7 +90,16 @@ pub(super) fn image(ui: &Ui, command: ImageCommand) -> Result<(), CommandError> 
 }
 
 fn make(ui: &Ui, args: MakeArgs) -> Result<(), CommandError> {
-    let board = args.board.map_or_else(|| desk_board(args.chip), Ok)?;
+    let usual = Kind::of(&args.role);
+    let chip = args.chip.unwrap_or(usual.chip);
+    let board = match (args.board, args.chip) {
+        (Some(board), _) => board,
+        // Another chip than that of a desk device: then the image is not for its board either.
+        (None, Some(chip)) if chip != usual.chip => desk_board(chip)?,
+        (None, _) => Board::new(usual.board).map_err(|error| {
+            CommandError::failed(format!("`{}` is no board", usual.board)).because(&error)
+        })?,
+    };
     let descriptor = Descriptor {
         product: args.product,
         role: args.role,
@@ -103,7 +114,7 @@ fn make(ui: &Ui, args: MakeArgs) -> Result<(), CommandError> {
         size_bytes: args.size,
         fault: args.fault,
         build: args.build,
-        ..FirmwareSpec::new(descriptor, args.chip)
+        ..FirmwareSpec::new(descriptor, chip)
     };
     let bytes = spec.build().map_err(|error| {
         CommandError::failed("Cannot make the image")
@@ -117,7 +128,7 @@ fn make(ui: &Ui, args: MakeArgs) -> Result<(), CommandError> {
     let Descriptor { role, version, .. } = &spec.descriptor;
     ui.line(format_args!(
         "Wrote {name}: {role} {version} for {}, {} bytes, image {}",
-        args.chip, image.size_bytes, image.image_hash
+        chip, image.size_bytes, image.image_hash
     ))?;
     ui.json(&json!({ "file": name, "image": facts::image_json(&image) }))
 }

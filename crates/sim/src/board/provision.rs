@@ -222,3 +222,109 @@ impl From<getrandom::Error> for ProvisionError {
 
 /// Version of the entries that the agent and the node read.
 const ENTRY_VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
+    use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
+
+    use super::*;
+    use crate::firmware::FirmwareSpec;
+    use crate::flash::{CAPACITY_DEFAULT_BYTES, Timing};
+
+    /// A flash file of one test, gone when the test is over.
+    struct Desk(PathBuf);
+
+    impl Desk {
+        fn new(test: &str) -> Self {
+            let name = format!("lockstep-provision-{test}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn flash(&self) -> FileFlash {
+            FileFlash::open(&self.0, CAPACITY_DEFAULT_BYTES, Timing::None).unwrap()
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(Path::new(&self.0));
+        }
+    }
+
+    fn given(password: Option<&str>) -> Provision {
+        let descriptor = Descriptor {
+            product: Product::new("desk").unwrap(),
+            role: Role::new("receiver").unwrap(),
+            board: Board::new("t-display-s3").unwrap(),
+            version: ReleaseVersion::new(1, 0, 0).unwrap(),
+            min_compatible: ReleaseVersion::from_number(0),
+            protocol: ProtocolRange::single(1),
+            epoch: 0,
+            config_schema: 0,
+        };
+        Provision {
+            firmware: FirmwareSpec::new(descriptor, ChipId::ESP32_S3).build().unwrap(),
+            announced: None,
+            password: password.map(str::to_owned),
+            trust: Trust::anybody(),
+        }
+    }
+
+    fn stored(flash: &mut FileFlash) -> Password {
+        let layout = Layout::find(flash).unwrap();
+        let record = RecordLog::open(flash, layout.record()).unwrap();
+        let mut entry = [0; Password::LEN_BYTES];
+        record.read(flash, Kind::PASSWORD, &mut entry).unwrap().unwrap();
+        Password::decode(&entry).unwrap()
+    }
+
+    #[test]
+    fn a_board_is_made_once_and_tells_a_made_up_password_once() {
+        let desk = Desk::new("once");
+        let mut flash = desk.flash();
+        let made = provision(&given(None), ChipId::ESP32_S3, &mut flash).unwrap();
+        let Provisioned::Made { password: Some(password) } = made else { panic!("{made:?}") };
+        assert!(stored(&mut flash).is(&password));
+        let again = provision(&given(None), ChipId::ESP32_S3, &mut flash).unwrap();
+        assert_eq!(again, Provisioned::Known);
+        assert!(stored(&mut flash).is(&password));
+    }
+
+    /// The way out for whoever lost the password.
+    #[test]
+    fn a_password_that_is_given_later_takes_the_place_of_the_first() {
+        let desk = Desk::new("password");
+        let mut flash = desk.flash();
+        provision(&given(Some("first")), ChipId::ESP32_S3, &mut flash).unwrap();
+        provision(&given(Some("second")), ChipId::ESP32_S3, &mut flash).unwrap();
+        assert!(stored(&mut flash).is("second") && !stored(&mut flash).is("first"));
+    }
+
+    #[test]
+    fn firmware_for_another_chip_or_none_at_all_leaves_the_flash_as_it_was() {
+        let desk = Desk::new("chip");
+        let mut flash = desk.flash();
+        let error = provision(&given(None), ChipId::ESP32, &mut flash).unwrap_err();
+        let text = "firmware is for chip `ESP32-S3`, the board has `ESP32`";
+        assert_eq!(error.to_string(), text);
+        let html = Provision { firmware: b"<!DOCTYPE html>".to_vec(), ..given(None) };
+        let error = provision(&html, ChipId::ESP32_S3, &mut flash).unwrap_err();
+        assert!(matches!(error, ProvisionError::Image(_)), "{error:?}");
+        assert_eq!(flash.statistics().erases_total(), 0);
+    }
+
+    /// The table comes last: without it the board does not count as made.
+    #[test]
+    fn a_making_that_was_cut_off_before_its_table_begins_anew() {
+        let desk = Desk::new("cut");
+        let mut flash = desk.flash();
+        provision(&given(Some("first")), ChipId::ESP32_S3, &mut flash).unwrap();
+        write_erased(&mut flash, TABLE_OFFSET, &[0xFF; TABLE_BYTES]).unwrap();
+        let made = provision(&given(Some("second")), ChipId::ESP32_S3, &mut flash).unwrap();
+        assert_eq!(made, Provisioned::Made { password: None });
+        assert!(stored(&mut flash).is("second"));
+    }
+}

@@ -241,14 +241,17 @@ impl Desk {
 
     /// What matters of both devices: what they run, and how often they booted.
     pub(crate) fn seen(&self) -> [Seen; 2] {
-        BOTH.map(|role| {
-            self.wait(&format!("{} answers", role.name()), || {
-                let version = self.http(role).get("/api/version")?.json;
-                Some(Seen {
-                    image: version["image"].as_str()?.to_owned(),
-                    boot_number: version["boot_number"].as_u64()?,
-                    is_on_trial: version["on_trial"].as_bool()?,
-                })
+        BOTH.map(|role| self.seen_of(role))
+    }
+
+    /// The same of one of them.
+    pub(crate) fn seen_of(&self, role: Role) -> Seen {
+        self.wait(&format!("{} answers", role.name()), || {
+            let version = self.http(role).get("/api/version")?.json;
+            Some(Seen {
+                image: version["image"].as_str()?.to_owned(),
+                boot_number: version["boot_number"].as_u64()?,
+                is_on_trial: version["on_trial"].as_bool()?,
             })
         })
     }
