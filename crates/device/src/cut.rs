@@ -28,8 +28,11 @@ pub(crate) struct Cut {
 
 impl Cut {
     pub(crate) fn read<F: NorFlash>(agent: &Agent, flash: &mut F) -> Option<Self> {
-        let bytes = read_entry::<F, CUT_BYTES>(agent, flash, ENTRY_CUT)?;
-        let mut reader = Reader::new(&bytes);
+        Self::decode(&read_entry::<F, CUT_BYTES>(agent, flash, ENTRY_CUT)?)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
         Some(Self {
             point: ResumePoint::from_bytes(&reader.array().ok()?),
             size_bytes: reader.u32().ok()?,
@@ -116,3 +119,27 @@ impl<A: Application> Node<A> {
 /// artifact size u32.
 pub(crate) const ENTRY_CUT: Entry = Entry::new(13).expect("below the number of kinds");
 const CUT_BYTES: usize = RESUME_POINT_BYTES + 4 + 16 + 32 + 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Leads in the field have this in their flash.
+    #[test]
+    fn the_bytes_of_a_cut_upload_are_frozen() {
+        let cut = Cut {
+            point: ResumePoint::from_bytes(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+            size_bytes: 0x0102_0304,
+            role: Role::new("receiver").unwrap(),
+            file: Sha256([0xCD; 32]),
+            artifact_bytes: 0x0506_0708,
+        };
+        let mut frozen = alloc::vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 4, 3, 2, 1];
+        frozen.extend(b"receiver\0\0\0\0\0\0\0\0");
+        frozen.extend([0xCD; 32]);
+        frozen.extend([8, 7, 6, 5]);
+        assert_eq!(cut.encode(), frozen);
+        assert_eq!(Cut::decode(&frozen), Some(cut));
+        assert_eq!(Cut::decode(&frozen[..60]), None);
+    }
+}

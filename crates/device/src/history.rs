@@ -146,6 +146,10 @@ mod tests {
         let mut buffer = [0; HISTORY_BYTES_MAX];
         let len = history.encode(&mut buffer).unwrap();
         assert_eq!(len, 1 + 3 * OUTCOME_BYTES);
+        // Devices in the field have this in their flash: number of outcomes, then the first one.
+        let frozen = [3, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 2, 1];
+        assert_eq!(buffer[..frozen.len()], frozen);
+        assert_eq!(buffer[34..42], [0x74, 0x27, 0, 0, 0x10, 0x27, 0, 0], "both release numbers");
         assert_eq!(History::decode(&buffer[..len]), history);
         assert_eq!(History::decode(&buffer[..len - 1]).outcomes.len(), 2);
     }

@@ -91,3 +91,42 @@ pub const IMAGES_MAX: usize = 4;
 pub const IMAGES_BYTES_MAX: usize = 1 + IMAGES_MAX * 48;
 /// The record's kind of this entry.
 pub const ENTRY_IMAGES: Kind = Kind::new(12).expect("below the number of kinds");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(byte: u8) -> KnownImage {
+        KnownImage {
+            image: ImageHash([byte; 32]),
+            announced: Announced {
+                number: 10_203,
+                min_compatible: 10_000,
+                protocol: ProtocolRange::new(1, 2).unwrap(),
+            },
+            config_schema: 5,
+        }
+    }
+
+    /// Devices in the field have this in their flash.
+    #[test]
+    fn the_bytes_of_known_images_are_frozen() {
+        let mut images = KnownImages::default();
+        assert!(images.learn(known(0xAB)) && !images.learn(known(0xAB)));
+        let mut buffer = [0; IMAGES_BYTES_MAX];
+        let len = images.encode(&mut buffer).unwrap();
+        let mut frozen = alloc::vec![1];
+        frozen.extend([0xAB; 32]);
+        frozen.extend([0xDB, 0x27, 0, 0, 0x10, 0x27, 0, 0, 1, 2, 5, 0, 0, 0, 0, 0]);
+        assert_eq!(buffer[..len], frozen);
+        assert_eq!(KnownImages::decode(&frozen), images);
+    }
+
+    #[test]
+    fn the_oldest_image_makes_room_for_a_fifth() {
+        let mut images = KnownImages::default();
+        (0..5).for_each(|byte| assert!(images.learn(known(byte))));
+        assert!(images.get(ImageHash([0; 32])).is_none());
+        assert!((1..5).all(|byte| images.get(ImageHash([byte; 32])).is_some()));
+    }
+}

@@ -310,3 +310,25 @@ pub(crate) fn decode_members(bytes: &[u8]) -> Vec<(DeviceId, Role)> {
 
 pub(crate) const MEMBERS_BYTES_MAX: usize = 1 + MEMBERS_MAX * 22;
 const RATE_WINDOW_MS: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Leads in the field have this in their flash.
+    #[test]
+    fn the_bytes_of_the_list_of_members_are_frozen() {
+        let role = |text| Role::new(text).unwrap();
+        let members = [
+            (DeviceId([2, 0, 0, 0, 0, 1]), role("receiver")),
+            (DeviceId([2, 0, 0, 0, 0, 2]), role("transmitter")),
+        ];
+        let mut buffer = [0; MEMBERS_BYTES_MAX];
+        let len = encode_members(&members, &mut buffer);
+        let frozen = b"\x02\x02\0\0\0\0\x01receiver\0\0\0\0\0\0\0\0\x02\0\0\0\0\x02transmitter\0\0\0\0\0";
+        assert_eq!(&buffer[..len], frozen);
+        assert_eq!(decode_members(frozen), members);
+        // A list that was cut keeps what is whole.
+        assert_eq!(decode_members(&frozen[..30]), members[..1]);
+    }
+}

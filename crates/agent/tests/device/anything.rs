@@ -114,7 +114,10 @@ impl World {
         let report = self.device.report();
         if report.state == MemberState::Kept && before.state != MemberState::Kept {
             assert!(was_healthy, "confirmed without health in this boot");
-            assert!(matches!(order, Order::Confirm { .. }) && counter == before.ticket.generation.counter);
+            assert!(
+                matches!(order, Order::Confirm { .. })
+                    && counter == before.ticket.generation.counter
+            );
             self.permanent.insert(report.running);
         }
         if *order == Order::Revert && report.refused.is_none() {
@@ -162,11 +165,8 @@ impl World {
 
     /// After every step: cuts come to pass, reboots are obeyed mostly, promises are looked at.
     fn settle_step(&mut self) {
-        let wants_reboot = self
-            .device
-            .take_effects()
-            .iter()
-            .any(|effect| matches!(effect, Effect::Reboot(_)));
+        let wants_reboot =
+            self.device.take_effects().iter().any(|effect| matches!(effect, Effect::Reboot(_)));
         if self.device.flash.power_lost() || (wants_reboot && self.draw(5) > 0) {
             self.device.flash.power_on();
             self.device.flash.power_budget_bytes = None;
@@ -174,7 +174,11 @@ impl World {
         }
         let report = self.device.report();
         let now = (report.ticket.generation.counter, report.ticket.attempt);
-        assert!(now >= self.last, "generation and attempt only rise: {now:?} after {:?}", self.last);
+        assert!(
+            now >= self.last,
+            "generation and attempt only rise: {now:?} after {:?}",
+            self.last
+        );
         self.last = now;
         if !report.observed.on_trial {
             assert!(self.permanent.contains(&report.running), "runs for good, never confirmed");

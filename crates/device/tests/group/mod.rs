@@ -289,22 +289,33 @@ impl TestGroup {
         group
     }
 
-    /// Boards of these roles, the first one leading.
+    /// Boards of these roles on 1.0.0, the first one leading.
     pub(crate) fn of(roles: &[&'static str]) -> Self {
-        let board = |(index, role): (usize, &&'static str)| {
-            let image = spec(role, "1.0.0").build().unwrap();
-            TestBoard::new(u8::try_from(index).unwrap() + 1, role, &image)
+        let images: Vec<_> =
+            roles.iter().map(|role| (*role, spec(role, "1.0.0").build().unwrap())).collect();
+        Self::running(&images)
+    }
+
+    /// Boards that run these images, the first one leading.
+    pub(crate) fn running(images: &[(&'static str, Vec<u8>)]) -> Self {
+        let board = |(index, (role, image)): (usize, &(&'static str, Vec<u8>))| {
+            TestBoard::new(u8::try_from(index).unwrap() + 1, role, image)
         };
         Self {
             now: 0,
-            boards: roles.iter().enumerate().map(board).collect(),
+            boards: images.iter().enumerate().map(board).collect(),
             air: Box::new(|_, _, _| true),
             in_flight: VecDeque::new(),
             lines: Vec::new(),
-            seen: vec![0; roles.len()],
+            seen: vec![0; images.len()],
             upload: None,
             uploaded: None,
         }
+    }
+
+    /// A frame arrives at a board, as if `from` had sent it.
+    pub(crate) fn inject(&mut self, board: usize, from: DeviceId, bytes: &[u8]) {
+        self.in_flight.push_back((self.now, from, board, bytes.to_vec()));
     }
 
     pub(crate) fn lead(&mut self) -> &mut Node<FaultyApplication> {
