@@ -1,4 +1,4 @@
-//! What the agent wants done, and what it has to tell: the agent itself never reboots, asks or logs.
+//! What the agent wants done, and what it has to tell: it never reboots, asks or logs by itself.
 
 use core::fmt;
 

@@ -1,8 +1,8 @@
 //! One device's update: the member's side of every rollout, the lead's own device included.
 //!
-//! An [`Agent`] is a plain value. It is given the time, the flash and one input at a time (an order,
-//! a block, a health sample, the application's answer), changes the flash at once, and says what
-//! else is to be done as [`Effect`]s. It opens no socket, reads no clock, draws no random number
+//! An [`Agent`] is a plain value. It is given the time, the flash and one input at a time (an
+//! order, a block, a health sample, the application's answer), changes the flash at once, and says
+//! what else is to be done as [`Effect`]s. It opens no socket, reads no clock, draws no random number
 //! and writes no log. Flash work is synchronous, so that no suspended future hides a power cut.
 //!
 //! ```text

@@ -42,9 +42,11 @@ impl Agent {
     }
 
     /// Takes bytes of this device's own image, in order, straight from an upload; `Stage` comes
-    /// before. Ends a spool: what lies in the other slot is overwritten. When all bytes have been
-    /// taken, the report says whether they are staged; with a slow pace, some ticks later. Returns how many bytes of the file have been taken in this boot or are in flash: go
-    /// on from there. Fewer than given: the flash is busy, tick and try again.
+    /// before. Ends a spool: what lies in the other slot is overwritten.
+    ///
+    /// Returns how many bytes of the file have been taken in this boot or are in flash: go on from
+    /// there. Fewer than given: the flash is busy, tick and try again. When all have been taken,
+    /// the report says whether they are staged; with a slow pace, some ticks later.
     pub fn push_local<F: NorFlash>(
         &mut self,
         now: Instant,

@@ -173,8 +173,8 @@ impl Agent {
         Ok(Reply::Report)
     }
 
-    /// A transfer of an earlier rollout ends. What a lead has begun to spool just now belongs to the
-    /// rollout that begins.
+    /// A transfer of an earlier rollout ends. What a lead has begun to spool just now belongs to
+    /// the rollout that begins.
     fn stop_old_transfer(&mut self) {
         let held = self.spool_used_at.is_some_and(|at| self.now.ms_since(at) < SPOOL_HOLD_MS);
         if !(held && self.receiver.job().is_some_and(|job| job.object == Object::Spool)) {

@@ -248,7 +248,9 @@ proptest! {
     /// what a failed one was about has its old or its new value.
     #[test]
     fn no_sequence_of_writes_and_cuts_loses_a_stored_value(
-        steps in prop::collection::vec((0..4_u8, 0..900_usize, prop::option::of(0..2000_u64)), 1..60)
+        steps in prop::collection::vec(
+            (0..4_u8, 0..900_usize, prop::option::of(0..2000_u64)), 1..60
+        )
     ) {
         let mut flash = flash();
         let mut log = RecordLog::open(&mut flash, REGION).unwrap();

@@ -267,23 +267,23 @@ mod inspect {
         bench.check(
             "inspect receiver.bin",
             &expect![[r#"
-            receiver.bin: firmware image, receiver 1.2.0
-              chip           ESP32-S3
-              system         battery-link
-              role           receiver
-              board          desk-esp32-s3
-              version        1.2.0 (number 10200)
-              talks to       0.0.0 or newer, protocol 1
-              epoch          0
-              config schema  0
-              built as       battery-link 1.2.0
-              built          Jan  1 2026 12:00:00, ESP-IDF lockstep-desk
-              flash          DIO, 4 MiB
-              size           8192 bytes; fits a slot of 0x140000, fits a slot of 0x1E0000
-              image hash     55ce9a16063f77d193e59019a0d5c99475fe701e03de89b532608d48bc72217b
-              file SHA-256   df87fa8882999ec1f0cab9a2f89a006629f428e527af6b19a20ceb2d2c681191
-              ELF SHA-256    49a0dfb2cee51bc78146d327dff5929974f29037ca21747c427e04f08cc1670a
-        "#]],
+                receiver.bin: firmware image, receiver 1.2.0
+                  chip           ESP32-S3
+                  system         battery-link
+                  role           receiver
+                  board          t-display-s3
+                  version        1.2.0 (number 10200)
+                  talks to       0.0.0 or newer, protocol 1
+                  epoch          0
+                  config schema  0
+                  built as       battery-link 1.2.0
+                  built          Jan  1 2026 12:00:00, ESP-IDF lockstep-desk
+                  flash          DIO, 4 MiB
+                  size           8192 bytes; fits a slot of 0x140000, fits a slot of 0x1E0000
+                  image hash     f8809352bbf11ef14206963908f9caf5593e061b6022a5fd62b5c8c43e5b211b
+                  file SHA-256   1a3c8846366d256c6d6a928ed598a986ba1b24de1d7b792b96085a9477eae2f0
+                  ELF SHA-256    d5acf5295ae0ad4a5069adda1fc8cd9e52f64df058aa59e5db0ba330aedf37fc
+            "#]],
         );
     }
 
@@ -315,22 +315,22 @@ mod inspect {
         bench.check(
             "inspect cut.bin damaged.bin",
             &expect![[r#"
-            cut.bin: firmware image, not whole
-              chip           ESP32-S3
-              role           receiver
-              version        1.2.0 (number 10200)
-              size           5000 bytes in the file
-              Wrong: the `image` ends after 5000 bytes, its headers call for 8192
-              Hint: The file was cut off. Copy or download it again.
-            damaged.bin: firmware image, not whole
-              chip           ESP32-S3
-              role           receiver
-              version        1.2.0 (number 10200)
-              size           8192 bytes in the file
-              Wrong: the `checksum` of the image is 0xc5, its data gives 0xc4
-              Hint: The file was damaged. Build, copy or download it again.
-            exit Some(1)
-        "#]],
+                cut.bin: firmware image, not whole
+                  chip           ESP32-S3
+                  role           receiver
+                  version        1.2.0 (number 10200)
+                  size           5000 bytes in the file
+                  Wrong: the `image` ends after 5000 bytes, its headers call for 8192
+                  Hint: The file was cut off. Copy or download it again.
+                damaged.bin: firmware image, not whole
+                  chip           ESP32-S3
+                  role           receiver
+                  version        1.2.0 (number 10200)
+                  size           8192 bytes in the file
+                  Wrong: the `checksum` of the image is 0x16, its data gives 0x17
+                  Hint: The file was damaged. Build, copy or download it again.
+                exit Some(1)
+            "#]],
         );
     }
 

@@ -78,7 +78,10 @@ pub struct Node<A> {
     pub(crate) frames_sent: u32,
     drawn: u64,
     asks_rest: bool,
-    pub(crate) kept_at: Option<Instant>,
+    /// Since when, in this boot, the running image is kept for good.
+    pub(crate) kept_since: Option<Instant>,
+    /// That has lasted long enough, and what follows from it was done.
+    pub(crate) is_soaked: bool,
     pub(crate) last_state: MemberState,
     pub(crate) timers: Timers,
 }
@@ -171,7 +174,8 @@ impl<A: Application> Node<A> {
             frames_sent: 0,
             drawn: 0,
             asks_rest: false,
-            kept_at: None,
+            kept_since: None,
+            is_soaked: false,
             last_state,
             timers: Timers::default(),
         };

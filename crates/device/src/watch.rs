@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::Health;
+use lockstep_agent::package::digest;
 use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::report::{MemberState, Probe};
 use lockstep_proto::id::DeviceId;
@@ -77,19 +78,26 @@ impl<A: Application> Node<A> {
     }
 
     /// Once a release is kept: remember the next keys it names, and after a soak raise the epoch.
+    /// Both are looked at again after every boot, since the power may go right after `Kept`.
     pub(crate) fn after_keep<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
         let state = self.agent.member().state;
-        if state == MemberState::Kept && self.last_state != MemberState::Kept {
-            self.kept_at = Some(now);
+        let runs_target = self.agent.running() == self.agent.member().target;
+        let is_kept = state == MemberState::Kept && runs_target && !self.agent.on_trial();
+        if is_kept && self.kept_since.is_none() {
+            self.kept_since = Some(now);
+            self.is_soaked = false;
             self.rotate_keys(now, flash);
+        }
+        if !is_kept {
+            self.kept_since = None;
         }
         if state == MemberState::Staged && self.last_state != MemberState::Staged {
             self.learn_from_manifest(flash);
         }
         self.last_state = state;
-        let soaked = self.kept_at.is_some_and(|at| now.ms_since(at) >= self.setup.pace.soak_ms);
-        if soaked && !self.agent.on_trial() {
-            self.kept_at = None;
+        let soaked = self.kept_since.is_some_and(|at| now.ms_since(at) >= self.setup.pace.soak_ms);
+        if soaked && !self.is_soaked {
+            self.is_soaked = true;
             let floor = self.agent.member().epoch;
             if floor > self.agent.epoch_floor() {
                 if let Err(error) = self.agent.raise_epoch(floor, flash) {
@@ -119,6 +127,11 @@ impl<A: Application> Node<A> {
     }
 
     pub(crate) fn rotate_keys<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        // What is stored may be a later release's that was refused: it has nothing to say here.
+        let kept = self.agent.member().package;
+        if self.with_package(flash, |package| digest(package) == kept) != Some(true) {
+            return;
+        }
         let present = self.agent.trust().clone();
         let Some(next) = self.with_manifest(flash, |manifest| manifest.next_trust(&present)) else {
             return;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::frame::block::Session;
+use lockstep_proto::frame::block::{Block, Session, Then};
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, GroupKey, Message};
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
@@ -151,6 +151,29 @@ fn the_bytes_of_every_control_frame_are_frozen() {
         writeln!(text, "{}  {}", hex(&encoded(message)), name.trim()).unwrap();
     }
     golden("control-frames.txt", &text);
+}
+
+#[test]
+fn the_bytes_of_a_block_are_frozen() {
+    let block = Block {
+        session: Session(0x0403_0201),
+        index: 300,
+        then: Then::Answer,
+        payload: &[0xA5; 20],
+    };
+    let mut buffer = [0; FRAME_BYTES_MAX];
+    let len = block.encode(&KEY, &mut buffer).unwrap();
+    assert_eq!(Block::decode(&KEY, &buffer[..len]), Ok(block));
+    golden("block-frame.txt", &format!("{}\n", hex(&buffer[..len])));
+}
+
+/// A report must stay readable for a lead that is older than its member.
+#[test]
+fn a_refusal_for_a_reason_of_a_later_version_is_still_a_refusal() {
+    let why = Refusal::Unlisted { number: 999 };
+    let refused = Some(Refused { rollout: 7, order: 0x15, why });
+    let sent = Message::Report(Report { refused, ..report() });
+    encoded(sent);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn the_same_attempt_again_is_answered_again_and_done_once() {
     assert_eq!((report.refused, report.running), (None, device.new.hash));
 }
 
-// Found by `anything`: armed while its reboot was pending, a device waited for a moment in the past.
+// Found by `anything`: armed while its reboot was pending, a device waited for a past moment.
 #[test]
 fn an_attempt_that_is_under_way_is_not_overtaken_by_a_later_one() {
     let mut device = TestDevice::ready(Start::Rollback);

@@ -271,6 +271,33 @@ fn staging_goes_on_after_a_reboot_behind_what_is_durable() {
     assert_eq!((device.state(), device.running()), (MemberState::Staged, device.old.hash));
 }
 
+// What is durable of one file says nothing about another that was written over it since.
+#[test]
+fn the_progress_of_a_file_ends_when_another_one_takes_its_place() {
+    let mut device = TestDevice::new();
+    let big = |build| {
+        let spec = FirmwareSpec::new(descriptor(), ChipId::ESP32_S3);
+        Release::of(crate::fixture::build(&FirmwareSpec { size_bytes: 100_000, build, ..spec }))
+    };
+    let (first, second) = (big(1), big(2));
+    for (counter, release, blocks) in [(1, &first, 300), (2, &second, 40)] {
+        device.order(&ticket(counter, 0), &Order::Stage(release.stage()));
+        let wants = device.agent().wanted_session().unwrap();
+        device.feed_window(&wants, &release.package());
+        while device.agent().wanted_session().unwrap().index < blocks {
+            let wants = device.agent().wanted_session().unwrap();
+            device.feed_window(&wants, &release.firmware.file);
+        }
+    }
+    device.power_cycle();
+    device.order(&ticket(3, 0), &Order::Stage(first.stage()));
+    let wants = device.agent().wanted_session().unwrap();
+    device.feed_window(&wants, &first.package());
+    assert_eq!(device.agent().wanted_session().unwrap().index, 0);
+    device.feed(&first.package(), &first.firmware.file);
+    assert_eq!(device.state(), MemberState::Staged, "{:?}", device.refusal());
+}
+
 fn stage_package(order: &Order) -> Sha256 {
     let Order::Stage(stage) = order else { panic!("a stage") };
     stage.package

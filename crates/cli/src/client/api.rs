@@ -148,6 +148,15 @@ pub struct Upload {
     pub size_bytes: u64,
 }
 
+impl Upload {
+    /// Whether a bundle of this size can go on with it. A size of 0: the lead restarted within the
+    /// head and forgot.
+    pub fn is_of(&self, size_bytes: u64) -> bool {
+        let known = self.size_bytes == size_bytes || self.size_bytes == 0;
+        known && self.next_offset <= size_bytes
+    }
+}
+
 /// `GET /api/history`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

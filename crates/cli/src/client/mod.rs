@@ -107,13 +107,14 @@ impl Client {
         self.answer(self.with_password(request).send_empty())
     }
 
-    /// Hands over a bundle from byte `from` on; `watch` sees how far it is.
+    /// Hands over a bundle, or goes on with one from a byte on; `watch` sees how far it is.
     pub fn upload(
         &self,
         bundle: &[u8],
-        from: u64,
+        goes_on_at: Option<u64>,
         watch: &Arc<Watch>,
     ) -> Result<api::Accepted, ClientError> {
+        let from = goes_on_at.unwrap_or(0);
         let rest = usize::try_from(from).ok().and_then(|from| bundle.get(from..));
         let mut rest = rest.unwrap_or_default();
         let total_bytes = bundle.len();
@@ -122,7 +123,7 @@ impl Client {
             .post(self.url("/api/rollout"))
             .header("Content-Type", "application/x-tar")
             .header("Content-Length", rest.len().to_string());
-        if from > 0 {
+        if goes_on_at.is_some() {
             let last = total_bytes.saturating_sub(1);
             let range = format!("bytes {from}-{last}/{total_bytes}");
             request = request.header("Content-Range", range);

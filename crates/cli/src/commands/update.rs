@@ -152,17 +152,28 @@ pub(crate) fn deliver(
     bytes: &Arc<Vec<u8>>,
     release: &str,
 ) -> Result<String, CommandError> {
-    let mut from = 0;
+    let mut goes_on_at = None;
     for _ in 0..=RESUMES_MAX {
-        match attempt(ui, client, bytes, from) {
+        match attempt(ui, client, bytes, goes_on_at) {
             Ok(accepted) => return Ok(accepted.rollout),
             Err(error) if error.is_passing() || error.code() == Some("wrong-offset") => {
                 match where_to_go_on(client, bytes.len() as u64, release)? {
                     GoOn::Follow { id } => return Ok(id),
+                    GoOn::Anew => goes_on_at = None,
                     GoOn::Upload { offset } => {
                         ui.note(format_args!("The upload was cut; going on at byte {offset}"));
-                        from = offset;
+                        goes_on_at = Some(offset);
                     }
+                }
+            }
+            // An earlier command was cut off in the middle of this very bundle.
+            Err(error) if error.code() == Some("busy") && goes_on_at.is_none() => {
+                match where_to_go_on(client, bytes.len() as u64, release)? {
+                    GoOn::Upload { offset } => {
+                        ui.note(format_args!("Going on with the upload at byte {offset}"));
+                        goes_on_at = Some(offset);
+                    }
+                    GoOn::Follow { .. } | GoOn::Anew => return Err(error.into()),
                 }
             }
             Err(error) => return Err(error.into()),
@@ -178,14 +189,16 @@ enum GoOn {
     Follow { id: String },
     /// The lead wants the rest.
     Upload { offset: u64 },
+    /// The lead knows nothing of it.
+    Anew,
 }
 
 fn where_to_go_on(client: &Client, size_bytes: u64, release: &str) -> Result<GoOn, CommandError> {
     let since = Instant::now();
     loop {
         match follow::current(client) {
-            Ok(Some(Rollout { upload: Some(upload), .. }))
-                if upload.size_bytes == size_bytes && upload.next_offset <= size_bytes =>
+            Ok(Some(Rollout { upload: Some(upload), release: rollout_release, .. }))
+                if rollout_release == release && upload.is_of(size_bytes) =>
             {
                 return Ok(GoOn::Upload { offset: upload.next_offset });
             }
@@ -193,7 +206,7 @@ fn where_to_go_on(client: &Client, size_bytes: u64, release: &str) -> Result<GoO
             Ok(Some(rollout)) if rollout.release == release && !rollout.is_settled() => {
                 return Ok(GoOn::Follow { id: rollout.id });
             }
-            Ok(_) => return Ok(GoOn::Upload { offset: 0 }),
+            Ok(_) => return Ok(GoOn::Anew),
             Err(error) if error.is_passing() && since.elapsed() < SILENCE_MAX => {
                 thread::sleep(POLL_EVERY);
             }
@@ -207,14 +220,14 @@ fn attempt(
     ui: &Ui,
     client: &Client,
     bytes: &Arc<Vec<u8>>,
-    from: u64,
+    goes_on_at: Option<u64>,
 ) -> Result<Accepted, ClientError> {
     let watch = Arc::new(Watch::default());
     let (sender, outcome) = mpsc::channel();
     let (uploader, bundle, sees) = (client.clone(), Arc::clone(bytes), Arc::clone(&watch));
     thread::spawn(move || {
         // Nobody listens any more if this was given up.
-        let _ = sender.send(uploader.upload(&bundle, from, &sees));
+        let _ = sender.send(uploader.upload(&bundle, goes_on_at, &sees));
     });
     let bar = ui.bytes_bar("Sending", bytes.len() as u64);
     let mut progress = Progress::new(ui);
@@ -232,7 +245,7 @@ fn attempt(
             Err(mpsc::RecvTimeoutError::Timeout) => (),
         }
         // The head of the request is in it, which nobody sees.
-        bar.set_position((from + watch.sent_bytes()).min(bytes.len() as u64));
+        bar.set_position((goes_on_at.unwrap_or(0) + watch.sent_bytes()).min(bytes.len() as u64));
         match follow::current(client) {
             Ok(rollout) => {
                 let came_back =

@@ -146,7 +146,7 @@ fn abort_while_staging(lead: &Client, bundle: &Bundle) -> Result<String, Command
     let (uploader, bytes) = (lead.clone(), bundle.bytes.clone());
     thread::spawn(move || {
         // How it ends is of no interest: it is cut off.
-        let _ = sender.send(uploader.upload(&bytes, 0, &Arc::new(Watch::default())));
+        let _ = sender.send(uploader.upload(&bytes, None, &Arc::new(Watch::default())));
     });
     let since = Instant::now();
     let id = loop {

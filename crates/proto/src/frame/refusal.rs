@@ -54,6 +54,8 @@ pub enum Refusal {
     NotAnImage { offset: u32 },
     /// Confirmed for good: only a new rollout can reverse it.
     AlreadyKept,
+    /// A reason that only a later version knows. It still is a refusal.
+    Unlisted { number: u16 },
 }
 
 impl Refusal {
@@ -81,6 +83,7 @@ impl Refusal {
             Self::NoWayBack { found, expected } => (19, found, expected),
             Self::NotAnImage { offset } => (20, offset, 0),
             Self::AlreadyKept => (21, 0, 0),
+            Self::Unlisted { number } => (number, 0, 0),
         }
     }
 
@@ -166,6 +169,9 @@ impl fmt::Display for Refusal {
             }
             Self::NotAnImage { offset } => {
                 write!(f, "bytes are not an image for this device, seen at offset {offset}")
+            }
+            Self::Unlisted { number } => {
+                write!(f, "refused for reason {number} of a later version")
             }
             Self::AlreadyKept => {
                 write!(f, "the release is confirmed; reversing it is a new rollout")

@@ -308,12 +308,10 @@ impl Facts {
             board: take_label("board", reader)?,
             slot_size_bytes: reader.u32()?,
             rollback: match reader.u8()? {
-                0 => Rollback::None,
                 1 => Rollback::Agent,
                 2 => Rollback::Bootloader,
-                found => {
-                    return Err(ControlError::Field { field: "rollback", found: found.into() });
-                }
+                // A later version's kind is not one that this lead can rely on.
+                _ => Rollback::None,
             },
             announced: Announced {
                 number: reader.u32()?,
@@ -369,13 +367,9 @@ impl Report {
             .ok_or(ControlError::Field { field: "state", found: found.into() })?;
         let (rollout, order) = (reader.u32()?, reader.u8()?);
         let (code, a, b) = (reader.u16()?, reader.u32()?, reader.u32()?);
-        let refused = match (code, Refusal::from_wire(code, a, b)) {
-            (0, _) => None,
-            (_, Some(why)) => Some(Refused { rollout, order, why }),
-            (found, None) => {
-                return Err(ControlError::Field { field: "refusal", found: found.into() });
-            }
-        };
+        // A later version's reason is a reason too: the rest of the report must not be lost for it.
+        let why = Refusal::from_wire(code, a, b).unwrap_or(Refusal::Unlisted { number: code });
+        let refused = (code != 0).then_some(Refused { rollout, order, why });
         Ok(Self {
             ticket,
             state,

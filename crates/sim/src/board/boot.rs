@@ -253,11 +253,7 @@ async fn run(
                 let received = received?;
                 let frame = payload.get(..received.length_bytes).unwrap_or_default();
                 hear(running, fault, received.source, frame);
-                for _ in 1..FRAMES_PER_TURN_MAX {
-                    let Some(received) = hardware.radio.try_recv(&mut payload) else { break };
-                    let frame = payload.get(..received.length_bytes).unwrap_or_default();
-                    hear(running, fault, received.source, frame);
-                }
+                hear_what_waits(&hardware.radio, running, fault);
             }
             () = running.changed.notified() => (),
             () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => (),
@@ -298,6 +294,16 @@ async fn run(
 fn hear(running: &Running, fault: Fault, from: DeviceId, frame: &[u8]) {
     if fault != Fault::DeafRadio {
         running.with(|now, node, flash| node.handle_frame(now, from, frame, flash));
+    }
+}
+
+/// Frames come in bursts: the others of this one, up to the limit of a turn.
+fn hear_what_waits(radio: &Radio, running: &Running, fault: Fault) {
+    let mut payload = [0; PAYLOAD_BYTES_MAX];
+    for _ in 1..FRAMES_PER_TURN_MAX {
+        let Some(received) = radio.try_recv(&mut payload) else { return };
+        let frame = payload.get(..received.length_bytes).unwrap_or_default();
+        hear(running, fault, received.source, frame);
     }
 }
 
