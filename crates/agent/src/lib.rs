@@ -2,8 +2,9 @@
 //!
 //! An [`Agent`] is a plain value. It is given the time, the flash and one input at a time (an
 //! order, a block, a health sample, the application's answer), changes the flash at once, and says
-//! what else is to be done as [`Effect`]s. It opens no socket, reads no clock, draws no random number
-//! and writes no log. Flash work is synchronous, so that no suspended future hides a power cut.
+//! what else is to be done as [`Effect`]s. It opens no socket, reads no clock, draws no random
+//! number and writes no log. Flash work is synchronous, so that no suspended future hides a power
+//! cut.
 //!
 //! ```text
 //!            Stage              verified            Activate, Fire

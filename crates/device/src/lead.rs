@@ -325,7 +325,8 @@ mod tests {
         ];
         let mut buffer = [0; MEMBERS_BYTES_MAX];
         let len = encode_members(&members, &mut buffer);
-        let frozen = b"\x02\x02\0\0\0\0\x01receiver\0\0\0\0\0\0\0\0\x02\0\0\0\0\x02transmitter\0\0\0\0\0";
+        let frozen =
+            b"\x02\x02\0\0\0\0\x01receiver\0\0\0\0\0\0\0\0\x02\0\0\0\0\x02transmitter\0\0\0\0\0";
         assert_eq!(&buffer[..len], frozen);
         assert_eq!(decode_members(frozen), members);
         // A list that was cut keeps what is whole.

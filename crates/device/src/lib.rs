@@ -20,26 +20,26 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod conduct;
+mod cut;
 pub mod history;
 pub mod http;
 pub mod identity;
-pub mod journal;
-mod conduct;
-mod cut;
 mod intake;
+pub mod journal;
 mod lead;
 mod messages;
 mod node;
 pub mod password;
 pub mod peers;
 pub mod sample;
-pub mod setup;
 mod serve;
+pub mod setup;
 mod tell;
 mod upload;
 mod watch;
 
 pub use lead::{ConductError, Conducting};
-pub use node::{Action, Node, NodeError};
 pub use lockstep_agent::RebootReason;
+pub use node::{Action, Node, NodeError};
 pub use upload::{UploadError, UploadStep};

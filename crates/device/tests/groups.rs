@@ -74,8 +74,7 @@ fn with_an_order_a_sick_second_takes_the_healthy_first_back() {
     let (_, transmitter) = images("1.1.0");
     let sick = FirmwareSpec { fault: Fault::NeverHealthy, ..spec("receiver", "1.1.0") };
     let sick = sick.build().unwrap();
-    let bundle =
-        bundle("1.1.0", &[("transmitter", &transmitter), ("receiver", &sick)], IN_ORDER);
+    let bundle = bundle("1.1.0", &[("transmitter", &transmitter), ("receiver", &sick)], IN_ORDER);
 
     group.upload(&bundle).unwrap();
 
@@ -194,9 +193,8 @@ fn without_a_link_both_halves_of_a_trial_go_back_by_themselves() {
     let (old_receiver, old_transmitter) = images("1.0.0");
     let (receiver, transmitter) = images("1.1.0");
     group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
-    let fired = group.run_until(10_000, |group| {
-        group.lines.iter().any(|line| line.contains("reboots"))
-    });
+    let fired =
+        group.run_until(10_000, |group| group.lines.iter().any(|line| line.contains("reboots")));
     assert!(fired, "{}", group.log());
     group.air = Box::new(|_, _, _| false);
 

@@ -21,6 +21,7 @@ use std::rc::Rc;
 use lockstep_device::NodeError;
 use lockstep_device::journal::Level;
 use lockstep_device::setup::Duty;
+use lockstep_proto::compat::Rule;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::DeviceId;
@@ -48,7 +49,7 @@ use provision::{Provisioned, provision};
 pub use application::{DeskApplication, RestManner};
 pub use console::LineForm;
 pub use control::ControlOptions;
-pub use provision::{Provision, ProvisionError, random_password};
+pub use provision::{KeysAtStart, Provision, ProvisionError, random_password};
 
 /// A board and the desk around it.
 #[derive(Debug, Clone)]
@@ -83,6 +84,8 @@ pub struct BoardOptions {
     /// Where its API is served; port 0 is any that is free. The address is written beside the
     /// flash file, see [`address_file`].
     pub http: SocketAddr,
+    /// How it compares its version with its peers'.
+    pub rule: Rule,
     /// How its application answers when it is asked to come to rest.
     pub rest: RestManner,
     /// What it is given when it is new.

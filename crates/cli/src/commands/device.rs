@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use lockstep_device::setup::Duty;
-use lockstep_proto::compat::Announced;
+use lockstep_proto::compat::{Announced, Rule};
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
@@ -15,7 +15,8 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use lockstep_proto::wire::Label;
 use lockstep_sim::board::{
-    self, BoardError, BoardOptions, ControlOptions, LineForm, Provision, ProvisionError, RestManner,
+    self, BoardError, BoardOptions, ControlOptions, KeysAtStart, LineForm, Provision,
+    ProvisionError, RestManner,
 };
 use lockstep_sim::firmware::FirmwareSpec;
 use lockstep_sim::flash::{OpenError, Timing};
@@ -148,6 +149,10 @@ struct FirstArgs {
     #[arg(long)]
     allow_unsigned: bool,
 
+    /// Replace the keys of a device that was made before, as somebody with a cable could
+    #[arg(long)]
+    reset_keys: bool,
+
     /// A file with its password; sets a new one at later starts, too [default: a random one]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -156,6 +161,11 @@ struct FirstArgs {
 /// What happens around the board.
 #[derive(Debug, clap::Args)]
 struct DeskArgs {
+    /// Ask only whether peers are new enough for this device, not whether it is for them: for
+    /// groups that still contain the original firmware
+    #[arg(long)]
+    one_sided: bool,
+
     /// The folder of devices that hear each other [default: the group file with `.air` behind it]
     #[arg(long, value_name = "DIR")]
     air: Option<PathBuf>,
@@ -254,6 +264,7 @@ fn options(
         air,
         impairments: args.desk.impair,
         http: args.http,
+        rule: if args.desk.one_sided { Rule::OneSided } else { Rule::BothWays },
         rest: if args.desk.not_now { RestManner::NotNow } else { RestManner::Obliges },
         provision: provision(ui, &args.first, role, chip, board)?,
         lines: if args.json_log || ui.is_json() { LineForm::Json } else { LineForm::Human },
@@ -295,7 +306,8 @@ fn provision(
             (image.bytes, Some(Announced { number, min_compatible, protocol }))
         }
     };
-    Ok(Provision { firmware, announced, password, trust })
+    let keys = if args.reset_keys { KeysAtStart::Replaced } else { KeysAtStart::Stay };
+    Ok(Provision { firmware, announced, password, trust, keys })
 }
 
 /// What an image says of itself cannot be talked over.

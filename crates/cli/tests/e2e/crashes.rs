@@ -190,7 +190,9 @@ fn l7_a_power_dip_on_trial_takes_everybody_back() {
         let mut desk = Desk::new();
         let receiver = firmware(Receiver, "1.1.0").make();
         // It would get healthy: it does not within the time of this test.
-        let transmitter = firmware(Transmitter, "1.1.0").fault(lockstep_sim::firmware::Fault::NeverHealthy).make();
+        let transmitter = firmware(Transmitter, "1.1.0")
+            .fault(lockstep_sim::firmware::Fault::NeverHealthy)
+            .make();
         let options = "--key a.key --health-timeout 30";
         let bundle = desk.release_with("1.1.0", &[&transmitter, &receiver], options);
         let update = desk.begin_update(&bundle);

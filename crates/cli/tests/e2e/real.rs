@@ -14,7 +14,10 @@ fn images(names: [&str; 2]) -> Option<[Image; 2]> {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).ok();
         if bytes.is_none() {
-            println!("skipped: there is no `{}`; LOCKSTEP_FIRMWARE names the folder", path.display());
+            println!(
+                "skipped: there is no `{}`; LOCKSTEP_FIRMWARE names the folder",
+                path.display()
+            );
         }
         Some(Image::of(role, bytes?))
     };

@@ -388,9 +388,7 @@ fn l27_a_wrong_password_is_refused() {
         .fails()
         .says("does not take this password")
         .says("LOCKSTEP_PASSWORD");
-    desk.lockstep(&format!("update {bundle} --device {device}"))
-        .fails()
-        .says("needs a password");
+    desk.lockstep(&format!("update {bundle} --device {device}")).fails().says("needs a password");
     let wrong = desk.lead().with_password("wrong");
     for path in ["/api/rollout", "/api/rollout/abort", "/api/rollout/revert"] {
         let answer = wrong.post(path, &[]);
@@ -412,9 +410,11 @@ fn a_device_that_does_not_lead_refuses_and_names_the_lead() {
     desk.lockstep(&format!("update {bundle} --device {device} --password-file password"))
         .fails()
         .says("is not the lead of its group");
-    desk.http(Transmitter)
-        .post("/api/rollout", &desk.read(&bundle))
-        .refuses(404, "not-the-lead", "does not conduct");
+    desk.http(Transmitter).post("/api/rollout", &desk.read(&bundle)).refuses(
+        404,
+        "not-the-lead",
+        "does not conduct",
+    );
     desk.assert_untouched(&before);
 }
 
@@ -424,8 +424,7 @@ fn a_bundle_with_the_leads_artifact_first_is_refused() {
     let desk = Desk::new();
     let before = desk.seen();
     let [receiver, transmitter] = good_images("1.1.0");
-    let bundle =
-        Forgery::new("1.1.0", &[&receiver, &transmitter]).sign(&desk, "a.key").bytes();
+    let bundle = Forgery::new("1.1.0", &[&receiver, &transmitter]).sign(&desk, "a.key").bytes();
     desk.post(&bundle).refuses(400, "bad-bundle", "comes before that of `transmitter`");
     assert_eq!(desk.wait_settled()["verdict"], "revert");
     desk.assert_untouched(&before);

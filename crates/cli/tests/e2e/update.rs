@@ -74,10 +74,7 @@ fn a_second_release_follows_the_first() {
     let history = desk.history();
     let releases: Vec<_> =
         history.iter().map(|past| (&past["release_before"], &past["release"])).collect();
-    assert_eq!(
-        releases,
-        [(&"1.1.0".into(), &"1.2.0".into()), (&"1.0.0".into(), &"1.1.0".into())]
-    );
+    assert_eq!(releases, [(&"1.1.0".into(), &"1.2.0".into()), (&"1.0.0".into(), &"1.1.0".into())]);
 }
 
 /// The command may vanish: the group updates itself.

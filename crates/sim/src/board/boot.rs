@@ -17,7 +17,6 @@ use lockstep_device::{Action, Node};
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::id::DeviceId;
-use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_rollout::Policy;
@@ -200,10 +199,10 @@ fn node_setup(
         reset_reason: esp_reset_reason(reset),
         rollback: options.rollback,
         group_key: options.group_key.clone(),
-        // The record has the keys that the board was made with.
-        trust: Trust::anybody(),
+        // The record's keys come first; without a record these are better than none.
+        trust: options.provision.trust.clone(),
         duty: options.duty,
-        policy: Policy::desk(),
+        policy: Policy { rule: options.rule, ..Policy::desk() },
         pace: Pace::desk(),
         seed: u64::from_le_bytes(seed),
     })

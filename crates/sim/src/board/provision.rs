@@ -30,6 +30,17 @@ pub struct Provision {
     pub password: Option<String>,
     /// Whose releases are taken.
     pub trust: Trust,
+    /// What that means for a board that was made before.
+    pub keys: KeysAtStart,
+}
+
+/// What becomes of the keys of a board that was made before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysAtStart {
+    /// They stay: releases may have rotated them since.
+    Stay,
+    /// They are replaced, as somebody with a cable could.
+    Replaced,
 }
 
 /// What was done.
@@ -54,8 +65,12 @@ pub(super) fn provision(
     flash.read(TABLE_OFFSET, &mut table)?;
     let given = provision.password.as_deref();
     if table.iter().any(|&byte| byte != 0xFF) {
+        let layout = Layout::find(flash).map_err(ProvisionError::Layout)?;
+        if provision.keys == KeysAtStart::Replaced {
+            let mut record = RecordLog::open(flash, layout.record())?;
+            record.write(flash, Kind::TRUST, ENTRY_VERSION, &provision.trust.encode())?;
+        }
         if let Some(password) = given {
-            let layout = Layout::find(flash).map_err(ProvisionError::Layout)?;
             set_password(&layout, password, flash)?;
         }
         return Ok(Provisioned::Known);
@@ -270,6 +285,7 @@ mod tests {
             announced: None,
             password: password.map(str::to_owned),
             trust: Trust::anybody(),
+            keys: KeysAtStart::Stay,
         }
     }
 
@@ -326,5 +342,27 @@ mod tests {
         let made = provision(&given(Some("second")), ChipId::ESP32_S3, &mut flash).unwrap();
         assert_eq!(made, Provisioned::Made { password: None });
         assert!(stored(&mut flash).is("second"));
+    }
+
+    /// A lost signing key must not cost the board: whoever can start it can give it others.
+    #[test]
+    fn keys_stay_at_a_later_start_unless_they_are_to_be_replaced() {
+        let desk = Desk::new("keys");
+        let mut flash = desk.flash();
+        let mut given = given(Some("long enough"));
+        provision(&given, ChipId::ESP32_S3, &mut flash).unwrap();
+        given.trust = Trust::anybody().allowing_unsigned();
+        for (keys, expected) in [
+            (KeysAtStart::Stay, Trust::anybody()),
+            (KeysAtStart::Replaced, Trust::anybody().allowing_unsigned()),
+        ] {
+            given.keys = keys;
+            provision(&given, ChipId::ESP32_S3, &mut flash).unwrap();
+            let layout = Layout::find(&mut flash).unwrap();
+            let record = RecordLog::open(&mut flash, layout.record()).unwrap();
+            let mut entry = [0; 512];
+            let (_, len) = record.read(&mut flash, Kind::TRUST, &mut entry).unwrap().unwrap();
+            assert_eq!(Trust::decode(&entry[..len]).unwrap(), expected);
+        }
     }
 }

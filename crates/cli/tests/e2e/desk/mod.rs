@@ -80,8 +80,7 @@ impl Plan {
         run_ok(&path, "device --new-group --group pair.group");
         run_ok(&path, "keygen --no-password --out a");
         fs::write(path.join("password"), PASSWORD).unwrap();
-        let first =
-            self.first.unwrap_or_else(|| BOTH.map(|role| firmware(role, "1.0.0").make()));
+        let first = self.first.unwrap_or_else(|| BOTH.map(|role| firmware(role, "1.0.0").make()));
         let boards = BOTH.map(|role| {
             let image = &first[role as usize];
             let file = format!("first-{}.bin", role.name());
@@ -177,7 +176,8 @@ impl Desk {
     /// Makes a release with these options in place of `--key a.key`; returns the bundle's name.
     pub(crate) fn release_with(&self, version: &str, images: &[&Image], options: &str) -> String {
         let name = format!("{version}.lockstep");
-        let mut line = format!("release create --overwrite --version {version} -o {name} {options}");
+        let mut line =
+            format!("release create --overwrite --version {version} -o {name} {options}");
         for image in images {
             let role = image.role.name();
             let file = format!("{version}-{role}.bin");
@@ -266,7 +266,8 @@ impl Desk {
                 .iter()
                 .filter_map(|&role| {
                     let version = self.http(role).get("/api/version")?.json;
-                    let is_for_good = version["on_trial"] == false && version["ota_state"] == "valid";
+                    let is_for_good =
+                        version["on_trial"] == false && version["ota_state"] == "valid";
                     Some((version["image"].as_str()?.to_owned(), is_for_good))
                 })
                 .collect();
