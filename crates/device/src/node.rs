@@ -158,10 +158,10 @@ impl<A: Application> Node<A> {
         journal.log(now, Level::Notice, text);
         let last_state = agent.member().state;
         let node = Self {
+            peers: Peers::new(setup.pace.link_fresh_ms),
             setup,
             agent,
             application,
-            peers: Peers::default(),
             journal,
             history,
             images,

@@ -68,9 +68,16 @@ pub struct Peers {
     pub dropped: u32,
     /// Frames without this group's key, and replays.
     pub rejected: u32,
+    /// Who says nothing for so long was switched off, or somewhere else.
+    silence_ms: u64,
 }
 
 impl Peers {
+    /// Nobody yet. After `silence_ms` without a word a peer counts as gone.
+    pub(crate) fn new(silence_ms: u64) -> Self {
+        Self { silence_ms, ..Self::default() }
+    }
+
     /// Everybody in reach, in the order of their first sign of life.
     pub fn all(&self) -> &[Peer] {
         &self.peers
@@ -85,6 +92,10 @@ impl Peers {
     pub(crate) fn heard(&mut self, now: Instant, id: DeviceId) -> Option<&mut Peer> {
         if let Some(index) = self.peers.iter().position(|peer| peer.id == id) {
             let peer = self.peers.get_mut(index)?;
+            if now.ms_since(peer.heard_at) >= self.silence_ms {
+                // What was sent while nobody was there says nothing of the link.
+                peer.probes = Probes::default();
+            }
             peer.heard_at = now;
             return Some(peer);
         }
@@ -223,15 +234,20 @@ impl Peers {
         View::of(pairs)
     }
 
-    /// Share of recent probes without an echo, over all peers of the group, in percent.
+    /// Share of frames that the links of the group lose one way, in percent, as far as recent probes
+    /// tell: 0 before there were enough of them. A probe and its echo both have to arrive, so of all
+    /// probes the square of what one way lets through is echoed.
     pub fn loss_percent(&self) -> u8 {
         let count = |bits: fn(&Probes) -> u16| -> u32 {
             self.peers.iter().map(|peer| bits(&peer.probes).count_ones()).sum()
         };
         let sent = count(|probes| probes.sent);
         let echoed = count(|probes| probes.sent & probes.echoed);
-        let lost = sent.saturating_sub(echoed) * 100;
-        u8::try_from(lost.checked_div(sent).unwrap_or(0)).unwrap_or(100)
+        if sent < PROBES_MIN {
+            return 0;
+        }
+        let let_through = (echoed * 100 * 100 / sent).isqrt();
+        u8::try_from(100_u32.saturating_sub(let_through)).unwrap_or(100)
     }
 }
 
@@ -274,5 +290,62 @@ impl Peer {
 
 /// Peers remembered at once: a group at its largest, and some strangers.
 pub const PEERS_MAX: usize = 40;
+/// Fewer probes than this tell nothing: two of three are soon lost on a link that is good enough.
+const PROBES_MIN: u32 = 8;
 /// One peer is challenged at most this often, in milliseconds.
 const CHALLENGE_EVERY_MS: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
+
+    /// Sends so many probes, of which the last `echoed` are answered.
+    fn probed(peers: &mut Peers, from_ms: u64, sent: u64, echoed: u64) {
+        for number in 0..sent {
+            let now = Instant::from_ms(from_ms + number * 150);
+            peers.note_probe();
+            if number >= sent - echoed {
+                peers.note_echo(now, PEER);
+            }
+        }
+    }
+
+    fn peers() -> Peers {
+        let mut peers = Peers::new(2_500);
+        let (role, running) = (Role::new("transmitter").unwrap(), ImageHash([1; 32]));
+        peers.note_running(Instant::from_ms(0), PEER, role, running);
+        peers
+    }
+
+    /// A quarter of the probes comes back when half of all frames is lost each way.
+    #[test]
+    fn loss_is_that_of_one_way() {
+        let mut peers = peers();
+        probed(&mut peers, 0, 16, 4);
+        assert_eq!(peers.loss_percent(), 50);
+        probed(&mut peers, 2_400, 16, 16);
+        assert_eq!(peers.loss_percent(), 0);
+    }
+
+    /// A device that has just been switched on must not be refused for its bad luck.
+    #[test]
+    fn a_few_lost_probes_tell_nothing() {
+        let mut peers = peers();
+        probed(&mut peers, 0, 7, 0);
+        assert_eq!(peers.loss_percent(), 0);
+        probed(&mut peers, 1_050, 1, 0);
+        assert_eq!(peers.loss_percent(), 100);
+    }
+
+    /// Else a device that was off for a minute would be refused for a bad link.
+    #[test]
+    fn what_was_lost_while_a_peer_was_off_is_forgotten_when_it_is_back() {
+        let mut peers = peers();
+        probed(&mut peers, 0, 40, 0);
+        assert_eq!(peers.loss_percent(), 100);
+        peers.heard(Instant::from_ms(6_000), PEER);
+        assert_eq!(peers.loss_percent(), 0);
+    }
+}

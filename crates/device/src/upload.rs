@@ -8,9 +8,10 @@
 //!                          error                     │ artifact of the lead's role: staged
 //! ```
 //!
-//! The lead's other slot holds one artifact at a time, so the bytes behind an artifact are not taken
-//! before its members have it: the sender waits. A cut upload goes on where [`Lead::upload_state`]
-//! says, in the same boot at any byte, after a restart within the artifact that was on its way.
+//! The lead's other slot holds one artifact at a time, so the bytes behind an artifact are not
+//! taken before its members have it: the sender waits. A cut upload goes on where
+//! [`Lead::upload_state`] says, in the same boot at any byte, after a restart within the artifact
+//! that was on its way.
 
 use alloc::boxed::Box;
 use alloc::format;

@@ -1,4 +1,5 @@
-//! What comes over the air: replays, strangers, and data of peers that do not understand each other.
+//! What comes over the air: replays, strangers, and data of peers that do not understand each
+//! other.
 
 mod group;
 

@@ -1,4 +1,5 @@
-//! Short texts inside fixed fields: what others wrote (any bytes) and what we write (checked names).
+//! Short texts inside fixed fields: what others wrote (any bytes) and what we write (checked
+//! names).
 //!
 //! A `FixedText` gives back exactly the bytes it was read from; a `Name` in hand is printable ASCII
 //! of at least one letter. What a text means is said where the field is defined.

@@ -310,7 +310,10 @@ proptest! {
 
     /// Even authenticated bodies are not trusted to be well formed.
     #[test]
-    fn no_authenticated_body_panics(kind in any::<u8>(), body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_authenticated_body_panics(
+        kind in any::<u8>(),
+        body in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         let mut frame = encoded(Message::Order(ticket(), Order::Revert))[..26].to_vec();
         frame.push(kind);
         frame.extend(body);

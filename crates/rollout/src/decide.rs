@@ -11,7 +11,8 @@ use crate::preflight::Preflight;
 use crate::record::{Cause, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
 
 impl Rollout {
-    /// The decision table: the phase that `input` leads to, if it completes or ends the present one.
+    /// The decision table: the phase that `input` leads to, if it completes or ends the present
+    /// one.
     pub(crate) fn next_phase(&mut self, now: Instant, input: &Input) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
         if !self.conducts || self.is_refused {

@@ -7,11 +7,11 @@
 //! chip, on a desk and in the simulator.
 //!
 //! ```text
-//!              all fit        all staged      all at rest     all healthy        all settled
-//!  Preflight ─────────► Staging ─────► Rest ─────────► Trial ─────────► Settling ──────────► Settled
-//!      │                   │            │                │                 ▲ (keep)
-//!      ▼                   └────────────┴────────────────┴─────────────────┘ (revert)
-//!   refused                        failure, deadline, abort
+//!            all fit       all staged   all at rest    all healthy      all settled
+//!  Preflight ───────► Staging ───────► Rest ───────► Trial ───────► Settling ───────► Settled
+//!      │                 │               │             │               ▲ (keep)
+//!      ▼                 └───────────────┴─────────────┴───────────────┘ (revert)
+//!   refused                     failure, deadline, abort
 //! ```
 //!
 //! # Invariants

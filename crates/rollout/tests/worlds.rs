@@ -89,7 +89,8 @@ fn any_action(members: usize) -> impl Strategy<Value = Action> {
     prop_oneof![
         12 => (10..3_000_u64).prop_map(|ms| Action::Wait { ms }),
         3 => (member(), 0..3_000_u64).prop_map(|(member, off_ms)| Action::Reset { member, off_ms }),
-        2 => (0..40_u64, 0..20_u64, 0..300_u64).prop_map(|(loss_percent, twice_percent, delay_ms_max)| {
+        2 => (0..40_u64, 0..20_u64, 0..300_u64)
+            .prop_map(|(loss_percent, twice_percent, delay_ms_max)| {
             Action::Air(Air { loss_percent, twice_percent, delay_ms_max })
         }),
         1 => member().prop_map(|member| Action::CutOff { member }),
@@ -99,7 +100,8 @@ fn any_action(members: usize) -> impl Strategy<Value = Action> {
         1 => member().prop_map(|member| Action::NotNow { member }),
         1 => member().prop_map(|member| Action::Now { member }),
         1 => (member(), flaw).prop_map(|(member, flaw)| Action::Flawed { member, flaw }),
-        6 => (member(), 1..30_u8).prop_map(|(member, times)| Action::TearConfirms { member, times }),
+        6 => (member(), 1..30_u8)
+            .prop_map(|(member, times)| Action::TearConfirms { member, times }),
         1 => member().prop_map(|member| Action::SpoilSlot { member }),
         1 => Just(Action::Abort),
         1 => Just(Action::FailStores),

@@ -12,12 +12,13 @@ use crate::ui::Ui;
 
 /// Show what Lockstep does, on two desk devices
 ///
-/// Starts a receiver, which leads, and a transmitter, each a process with a flash and a bootloader of
-/// its own, and rolls out three signed releases: a good one, one whose transmitter never gets
+/// Starts a receiver, which leads, and a transmitter, each a process with a flash and a bootloader
+/// of its own, and rolls out three signed releases: a good one, one whose transmitter never gets
 /// healthy, one whose transmitter crashes at boot. Afterwards the devices stay up, to be tried.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Print one line for each rollout, end after the last, and succeed only if all went as expected
+    /// Print one line for each rollout, end after the last, and succeed only if all went as
+    /// expected
     #[arg(long)]
     headless: bool,
 

@@ -33,8 +33,8 @@ use crate::ui::Ui;
 /// Run a desk device: a board as a process, its flash a file
 ///
 /// Devices with the same group file are one group and hear each other. The first start makes the
-/// device: partition table, firmware 1.0.0 (or --firmware), keys, password. To kill the process is a
-/// power cut, to start it again is power on.
+/// device: partition table, firmware 1.0.0 (or --firmware), keys, password. To kill the process is
+/// a power cut, to start it again is power on.
 ///
 /// A pair on a desk:
 ///   lockstep device --new-group --group pair.group
@@ -321,7 +321,8 @@ fn check_said(image: &ImageFile, args: &FirstArgs) -> Result<(), CommandError> {
     }
     let Descriptor { version, protocol, min_compatible, .. } = ours;
     Err(CommandError::failed(format!(
-        "`{}` says of itself: version {version}, protocol {protocol}, oldest version {min_compatible}",
+        "`{}` says of itself: version {version}, protocol {protocol}, oldest version \
+         {min_compatible}",
         image.name
     ))
     .hinted("Leave out --version, --protocol and --min-compatible."))

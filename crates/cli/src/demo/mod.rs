@@ -1,8 +1,8 @@
 //! The demo: what Lockstep is for, shown on two desk devices that are processes of their own.
 //!
-//! It uses what everybody has: the devices are `lockstep device`, the releases are bundles, and they
-//! are rolled out over HTTP as `lockstep update` does. What it says at the end of a rollout was asked
-//! of both devices, not concluded. Every wait has a limit.
+//! It uses what everybody has: the devices are `lockstep device`, the releases are bundles, and
+//! they are rolled out over HTTP as `lockstep update` does. What it says at the end of a rollout
+//! was asked of both devices, not concluded. Every wait has a limit.
 
 mod desk;
 mod releases;

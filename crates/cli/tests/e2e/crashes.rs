@@ -1,10 +1,12 @@
 //! Power cuts: either device, or both, in every phase. Whatever the moment, the group ends whole on
 //! one release, and it is the one that the verdict names.
 //!
-//! The transmitter's radio is slow here, so that each exchange takes long enough to hit it, and
-//! that the phase was hit is asserted: a power cut that came too late would prove nothing.
+//! A slow radio makes each phase long enough to hit, and that it was hit is asserted: a power cut
+//! that came too late would prove nothing.
 
-use super::desk::{BOTH, Desk, Plan, Receiver, Role, Transmitter, firmware};
+use lockstep_sim::firmware::Fault;
+
+use super::desk::{BOTH, Desk, Receiver, Role, Running, Transmitter, firmware};
 
 /// When the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +37,25 @@ impl Moment {
 /// Cuts the power of `who` in the middle of a good update, switches it on again, and returns the
 /// verdict; `None` if there was no rollout in the end.
 fn cut(moment: Moment, who: &[Role]) -> Option<String> {
-    let slow = format!("--impair delay={DELAY_MS}");
-    let mut desk = Plan::default().with(Transmitter, &slow).start();
+    let mut desk = Desk::new();
+    let receiver = firmware(Receiver, "1.1.0").make();
+    let transmitter = firmware(Transmitter, "1.1.0").size(256 * 1024).make();
     // One boot after the other makes a trial long.
-    let (images, bundle) =
-        desk.good_release("1.1.0", "--order transmitter,receiver --reboot-delay 1");
-    let mark = desk.board(Receiver).mark();
-    let update = desk.begin_update(&bundle);
-    match moment {
-        // It begins without a word.
-        Preflight => drop(desk.wait_phase("preflight")),
-        _ => desk.board(Receiver).wait_entered(mark, moment.phase()),
-    }
+    let options = "--key a.key --order transmitter,receiver --reboot-delay 1";
+    let bundle = desk.release_with("1.1.0", &[&transmitter, &receiver], options);
+    let images = [receiver, transmitter];
+    let update = begin_until(&mut desk, moment, &bundle);
     for &role in who {
         desk.board_mut(role).kill();
     }
     let last = desk.board(Receiver).last_phase();
     let expected = (moment != Preflight).then(|| moment.phase().to_owned());
     assert_eq!(last, expected, "the power was cut too late");
-    for &role in who {
-        desk.board_mut(role).switch_on();
+    for role in BOTH {
+        match who.contains(&role) {
+            true => desk.board_mut(role).switch_on(),
+            false => desk.board_mut(role).order("impair none"),
+        }
     }
     let said = update.end();
     let runs = desk.wait_whole(&[&desk.first, &images]);
@@ -68,13 +69,41 @@ fn cut(moment: Moment, who: &[Role]) -> Option<String> {
     assert_eq!(said.code, Some(i32::from(verdict != "keep")), "{}", said.text);
     // Whatever became of it, the way on is open.
     let (images, bundle) = desk.good_release("1.2.0", "");
-    for role in BOTH {
-        desk.board_mut(role).order("impair none");
-    }
     desk.wait_until_linked();
     desk.update(&bundle).succeeds();
     desk.assert_runs(&images);
     Some(verdict)
+}
+
+/// Begins an update, and comes back in the middle of that moment, which a slow radio makes long.
+fn begin_until(desk: &mut Desk, moment: Moment, bundle: &str) -> Running {
+    let mark = desk.board(Receiver).mark();
+    let slow = format!("impair delay={DELAY_MS}");
+    if moment == Preflight {
+        desk.board_mut(Transmitter).order(&slow);
+    }
+    let update = desk.begin_update(bundle);
+    let lead = desk.board(Receiver);
+    match moment {
+        // It begins without a word.
+        Preflight => drop(desk.wait_phase("preflight")),
+        Staging => desk.wait("bytes are in flash", || {
+            let staged = desk.rollout()?["members"][1]["staged_bytes"].as_u64()?;
+            (staged > 0).then_some(())
+        }),
+        Rest => drop(lead.wait_line(mark, "the transmitter has staged", |line| {
+            line["kind"] == "staged" && line["member_role"] == "transmitter"
+        })),
+        Settling => lead.wait_entered(mark, "trial"),
+        Trial | Settled => (),
+    }
+    if matches!(moment, Rest | Settling) {
+        desk.board_mut(Transmitter).order(&slow);
+    }
+    if moment != Preflight {
+        desk.board(Receiver).wait_entered(mark, moment.phase());
+    }
+    update
 }
 
 fn keep() -> Option<String> {
@@ -182,17 +211,15 @@ fn both_cut_when_all_is_settled_stay_on_the_release() {
     assert_eq!(cut(Settled, &BOTH), keep());
 }
 
-/// The one boot of a trial is spent by any reset, power dips included (L7): the device is back on its
-/// old image, and all go back with it.
+/// The one boot of a trial is spent by any reset, power dips included (L7): the device is back on
+/// its old image, and all go back with it.
 #[test]
 fn l7_a_power_dip_on_trial_takes_everybody_back() {
     for who in BOTH {
         let mut desk = Desk::new();
         let receiver = firmware(Receiver, "1.1.0").make();
         // It would get healthy: it does not within the time of this test.
-        let transmitter = firmware(Transmitter, "1.1.0")
-            .fault(lockstep_sim::firmware::Fault::NeverHealthy)
-            .make();
+        let transmitter = firmware(Transmitter, "1.1.0").fault(Fault::NeverHealthy).make();
         let options = "--key a.key --health-timeout 30";
         let bundle = desk.release_with("1.1.0", &[&transmitter, &receiver], options);
         let update = desk.begin_update(&bundle);

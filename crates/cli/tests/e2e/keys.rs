@@ -2,8 +2,8 @@
 
 use super::desk::{BOTH, Desk, Plan, Transmitter, firmware};
 
-/// A release signed by the present key carries the next one (L29): from then on the next one counts,
-/// and the old one does not.
+/// A release signed by the present key carries the next one (L29): from then on the next one
+/// counts, and the old one does not.
 #[test]
 fn l29_a_signed_release_replaces_the_keys() {
     let desk = Desk::new();

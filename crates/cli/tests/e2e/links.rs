@@ -56,12 +56,12 @@ fn l24_a_link_that_stays_down_in_staging_ends_with_the_deadline() {
     desk.assert_untouched(&before);
 }
 
-/// A member whose lead has gone silent is not busy for ever (L35): its lease ends its trial, and the
-/// lead's own trial ends as well. Both are back without having heard of each other.
+/// A member whose lead has gone silent is not busy for ever (L35): its lease ends its trial, and
+/// the lead's own trial ends as well. Both are back without having heard of each other.
 #[test]
 fn l35_a_link_that_is_down_in_trial_takes_both_back() {
     let mut desk = Desk::new();
-    let (_, bundle) = desk.good_release("1.1.0", "--order receiver,transmitter");
+    let (_, bundle) = desk.good_release("1.1.0", "--order receiver,transmitter --health-timeout 4");
     let mark = desk.board(Transmitter).mark();
     let lead = desk.board(Receiver).mark();
     let update = desk.begin_update(&bundle);

@@ -2,8 +2,8 @@
 //! `kill -9` for a power cut.
 //!
 //! Nothing here measures time: a wait has an end, and what is asserted is what the devices run
-//! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with an
-//! application that does not come to rest.
+//! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with
+//! an application that does not come to rest.
 
 #![allow(dead_code, unused_imports)] // XXX
 

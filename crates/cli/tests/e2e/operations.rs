@@ -1,6 +1,6 @@
 //! What a person does to a rollout, during it and afterwards: abort, revert, look back.
 
-use super::desk::{Desk, Plan, Receiver, Transmitter, firmware};
+use super::desk::{Desk, Receiver, Transmitter, firmware};
 
 /// Both still hold the former images in their other slots: nothing is sent.
 #[test]
@@ -72,10 +72,13 @@ fn an_abort_in_trial_takes_both_back() {
 /// A verdict is final: an abort that comes later is refused, and offers the way that there is.
 #[test]
 fn an_abort_after_the_verdict_is_refused_and_offers_a_revert() {
-    let mut desk = Plan::default().with(Transmitter, "--impair delay=400").start();
+    let mut desk = Desk::new();
     let (images, bundle) = desk.good_release("1.1.0", "");
     let mark = desk.board(Receiver).mark();
     let update = desk.begin_update(&bundle);
+    // With a slow radio settling takes long enough to be met.
+    desk.board(Receiver).wait_entered(mark, "trial");
+    desk.board_mut(Transmitter).order("impair delay=400");
     desk.board(Receiver).wait_entered(mark, "settling");
     let answer = desk.lead().post("/api/rollout/abort", &[]);
     answer.refuses(409, "verdict-is-final", "is final");
@@ -87,8 +90,8 @@ fn an_abort_after_the_verdict_is_refused_and_offers_a_revert() {
     desk.ask_lead("abort").fails().says("no rollout is running");
 }
 
-/// Every rollout that began is in the history, the newest first, with its verdict and its cause; and
-/// the history survives a power cut.
+/// Every rollout that began is in the history, the newest first, with its verdict and its cause;
+/// and the history survives a power cut.
 #[test]
 fn the_history_lists_all_rollouts_with_their_causes() {
     let mut desk = Desk::new();
@@ -129,8 +132,8 @@ fn the_history_lists_all_rollouts_with_their_causes() {
         .says("revert");
 }
 
-/// After a revert by verdict the images of the failed release lie in the other slots: they are no way
-/// back, and nobody gets there by `revert`.
+/// After a revert by verdict the images of the failed release lie in the other slots: they are no
+/// way back, and nobody gets there by `revert`.
 #[test]
 fn a_release_that_was_reverted_cannot_be_reverted_to() {
     let desk = Desk::new();

@@ -1,4 +1,5 @@
-//! Bad input, and what it gets: a clear refusal at the earliest point, nobody rebooted, nothing lost.
+//! Bad input, and what it gets: a clear refusal at the earliest point, nobody rebooted, nothing
+//! lost.
 //!
 //! The earliest point is the command, which sends nothing then. Since there are other clients than
 //! our command, each is also handed to the lead as it is; and what the lead lets pass, a member has
@@ -76,7 +77,7 @@ fn a_truncated_bundle_is_refused_and_nothing_is_lost() {
         .says("`bundle` ends at byte")
         .says("The file was cut off.")
         .says("Nothing was sent to the device.");
-    desk.post(half).refuses(400, "bad-bundle", "ends before its last entry");
+    desk.post(half).refuses(400, "bad-bundle", "`bundle` ends at byte");
     assert_eq!(desk.wait_settled()["verdict"], "revert");
     desk.assert_untouched(&before);
     assert_can_be_updated(&desk, "1.1.0");
@@ -110,8 +111,8 @@ fn l8_an_image_for_another_chip_is_refused_before_a_sector_is_erased() {
     desk.assert_untouched(&before);
 }
 
-/// A manifest that says what the devices are, and images that are for something else: whoever stages
-/// looks into the image itself.
+/// A manifest that says what the devices are, and images that are for something else: whoever
+/// stages looks into the image itself.
 #[test]
 fn l8_a_manifest_that_lies_about_the_chip_does_not_get_past_the_image() {
     let desk = Desk::new();
@@ -188,8 +189,8 @@ fn l30_a_web_page_saved_as_firmware_is_refused_by_name() {
     desk.write("release.lockstep", &page);
     desk.lockstep(&format!("update --receiver firmware.bin {NOBODY}"))
         .fails()
-        .says("is HTML")
-        .says("A download that failed often leaves a web page under the file's name.");
+        .says("is a web page (HTML)")
+        .says("A download that failed often leaves a web page");
     desk.lockstep(&format!("update release.lockstep {NOBODY}"))
         .fails()
         .says("`release.lockstep` is not a good bundle")
@@ -219,7 +220,7 @@ fn a_bad_signature_is_refused_before_anything_is_asked_of_a_member() {
     let [receiver, transmitter] = good_images("1.1.0");
     let bundle = Forgery::new("1.1.0", &[&transmitter, &receiver])
         .sign(&desk, "a.key")
-        .edit("\"sequence\":0", "\"sequence\":9")
+        .edit("\"sequence\": 0", "\"sequence\": 9")
         .bytes();
     desk.write("changed.lockstep", &bundle);
     desk.lockstep("release verify changed.lockstep --key a.pub").fails();
@@ -341,7 +342,7 @@ fn l1_an_incompatible_pair_is_refused() {
     desk.write("receiver.bin", &receiver.bytes);
     desk.write("transmitter.bin", &transmitter.bytes);
     let pair = "--receiver receiver.bin --transmitter transmitter.bin";
-    let refusal = "receiver speaks protocol 2, transmitter 1: none that both speak";
+    let refusal = "transmitter speaks protocol 1, receiver 2: none that both speak";
     desk.lockstep(&format!("release create --version 2.0.0 --key a.key -o x.lockstep {pair}"))
         .fails()
         .says(refusal);
@@ -349,7 +350,7 @@ fn l1_an_incompatible_pair_is_refused() {
 
     let compatible = firmware(Transmitter, "2.0.0").protocol(2, 2).make();
     let bundle = Forgery::new("2.0.0", &[&compatible, &receiver])
-        .edit_entry(Transmitter, "[2,2]", "[1,1]")
+        .edit_entry(Transmitter, "[2, 2]", "[1, 1]")
         .sign(&desk, "a.key")
         .bytes();
     let answer = desk.post(&bundle);
@@ -359,7 +360,8 @@ fn l1_an_incompatible_pair_is_refused() {
     desk.assert_untouched(&before);
 }
 
-/// One rollout at a time: the second one is told which one runs, and the first one is not disturbed.
+/// One rollout at a time: the second one is told which one runs, and the first one is not
+/// disturbed.
 #[test]
 fn a_second_rollout_is_refused_with_the_id_of_the_first() {
     let desk = Plan::default().with(Transmitter, "--not-now").start();

@@ -285,7 +285,8 @@ mod tests {
         for head in [
             "POST /1234567890123 HTTP/1.1\r\nAuthorization: Bearer 12345678901234\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n\0Content-Length: 1234567890123",
-            "POST / HTTP/1.1\r\nContent-Lengths: 1234567890123\r\nX: content-length: 12345678901\r\n",
+            "POST / HTTP/1.1\r\nContent-Lengths: 1234567890123\r\n\
+             X: content-length: 12345678901\r\n",
         ] {
             assert_eq!(watched(head), head);
         }

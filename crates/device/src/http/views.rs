@@ -367,7 +367,7 @@ fn checks<A: Application>(now: Instant, node: &mut Node<A>) -> [Check; 3] {
             required: true,
             ok: is_link_ok,
             detail: format!(
-                "{linked} of {} peers answer, {} % of probes are lost",
+                "{linked} of {} peers answer, {} % of frames are lost",
                 node.peers().all().len(),
                 node.peers().loss_percent()
             ),

@@ -1,5 +1,6 @@
 //! A group of devices whose lead answers HTTP, in virtual time: sockets are in memory and the clock
-//! moves when everybody waits, so a test takes no longer than its work and means the same each time.
+//! moves when everybody waits, so a test takes no longer than its work and means the same each
+//! time.
 
 use std::cell::RefCell;
 use std::io;

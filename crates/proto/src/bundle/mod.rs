@@ -14,9 +14,9 @@
 //! The name of an artifact's entry is its role with `.bin`, whatever `firmware_url` says. The order
 //! of staging (the lead's own last) is the choice of whoever makes the bundle: a reader takes any.
 //!
-//! A bundle is read as a stream ([`BundleReader`]), verified before the first byte of an artifact is
-//! handed out, and read on in the middle after a cut. Nothing here allocates; the writer's half is
-//! [`header`], [`padding_bytes`] and [`END`], so that every host writes the same bytes.
+//! A bundle is read as a stream ([`BundleReader`]), verified before the first byte of an artifact
+//! is handed out, and read on in the middle after a cut. Nothing here allocates; the writer's half
+//! is [`header`], [`padding_bytes`] and [`END`], so that every host writes the same bytes.
 
 mod head;
 mod header;

@@ -8,7 +8,8 @@ use crate::wire::{Full, Reader, TooShort, Writer};
 /// Type byte of `msg_data`, as in fielded firmware.
 pub const DATA: u8 = 0x01;
 
-/// One measurement. Layout: type `u8`, sequence `u32`, state of charge `u16`, power `i32`; 11 bytes.
+/// One measurement. Layout: type `u8`, sequence `u32`, state of charge `u16`, power `i32`; 11
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measurement {
     /// Counts frames of this boot, so that a receiver can tell loss.

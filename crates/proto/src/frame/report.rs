@@ -139,7 +139,8 @@ impl MemberState {
 pub struct Observed {
     /// Runs an image that is activated and not confirmed.
     pub on_trial: bool,
-    /// Own checks pass, and the link to every peer that runs the new release carries data both ways.
+    /// Own checks pass, and the link to every peer that runs the new release carries data both
+    /// ways.
     pub healthy: bool,
     /// The application is at rest now.
     pub at_rest: bool,

@@ -113,7 +113,8 @@ pub struct DeviceEntry<'a> {
     pub device_type: Text<'a>,
     /// The board, for people.
     pub hardware: Text<'a>,
-    /// Where the artifact can be fetched. In a bundle it is always [`crate::bundle::artifact_name`].
+    /// Where the artifact can be fetched. In a bundle it is always
+    /// [`crate::bundle::artifact_name`].
     pub firmware_url: Text<'a>,
     /// Size of the artifact in bytes, 1 to [`FIRMWARE_SIZE_BYTES_MAX`].
     pub firmware_size: u32,

@@ -1,5 +1,5 @@
-//! The sample application on a desk: it works, unless its image orders a fault or a test wants it to
-//! refuse to rest.
+//! The sample application on a desk: it works, unless its image orders a fault or a test wants it
+//! to refuse to rest.
 
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer};

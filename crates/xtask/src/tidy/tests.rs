@@ -48,6 +48,15 @@ fn only_what_cannot_be_broken_may_be_wide_and_only_in_a_comment() {
     assert_eq!(found_in(&format!("//! A file.\nconst A: &str = \"{address}\";\n")), ["columns@2"]);
 }
 
+/// What a program must answer is compared in one line.
+#[test]
+fn a_tests_expected_text_may_be_wide() {
+    let line = format!("//! A file.\nconst A: &str = \"{}\";\n", "a".repeat(100));
+    let mut findings = Vec::new();
+    super::words::check("crates/x/tests/a.rs", &line, &mut findings);
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
 #[test]
 fn words_that_mark_unfinished_work_are_refused() {
     for word in [concat!("FIX", "ME"), concat!("XX", "X"), concat!("For", " now"), "a/../shared/b"]

@@ -137,10 +137,11 @@ impl Forgery {
         self
     }
 
-    /// The same, but only in what it says of one role; its entries stand in the order of the images.
+    /// The same, but only in what it says of one role; its entries stand in the order of the
+    /// images.
     #[track_caller]
     pub(crate) fn edit_entry(mut self, role: Role, from: &str, to: &str) -> Self {
-        let name = format!("\"{}\":{{", role.name());
+        let name = format!("\"{}\": {{", role.name());
         let begin = self.manifest.find(&name).expect("the manifest names the role");
         let at = self.manifest[begin..].find(from).expect("the entry says so") + begin;
         self.manifest.replace_range(at..at + from.len(), to);

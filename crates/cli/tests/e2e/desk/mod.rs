@@ -1,4 +1,5 @@
-//! A desk for one test: two devices as processes, their files in a folder of its own, and the command.
+//! A desk for one test: two devices as processes, their files in a folder of its own, and the
+//! command.
 //!
 //! Whatever a test does, its processes end with it and its folder is gone. When a wait comes to its
 //! end without what it waited for, the test fails with the consoles of both devices.
@@ -106,7 +107,8 @@ impl Plan {
     }
 }
 
-/// Two devices and what belongs to them. The devices are declared first: they end before their files.
+/// Two devices and what belongs to them. The devices are declared first: they end before their
+/// files.
 #[derive(Debug)]
 pub(crate) struct Desk {
     boards: [Board; 2],
@@ -140,8 +142,6 @@ impl Desk {
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
-
-    // --- the command -------------------------------------------------------------------------------
 
     /// Runs the command in the folder; `line` is split at white space.
     pub(crate) fn lockstep(&self, line: &str) -> Said {
@@ -196,8 +196,6 @@ impl Desk {
         let name = self.release_with(version, &[transmitter, receiver], &options);
         (images, name)
     }
-
-    // --- what the devices say ----------------------------------------------------------------------
 
     /// Hands bytes to the lead as they are, past everything that the command would check.
     pub(crate) fn post(&self, bundle: &[u8]) -> Answer {
