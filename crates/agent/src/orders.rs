@@ -33,6 +33,10 @@ impl Agent {
             Order::Inspect(Detail::Facts) => return Reply::FactsAndReport,
             _ => {}
         }
+        if matches!(order, Order::Fire { .. }) && ticket.rollout != self.member.ticket.rollout {
+            // Said to all at once, also to those who are only watched: not an order to them.
+            return Reply::Nothing;
+        }
         let outcome =
             self.check_ticket(ticket, order).and_then(|()| self.carry_out(ticket, order, flash));
         match outcome {

@@ -23,6 +23,8 @@ use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::bundle::{BundleReader, Entry as TarEntry, Event, Head, ResumePoint};
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::image::ImageReader;
+use lockstep_proto::manifest::VerifiedManifest;
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 use lockstep_rollout::{Input, Kind, Part, Phase, PreflightFault, Rollout, Verdict};
@@ -148,6 +150,24 @@ pub(crate) enum Way {
     Own,
     /// Nobody needs them: their image runs already.
     Skip,
+}
+
+impl Upload {
+    /// Too little of an artifact is there to be judged: more must come first.
+    fn lacks_head(&self) -> bool {
+        match &self.state {
+            State::Artifact(Incoming { way: Way::Spool, offset_bytes: 0, size_bytes, .. }) => {
+                let size_bytes = usize::try_from(*size_bytes).unwrap_or(usize::MAX);
+                self.waiting.len() < HEAD_BYTES.min(size_bytes)
+            }
+            _ => false,
+        }
+    }
+
+    /// The flash is busy, and no more bytes are taken until it is not.
+    fn is_held_up(&self) -> bool {
+        !self.waiting.is_empty() && !self.lacks_head()
+    }
 }
 
 impl Lead {
@@ -293,7 +313,7 @@ impl<A: Application> Node<A> {
             State::Head(_) | State::Between | State::Artifact(_) => (),
         }
         self.take_waiting(now, upload, flash)?;
-        if !upload.waiting.is_empty() {
+        if upload.is_held_up() {
             return Ok(UploadStep::Wait);
         }
         let mut taken = 0;
@@ -307,8 +327,8 @@ impl<A: Application> Node<A> {
             upload.at = upload.at.saturating_add(u32::try_from(step.consumed).unwrap_or(u32::MAX));
             let Some(event) = step.event else { continue };
             self.take_event(now, upload, &event, flash)?;
-            let is_held_up = matches!(upload.state, State::Preflight | State::Fetching { .. });
-            if is_held_up || !upload.waiting.is_empty() {
+            let waits = matches!(upload.state, State::Preflight | State::Fetching { .. });
+            if waits || upload.is_held_up() {
                 break;
             }
         }
@@ -479,9 +499,12 @@ impl<A: Application> Node<A> {
         upload: &mut Upload,
         flash: &mut F,
     ) -> Result<(), UploadError> {
-        let State::Artifact(incoming) = &mut upload.state else { return Ok(()) };
-        if upload.waiting.is_empty() {
+        if upload.waiting.is_empty() || upload.lacks_head() {
             return Ok(());
+        }
+        let State::Artifact(incoming) = &mut upload.state else { return Ok(()) };
+        if incoming.way == Way::Spool && incoming.offset_bytes == 0 {
+            self.judge_head(incoming.role, &upload.waiting, flash)?;
         }
         let offset = incoming.offset_bytes;
         let len = u32::try_from(upload.waiting.len()).unwrap_or(u32::MAX);
@@ -505,6 +528,35 @@ impl<A: Application> Node<A> {
             self.drive(now, Input::Progress, flash);
         }
         Ok(())
+    }
+
+    /// What the first bytes tell of another role's artifact is looked at before this device gives up
+    /// its other slot for it. Its members look again.
+    fn judge_head<F: NorFlash>(
+        &mut self,
+        role: Role,
+        head: &[u8],
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        let bad = |why: String| UploadError::BadBundle(format!("artifact of `{role}`: {why}"));
+        let mut reader = ImageReader::new();
+        reader.push(head).map_err(|error| bad(format!("{error}")))?;
+        let named = |manifest: &VerifiedManifest<'_>| {
+            manifest.entry(role.as_str()).and_then(|entry| entry.installable().ok())
+        };
+        let named = self.with_manifest(flash, named).flatten().ok_or(UploadError::Storage)?;
+        let (found, expected) = (reader.header().map(|header| header.chip), named.chip);
+        if let Some(found) = found.filter(|&found| found != expected) {
+            return Err(bad(format!(
+                "image is for chip `{found}`, the manifest says `{expected}`"
+            )));
+        }
+        match reader.descriptor().map(|descriptor| descriptor.role.as_str()) {
+            Some(found) if found != role.as_str() => {
+                Err(bad(format!("image is for role `{found}`")))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether this device has taken up the order to stage its own image.
@@ -556,3 +608,6 @@ impl<A: Application> Node<A> {
         }
     }
 }
+
+/// An image's header, app description and our descriptor.
+const HEAD_BYTES: usize = 0x1A0;

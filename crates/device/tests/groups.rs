@@ -233,3 +233,34 @@ fn an_image_for_another_chip_is_refused_by_preflight() {
     let UploadError::Refused(faults) = &error else { panic!("{error:?}") };
     assert!(matches!(faults[0].fault, PreflightFault::WrongChip { .. }), "{faults:?}");
 }
+
+/// L8, L9, L30: the manifest lies about an artifact of another role. The lead sees it in the first
+/// bytes, before it gives up its own other slot for them.
+#[test]
+fn an_artifact_that_is_not_what_the_manifest_says_costs_the_lead_nothing() {
+    let honest = spec("transmitter", "1.1.0").build().unwrap();
+    let other_chip = FirmwareSpec {
+        chip: lockstep_proto::image::ChipId::ESP32_C3,
+        ..spec("transmitter", "1.1.0")
+    };
+    let other_role = spec("receiver", "1.1.0");
+    let mut page = honest.clone();
+    page[..15].copy_from_slice(b"<!DOCTYPE html>");
+    for lie in [other_chip.build().unwrap(), other_role.build().unwrap(), page] {
+        let mut group = TestGroup::pair();
+        let slot = group.boards[LEAD].flash.bytes[0x1F_0000..0x1F_1000].to_vec();
+        let true_bundle = bundle("1.1.0", &[("transmitter", &honest)], INSTRUCTIONS);
+        // The manifest is about the honest image; the bytes behind it are not.
+        let at = true_bundle.windows(64).position(|bytes| bytes == &honest[..64]).unwrap();
+        let mut lying = true_bundle[..at].to_vec();
+        lying.extend(&lie);
+        lying.extend(&true_bundle[at + honest.len()..]);
+
+        let error = group.upload(&lying).unwrap_err();
+
+        assert!(matches!(error, UploadError::BadBundle(_)), "{error:?}");
+        assert_eq!(group.settle(), Verdict::Revert(Cause::BadUpload), "{}", group.log());
+        assert_eq!(group.boards[LEAD].flash.bytes[0x1F_0000..0x1F_1000], slot, "untouched");
+        assert_eq!((group.boards[LEAD].boots, group.boards[MEMBER].boots), (1, 1));
+    }
+}

@@ -1,6 +1,9 @@
 //! `lockstep demo`.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use anstyle::{AnsiColor, Style};
 use lockstep_sim::board::random_password;
@@ -43,6 +46,7 @@ pub(super) fn demo(ui: &Ui, args: &DemoArgs) -> Result<(), CommandError> {
 }
 
 fn play(ui: &Ui, args: &DemoArgs, desk: &mut Desk) -> Result<(), CommandError> {
+    let interrupt = Interrupt::watch(desk.temporary_folder());
     demo::write_secrets(desk.folder(), desk.password())?;
     let plan = match &args.firmware {
         None => demo::generated(desk.folder())?,
@@ -73,7 +77,7 @@ fn play(ui: &Ui, args: &DemoArgs, desk: &mut Desk) -> Result<(), CommandError> {
     ui.json(&to_json(desk, &results, all_expected))?;
     if !args.headless {
         say_farewell(ui, desk, &plan)?;
-        wait_for_interrupt()?;
+        interrupt.wait()?;
     }
     match all_expected {
         true => Ok(()),
@@ -188,7 +192,46 @@ fn program() -> String {
     program.strip_prefix(here).unwrap_or(&program).display().to_string()
 }
 
-/// Until somebody ends it; the devices end with it.
+/// Ctrl-C, or a request to end.
+///
+/// While rollouts run it ends the demo at once, and the temporary folder with it; the devices end
+/// when their input does. Afterwards it ends the stay.
+struct Interrupt {
+    stays: Arc<AtomicBool>,
+    came: mpsc::Receiver<Result<(), CommandError>>,
+}
+
+impl Interrupt {
+    fn watch(folder: Option<PathBuf>) -> Self {
+        let (sender, came) = mpsc::channel();
+        let stays = Arc::new(AtomicBool::new(false));
+        let is_staying = Arc::clone(&stays);
+        thread::spawn(move || {
+            let ended = wait_for_interrupt();
+            if ended.is_ok() && !is_staying.load(Ordering::SeqCst) {
+                if let Some(folder) = folder {
+                    // Whatever is left of it harms nobody.
+                    let _ = std::fs::remove_dir_all(folder);
+                }
+                std::process::exit(EXIT_INTERRUPTED);
+            }
+            // Without a receiver the demo is over already.
+            let _ = sender.send(ended);
+        });
+        Self { stays, came }
+    }
+
+    /// Until somebody ends it; the devices end with it.
+    fn wait(&self) -> Result<(), CommandError> {
+        self.stays.store(true, Ordering::SeqCst);
+        // Without a sender its thread has panicked: then there is nothing to wait for.
+        self.came.recv().unwrap_or(Ok(()))
+    }
+}
+
+/// What a shell expects of a command that Ctrl-C ended: 128 and the signal's number.
+const EXIT_INTERRUPTED: i32 = 130;
+
 fn wait_for_interrupt() -> Result<(), CommandError> {
     let failed =
         |error: &std::io::Error| CommandError::failed("Cannot wait for Ctrl-C").because(error);

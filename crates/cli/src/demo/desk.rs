@@ -79,6 +79,11 @@ impl Desk {
         &self.folder
     }
 
+    /// The folder that nobody wants when the demo ends.
+    pub(crate) fn temporary_folder(&self) -> Option<PathBuf> {
+        self.is_temporary.then(|| self.folder.clone())
+    }
+
     /// The folder stays when the demo ends.
     pub(crate) const fn keep_folder(&mut self) {
         self.is_temporary = false;
