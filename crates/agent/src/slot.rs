@@ -1,6 +1,6 @@
 //! Writing a file into a part of the flash, in order, and reading slots back.
 //!
-//! A [`SlotWriter`] does one thing to the flash per step, an erase or the write of a page, so that
+//! A `SlotWriter` does one thing to the flash per step, an erase or the write of a page, so that
 //! whoever drives it decides how much of that an application has to bear at once. Whose bytes they
 //! are, and whether they may be written at all, is decided before.
 

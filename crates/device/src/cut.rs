@@ -74,12 +74,17 @@ impl<A: Application> Node<A> {
             offset_bytes,
             way,
         };
+        // All of it may be there already: then what comes next is decided as if it had just come.
+        let state = match offset_bytes == cut.artifact_bytes {
+            true => self.end_artifact(&incoming, flash)?,
+            false => State::Artifact(incoming),
+        };
         if let Some(lead) = &mut self.lead {
             lead.upload = Some(Upload {
                 reader: Box::new(reader),
                 at: point.bundle_offset().unwrap_or_default(),
                 size_bytes: cut.size_bytes,
-                state: State::Artifact(incoming),
+                state,
                 waiting: Vec::new(),
             });
         }

@@ -234,9 +234,9 @@ impl Peers {
         View::of(pairs)
     }
 
-    /// Share of frames that the links of the group lose one way, in percent, as far as recent probes
-    /// tell: 0 before there were enough of them. A probe and its echo both have to arrive, so of all
-    /// probes the square of what one way lets through is echoed.
+    /// Share of frames that the links of the group lose one way, in percent, as far as recent
+    /// probes tell: 0 before there were enough of them. A probe and its echo both have to arrive,
+    /// so of all probes the square of what one way lets through is echoed.
     pub fn loss_percent(&self) -> u8 {
         let count = |bits: fn(&Probes) -> u16| -> u32 {
             self.peers.iter().map(|peer| bits(&peer.probes).count_ones()).sum()

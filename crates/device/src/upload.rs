@@ -564,7 +564,7 @@ impl<A: Application> Node<A> {
         self.agent.member().ticket.rollout == self.open_rollout_id()
     }
 
-    fn end_artifact<F: NorFlash>(
+    pub(crate) fn end_artifact<F: NorFlash>(
         &mut self,
         incoming: &Incoming,
         flash: &mut F,

@@ -110,10 +110,6 @@ fn keep() -> Option<String> {
     Some("keep".to_owned())
 }
 
-fn revert() -> Option<String> {
-    Some("revert".to_owned())
-}
-
 /// Nothing is durable in preflight: the command begins anew when the lead is back.
 #[test]
 fn a_receiver_cut_in_preflight_is_asked_anew() {

@@ -5,8 +5,6 @@
 //! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with
 //! an application that does not come to rest.
 
-#![allow(dead_code, unused_imports)] // XXX
-
 mod crashes;
 mod desk;
 mod keys;

@@ -350,6 +350,7 @@ fn l1_an_incompatible_pair_is_refused() {
 
     let compatible = firmware(Transmitter, "2.0.0").protocol(2, 2).make();
     let bundle = Forgery::new("2.0.0", &[&compatible, &receiver])
+        .edit_entry(Transmitter, "\"protocol_version\": 2", "\"protocol_version\": 1")
         .edit_entry(Transmitter, "[2, 2]", "[1, 1]")
         .sign(&desk, "a.key")
         .bytes();

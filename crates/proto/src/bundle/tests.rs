@@ -453,7 +453,8 @@ proptest! {
         }
     }
 
-    // A header has a checksum, padding is zeros, contents are hashed: nothing is left unseen.
+    // A header has a checksum, padding is zeros, contents are hashed: nothing is left unseen but the
+    // space that ends the field of the checksum, which means nothing.
     #[test]
     fn one_changed_byte_is_seen(at in 0..GOLDEN.len(), change in 1_u8..) {
         let mut damaged = GOLDEN.to_vec();
@@ -475,6 +476,7 @@ proptest! {
             }
         };
         let expected: Vec<u8> = golden_entries().into_iter().flat_map(|(_, bytes)| bytes).collect();
-        prop_assert!(result.is_err() || contents != expected, "byte {}", at);
+        let is_space = at % 512 == 155 && GOLDEN[at - 1..=at] == *b"\0 ";
+        prop_assert!(result.is_err() || contents != expected || is_space, "byte {}", at);
     }
 }

@@ -50,11 +50,6 @@ impl Board {
         Self { folder: folder.to_owned(), role, options, process, address, console }
     }
 
-    /// Other options from the next time it is switched on.
-    pub(crate) fn remove_option(&mut self, option: &str) {
-        self.options.retain(|known| known != option);
-    }
-
     /// Power on.
     pub(crate) fn switch_on(&mut self) {
         assert!(self.process.is_none(), "the {} is on already", self.role.name());

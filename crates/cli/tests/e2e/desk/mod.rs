@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use board::{Board, Line};
+pub(crate) use board::Board;
 pub(crate) use firmware::{Forgery, Image, firmware};
 pub(crate) use http::{Answer, Http, Part};
 
