@@ -275,16 +275,15 @@ impl Peer {
         self.echoed_at.is_some_and(|at| now.ms_since(at) < fresh_ms)
     }
 
+    /// The same nonce until it is answered: an answer may take longer than the next challenge.
     fn challenge(&mut self, now: Instant, nonce: u64) -> Freshness {
         let lately = self.challenged_at.is_some_and(|at| now.ms_since(at) < CHALLENGE_EVERY_MS);
-        match (lately, self.challenge) {
-            (true, Some(_)) => Freshness::Waiting,
-            _ => {
-                self.challenge = Some(nonce);
-                self.challenged_at = Some(now);
-                Freshness::Challenge(nonce)
-            }
+        let nonce = *self.challenge.get_or_insert(nonce);
+        if lately {
+            return Freshness::Waiting;
         }
+        self.challenged_at = Some(now);
+        Freshness::Challenge(nonce)
     }
 }
 
@@ -327,6 +326,22 @@ mod tests {
         assert_eq!(peers.loss_percent(), 50);
         probed(&mut peers, 2_400, 16, 16);
         assert_eq!(peers.loss_percent(), 0);
+    }
+
+    /// A link whose answers take longer than the pause between two challenges must open, too.
+    #[test]
+    fn a_late_answer_to_the_first_challenge_counts() {
+        let mut peers = peers();
+        let counter = Counter { boot: 3, frame: 9 };
+        let judge = |peers: &mut Peers, ms, nonce| {
+            peers.judge(Instant::from_ms(ms), PEER, counter, nonce)
+        };
+        assert_eq!(judge(&mut peers, 0, 111), Freshness::Challenge(111));
+        assert_eq!(judge(&mut peers, 10, 222), Freshness::Waiting);
+        assert_eq!(judge(&mut peers, 200, 333), Freshness::Challenge(111));
+        peers.challenge_answered(Instant::from_ms(400), PEER, counter, 111);
+        let next = Counter { frame: 10, ..counter };
+        assert_eq!(peers.judge(Instant::from_ms(401), PEER, next, 444), Freshness::Fresh);
     }
 
     /// A device that has just been switched on must not be refused for its bad luck.
