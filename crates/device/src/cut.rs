@@ -60,7 +60,7 @@ impl<A: Application> Node<A> {
         cut: Cut,
         flash: &mut F,
     ) -> Result<(), UploadError> {
-        let way = self.way_of(&cut.role)?;
+        let way = self.way_of_cut(&cut)?;
         let offset_bytes = cut.point.offset_bytes();
         let point = cut.point;
         let reader = self
@@ -91,6 +91,12 @@ impl<A: Application> Node<A> {
         Ok(())
     }
 
+    /// The lead's own artifact was only begun when the others had staged: what they say now comes
+    /// later than the sender, and is not waited for.
+    fn way_of_cut(&self, cut: &Cut) -> Result<Way, UploadError> {
+        if cut.role == self.setup.role { Ok(Way::Own) } else { self.way_of(&cut.role) }
+    }
+
     /// After a restart within staging: how far did the artifact come that was on its way?
     pub(crate) fn serve_spooled_after_restart<F: NorFlash>(&mut self, flash: &mut F) {
         let Some(lead) = &self.lead else { return };
@@ -100,7 +106,7 @@ impl<A: Application> Node<A> {
         if cut.point.offset_bytes() != 0 {
             return;
         }
-        let Ok(way) = self.way_of(&cut.role) else { return };
+        let Ok(way) = self.way_of_cut(&cut) else { return };
         let offset = match way {
             Way::Spool => self.agent.spool_begin(cut.file, cut.artifact_bytes, flash).ok(),
             Way::Own => Some(self.agent.report().staged_bytes),

@@ -333,9 +333,8 @@ mod tests {
     fn a_late_answer_to_the_first_challenge_counts() {
         let mut peers = peers();
         let counter = Counter { boot: 3, frame: 9 };
-        let judge = |peers: &mut Peers, ms, nonce| {
-            peers.judge(Instant::from_ms(ms), PEER, counter, nonce)
-        };
+        let judge =
+            |peers: &mut Peers, ms, nonce| peers.judge(Instant::from_ms(ms), PEER, counter, nonce);
         assert_eq!(judge(&mut peers, 0, 111), Freshness::Challenge(111));
         assert_eq!(judge(&mut peers, 10, 222), Freshness::Waiting);
         assert_eq!(judge(&mut peers, 200, 333), Freshness::Challenge(111));
