@@ -10,6 +10,7 @@ use lockstep_agent::package::{PACKAGE_SIZE_BYTES_MAX, Package, digest};
 use lockstep_proto::bundle::{BundleReader, Head};
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::image::ImageReader;
 use lockstep_proto::manifest::{ManifestError, Trust, VerifiedManifest, VerifyError};
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
@@ -92,6 +93,35 @@ impl<A: Application> Node<A> {
             }
             Refusal::FlashFailed { .. } => UploadError::Storage,
             why => UploadError::BadBundle(format!("{why}")),
+        }
+    }
+
+    /// What the first bytes tell of another role's artifact is looked at before this device gives
+    /// up its other slot for it. Its members look again.
+    pub(crate) fn judge_head<F: NorFlash>(
+        &mut self,
+        role: Role,
+        head: &[u8],
+        flash: &mut F,
+    ) -> Result<(), UploadError> {
+        let bad = |why: String| UploadError::BadBundle(format!("artifact of `{role}`: {why}"));
+        let mut reader = ImageReader::new();
+        reader.push(head).map_err(|error| bad(format!("{error}")))?;
+        let named = |manifest: &VerifiedManifest<'_>| {
+            manifest.entry(role.as_str()).and_then(|entry| entry.installable().ok())
+        };
+        let named = self.with_manifest(flash, named).flatten().ok_or(UploadError::Storage)?;
+        let (found, expected) = (reader.header().map(|header| header.chip), named.chip);
+        if let Some(found) = found.filter(|&found| found != expected) {
+            return Err(bad(format!(
+                "image is for chip `{found}`, the manifest says `{expected}`"
+            )));
+        }
+        match reader.descriptor().map(|descriptor| descriptor.role.as_str()) {
+            Some(found) if found != role.as_str() => {
+                Err(bad(format!("image is for role `{found}`")))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -453,8 +453,8 @@ proptest! {
         }
     }
 
-    // A header has a checksum, padding is zeros, contents are hashed: nothing is left unseen but the
-    // space that ends the field of the checksum, which means nothing.
+    // A header has a checksum, padding is zeros, contents are hashed: nothing is left unseen but
+    // the space that ends the field of the checksum, which means nothing.
     #[test]
     fn one_changed_byte_is_seen(at in 0..GOLDEN.len(), change in 1_u8..) {
         let mut damaged = GOLDEN.to_vec();
