@@ -41,6 +41,18 @@ impl Agent {
         Ok(())
     }
 
+    /// A file comes anew, from its first byte: what an earlier upload left of one is not built upon,
+    /// since that one may have been bad. An image that is whole is found again by its hash.
+    pub fn forget_transfer<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        self.receiver.stop();
+        match self.load_progress(flash)? {
+            Some(progress) if progress.done_bytes > 0 => {
+                Ok(self.store_progress(&Progress { done_bytes: 0, ..progress }, flash)?)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Takes bytes of this device's own image, in order, straight from an upload; `Stage` comes
     /// before. Ends a spool: what lies in the other slot is overwritten.
     ///

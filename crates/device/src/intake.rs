@@ -64,7 +64,10 @@ impl<A: Application> Node<A> {
                 ))),
             };
         }
-        self.agent.install_package(now, &package, flash).map_err(|why| self.refused(why))?;
+        self.agent
+            .install_package(now, &package, flash)
+            .and_then(|()| self.agent.forget_transfer(flash))
+            .map_err(|why| self.refused(why))?;
         self.learn_images(&release, flash);
         let id = RolloutId(self.draw());
         let Some(lead) = &self.lead else { return Err(UploadError::NotTheLead) };
@@ -104,7 +107,7 @@ impl<A: Application> Node<A> {
         head: &[u8],
         flash: &mut F,
     ) -> Result<(), UploadError> {
-        let bad = |why: String| UploadError::BadBundle(format!("artifact of `{role}`: {why}"));
+        let bad = |why: String| UploadError::BadArtifact(role, why);
         let mut reader = ImageReader::new();
         reader.push(head).map_err(|error| bad(format!("{error}")))?;
         let named = |manifest: &VerifiedManifest<'_>| {

@@ -59,8 +59,8 @@ pub enum UploadError {
     Refused(Vec<PreflightFault>),
     /// The rollout ended while bytes were still coming; says why.
     Ended(RolloutId, String),
-    /// An artifact is not what the manifest says.
-    BadArtifact(Role, Refusal),
+    /// An artifact is not what the manifest says; says why.
+    BadArtifact(Role, String),
     /// A continued upload must begin at this byte of the bundle.
     WrongOffset {
         /// Where the sender wanted to begin.
@@ -437,15 +437,15 @@ impl<A: Application> Node<A> {
             .flatten()
             .ok_or(UploadError::Storage)?;
         let way = self.way_of(&role)?;
-        let mut incoming = Incoming { role, file, size_bytes, offset_bytes: 0, way };
+        // Bytes that are in flash already are taken again, and dropped.
+        let incoming = Incoming { role, file, size_bytes, offset_bytes: 0, way };
         if way == Way::Spool {
             if let Some(lead) = &mut self.lead {
                 lead.stop_serving();
             }
-            incoming.offset_bytes = self
-                .agent
+            self.agent
                 .spool_begin(file, size_bytes, flash)
-                .map_err(|why| UploadError::BadArtifact(role, why))?;
+                .map_err(|why| bad_artifact(role, why))?;
         }
         if let (Way::Own, Some(lead)) = (way, &mut self.lead) {
             lead.stop_serving();
@@ -513,7 +513,7 @@ impl<A: Application> Node<A> {
             Way::Own => self.agent.push_local(now, offset, &upload.waiting, flash),
             Way::Skip => Ok(all),
         };
-        let reached = pushed.map_err(|why| UploadError::BadArtifact(incoming.role, why))?;
+        let reached = pushed.map_err(|why| bad_artifact(incoming.role, why))?;
         // Behind the given bytes only if the last of them completed the artifact.
         let reached = reached.clamp(offset, all);
         upload.waiting.drain(..(reached - offset) as usize);
@@ -542,7 +542,7 @@ impl<A: Application> Node<A> {
         if way != Way::Spool {
             return Ok(State::Between);
         }
-        self.agent.spool_verify(flash).map_err(|why| UploadError::BadArtifact(role, why))?;
+        self.agent.spool_verify(flash).map_err(|why| bad_artifact(role, why))?;
         let answer_ms = self.setup.pace.answer_ms;
         if let Some(lead) = &mut self.lead {
             lead.serve_artifact(role, file, size_bytes, answer_ms);
@@ -575,6 +575,14 @@ impl<A: Application> Node<A> {
         if is_bad && open {
             self.drive(now, Input::BadUpload, flash);
         }
+    }
+}
+
+/// What the agent says of bytes, as whoever sent them is told.
+fn bad_artifact(role: Role, why: Refusal) -> UploadError {
+    match why {
+        Refusal::FlashFailed { .. } => UploadError::Storage,
+        why => UploadError::BadArtifact(role, format!("{why}")),
     }
 }
 

@@ -168,3 +168,30 @@ fn an_upload_that_never_comes_back_ends_staging() {
     group.upload(&bundle).unwrap();
     assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
 }
+
+/// A bad download that was also cut off leaves bytes in flash under the good file's name: the good
+/// file that comes after it must not be built upon them.
+#[test]
+fn a_bad_upload_does_not_spoil_the_good_one_after_it() {
+    // Long enough for progress that survives the rollout.
+    const SIZE_BYTES: u32 = 100 * 1024;
+    let image = |role| FirmwareSpec { size_bytes: SIZE_BYTES, ..spec(role, "1.1.0") }.build();
+    let (receiver, transmitter) = (image("receiver").unwrap(), image("transmitter").unwrap());
+    let good = pair_bundle("1.1.0", &receiver, &transmitter);
+    // In the artifact of the transmitter, then in that of the receiver.
+    for bad_at in [20_000, 20_000 + SIZE_BYTES as usize] {
+        let mut group = TestGroup::pair();
+        let mut bad = good.clone();
+        bad[bad_at] ^= 1;
+        bad.truncate(bad_at + 60_000);
+        group.begin_upload(&bad).unwrap();
+        assert!(group.run_until(60_000, |group| group.has_sent_all()), "{}", group.log());
+        group.end_upload();
+        assert_eq!(group.settle(), Verdict::Revert(Cause::BadUpload), "{}", group.log());
+
+        group.upload(&good).unwrap();
+
+        assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+        group.assert_running(&[&receiver, &transmitter]);
+    }
+}

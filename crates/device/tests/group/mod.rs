@@ -464,6 +464,21 @@ impl TestGroup {
         self.upload = None;
     }
 
+    /// Whether the lead has taken every byte of the upload.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.upload.as_ref().is_none_or(|(bundle, at)| *at == bundle.len())
+    }
+
+    /// The sender says that there is no more.
+    pub(crate) fn end_upload(&mut self) {
+        self.upload = None;
+        let now = self.boards[LEAD].uptime(self.now);
+        let board = &mut self.boards[LEAD];
+        if let Some(node) = &mut board.node {
+            node.upload_end(now, &mut board.flash);
+        }
+    }
+
     fn step_upload(&mut self) {
         let Some((bundle, mut at)) = self.upload.take() else { return };
         let now = self.boards[LEAD].uptime(self.now);
