@@ -160,6 +160,12 @@ impl Agent {
         Ok(flash::read(flash, self.other_slot().offset + offset, bytes)?)
     }
 
+    /// Whether bytes of the artifact are still on their way into flash: with a slow pace, for some
+    /// ticks after the last of them was taken.
+    pub fn spool_is_landing(&self) -> bool {
+        self.receiver.job().is_some_and(|job| job.object == Object::Spool && !job.is_complete())
+    }
+
     /// Nobody needs the spooled artifact any more.
     pub fn spool_end(&mut self) {
         if self.receiver.job().is_some_and(|job| job.object == Object::Spool) {

@@ -207,6 +207,7 @@ impl<A: Application> Node<A> {
 
     /// Time has passed.
     pub fn tick<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        self.agent.set_pace(self.application.staging_pace(now));
         self.agent.tick(now, flash);
         if is_due(&mut self.timers.announced, now, self.setup.pace.announce_ms) {
             let announce = VersionFrame::Announce(self.announce(now));

@@ -5,7 +5,7 @@ use lockstep_proto::frame::data::Measurement;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
-use crate::setup::{Application, ApplicationHealth, Figures, RestAnswer};
+use crate::setup::{Application, ApplicationHealth, Figures, RestAnswer, StagingPace};
 
 /// What a sample application does with measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,11 @@ impl Application for SampleApplication {
         let bytes = measurement.encode().ok()?;
         buffer.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         Some(bytes.len())
+    }
+
+    /// It has no control loop: between two measurements the flash may be busy as long as it likes.
+    fn staging_pace(&self, _now: Instant) -> StagingPace {
+        StagingPace::Fast
     }
 
     fn free_heap_bytes(&self) -> u32 {

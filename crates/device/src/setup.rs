@@ -12,6 +12,8 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 use lockstep_rollout::Policy;
 
+pub use lockstep_agent::Pace as StagingPace;
+
 /// What the running firmware says of itself.
 #[derive(Debug, Clone)]
 pub struct Firmware {
@@ -173,6 +175,10 @@ pub trait Application {
 
     /// A data frame to send to all, if one is due: writes it and returns its length in bytes.
     fn data_to_send(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize>;
+
+    /// How much of the flash's time staging may take now: an erase stops a chip for tens of
+    /// milliseconds, which a control loop feels.
+    fn staging_pace(&self, now: Instant) -> StagingPace;
 
     /// Free heap in bytes.
     fn free_heap_bytes(&self) -> u32;

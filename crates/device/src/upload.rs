@@ -123,6 +123,8 @@ pub(crate) enum State {
     Between,
     /// An artifact is coming.
     Artifact(Incoming),
+    /// All bytes of an artifact have come; the last of them are on their way into flash.
+    Landing(Incoming),
     /// An artifact is in this device's other slot; its members fetch it.
     Fetching { role: Role },
     /// Behind the last byte.
@@ -305,8 +307,13 @@ impl<A: Application> Node<A> {
         flash: &mut F,
     ) -> Result<UploadStep, UploadError> {
         self.check_phase(upload)?;
+        if let State::Landing(incoming) = upload.state {
+            upload.state = self.end_artifact(&incoming, flash)?;
+        }
         match &upload.state {
-            State::Preflight | State::Fetching { .. } => return Ok(UploadStep::Wait),
+            State::Preflight | State::Landing(_) | State::Fetching { .. } => {
+                return Ok(UploadStep::Wait);
+            }
             State::Complete => return Ok(UploadStep::Complete(self.open_rollout_id())),
             State::Head(_) | State::Between | State::Artifact(_) => (),
         }
@@ -325,7 +332,10 @@ impl<A: Application> Node<A> {
             upload.at = upload.at.saturating_add(u32::try_from(step.consumed).unwrap_or(u32::MAX));
             let Some(event) = step.event else { continue };
             self.take_event(now, upload, &event, flash)?;
-            let waits = matches!(upload.state, State::Preflight | State::Fetching { .. });
+            let waits = matches!(
+                upload.state,
+                State::Preflight | State::Landing(_) | State::Fetching { .. }
+            );
             if waits || upload.is_held_up() {
                 break;
             }
@@ -541,6 +551,9 @@ impl<A: Application> Node<A> {
         let Incoming { role, file, size_bytes, way, .. } = *incoming;
         if way != Way::Spool {
             return Ok(State::Between);
+        }
+        if self.agent.spool_is_landing() {
+            return Ok(State::Landing(*incoming));
         }
         self.agent.spool_verify(flash).map_err(|why| bad_artifact(role, why))?;
         let answer_ms = self.setup.pace.answer_ms;

@@ -3,6 +3,7 @@
 mod group;
 
 use group::{LEAD, MEMBER, TestGroup, images, pair_bundle, spec};
+use lockstep_device::setup::StagingPace;
 use lockstep_rollout::{Cause, Phase, Verdict};
 use lockstep_sim::firmware::{Fault, FirmwareSpec};
 
@@ -194,4 +195,39 @@ fn a_bad_upload_does_not_spoil_the_good_one_after_it() {
         assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
         group.assert_running(&[&receiver, &transmitter]);
     }
+}
+
+/// A control loop feels every erase: a busy application gets its chip back after each operation,
+/// and the release is kept all the same.
+#[test]
+fn staging_takes_the_flash_of_a_busy_application_one_operation_at_a_time() {
+    const SECTOR_AND_PAGES_BYTES: u64 = 2_500;
+    let most_bytes = |pace| {
+        let mut group = TestGroup::of(&["receiver", "transmitter"]);
+        for board in &mut group.boards {
+            board.staging_pace = pace;
+        }
+        group.run_ms(3_000);
+        let (receiver, transmitter) = images("1.1.0");
+        group.begin_upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+        let mut most_bytes = [0; 2];
+        for _ in 0..3_000 {
+            if !matches!(group.phase(), None | Some(Phase::Preflight | Phase::Staging)) {
+                break;
+            }
+            let before = [LEAD, MEMBER].map(|board| group.written_bytes(board));
+            group.run_ms(10);
+            for board in [LEAD, MEMBER] {
+                most_bytes[board] =
+                    (group.written_bytes(board) - before[board]).max(most_bytes[board]);
+            }
+        }
+        assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+        group.assert_running(&[&receiver, &transmitter]);
+        most_bytes
+    };
+    let busy = most_bytes(StagingPace::Background { ms_between: 2 });
+    let idle = most_bytes(StagingPace::Fast);
+    assert!(busy.iter().all(|&bytes| bytes < SECTOR_AND_PAGES_BYTES), "{busy:?}");
+    assert!(idle.iter().all(|&bytes| bytes > SECTOR_AND_PAGES_BYTES), "{idle:?}");
 }

@@ -46,7 +46,7 @@ use console::Console;
 use control::Control;
 use provision::{Provisioned, provision};
 
-pub use application::{DeskApplication, RestManner};
+pub use application::{BUSY_PAUSE_MS, DeskApplication, Load, Manners, RestManner};
 pub use console::LineForm;
 pub use control::ControlOptions;
 pub use provision::{KeysAtStart, Provision, ProvisionError, random_password};
@@ -86,8 +86,8 @@ pub struct BoardOptions {
     pub http: SocketAddr,
     /// How it compares its version with its peers'.
     pub rule: Rule,
-    /// How its application answers when it is asked to come to rest.
-    pub rest: RestManner,
+    /// How its application gets on with it.
+    pub manners: Manners,
     /// What it is given when it is new.
     pub provision: Provision,
     /// How its console looks.

@@ -163,7 +163,12 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
         cargo.arg("test").args(locked(machine));
         cargo
     };
-    cargo.args(["--package", "lockstep", "--test", "*"]);
+    // With the features that the unit tests were built with, so that nothing is built twice.
+    if has_nextest() {
+        cargo.args(["--workspace", "-E", "package(=lockstep) & kind(test)"]);
+    } else {
+        cargo.args(["--package", "lockstep", "--test", "*"]);
+    }
     for (name, tool) in [("LOCKSTEP_ESPTOOL", Tool::Esptool), ("LOCKSTEP_MINISIGN", Tool::Minisign)]
     {
         if let Some(path) = machine.path_of(tool) {

@@ -15,8 +15,8 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use lockstep_proto::wire::Label;
 use lockstep_sim::board::{
-    self, BoardError, BoardOptions, ControlOptions, KeysAtStart, LineForm, Provision,
-    ProvisionError, RestManner,
+    self, BoardError, BoardOptions, ControlOptions, KeysAtStart, LineForm, Load, Manners,
+    Provision, ProvisionError, RestManner,
 };
 use lockstep_sim::firmware::FirmwareSpec;
 use lockstep_sim::flash::{OpenError, Timing};
@@ -182,9 +182,22 @@ struct DeskArgs {
     #[arg(long)]
     not_now: bool,
 
+    /// The application is busy: staging gets the flash for one erase or write at a time
+    #[arg(long)]
+    busy: bool,
+
     /// Switch off when standard input is closed
     #[arg(long, hide = true)]
     until_input_ends: bool,
+}
+
+impl DeskArgs {
+    const fn manners(&self) -> Manners {
+        Manners {
+            rest: if self.not_now { RestManner::NotNow } else { RestManner::Obliges },
+            load: if self.busy { Load::Busy } else { Load::Idle },
+        }
+    }
 }
 
 /// Who takes a device back.
@@ -265,7 +278,7 @@ fn options(
         impairments: args.desk.impair,
         http: args.http,
         rule: if args.desk.one_sided { Rule::OneSided } else { Rule::BothWays },
-        rest: if args.desk.not_now { RestManner::NotNow } else { RestManner::Obliges },
+        manners: args.desk.manners(),
         provision: provision(ui, &args.first, role, chip, board)?,
         lines: if args.json_log || ui.is_json() { LineForm::Json } else { LineForm::Human },
         control: ControlOptions {

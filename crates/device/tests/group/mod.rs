@@ -9,6 +9,7 @@ use lockstep_agent::Booted as AgentBooted;
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{
     Application, ApplicationHealth, Duty, Figures, Firmware, NodeSetup, Pace, RestAnswer,
+    StagingPace,
 };
 use lockstep_device::{Action, Node, UploadError, UploadStep};
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
@@ -46,6 +47,7 @@ pub(crate) struct FaultyApplication {
     inner: SampleApplication,
     fault: Fault,
     pub(crate) never_rests: bool,
+    pub(crate) staging_pace: StagingPace,
 }
 
 impl Application for FaultyApplication {
@@ -70,6 +72,9 @@ impl Application for FaultyApplication {
     fn data_to_send(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.inner.data_to_send(now, buffer)
     }
+    fn staging_pace(&self, _now: Instant) -> StagingPace {
+        self.staging_pace
+    }
     fn free_heap_bytes(&self) -> u32 {
         self.inner.free_heap_bytes()
     }
@@ -88,6 +93,7 @@ pub(crate) struct TestBoard {
     pub(crate) rollback: Rollback,
     pub(crate) trust: Trust,
     pub(crate) never_rests: bool,
+    pub(crate) staging_pace: StagingPace,
     fault: Fault,
     booted_at: u64,
     boots_at: Option<(u64, ResetReason)>,
@@ -206,6 +212,7 @@ impl TestBoard {
             rollback: Rollback::Bootloader,
             trust: Trust::anybody(),
             never_rests: false,
+            staging_pace: StagingPace::Fast,
             fault: Fault::None,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
@@ -265,6 +272,7 @@ impl TestBoard {
             inner: SampleApplication::new(work, 150_000),
             fault: self.fault,
             never_rests: self.never_rests,
+            staging_pace: self.staging_pace,
         };
         let (node, then) =
             Node::boot(Instant::default(), setup, application, &mut self.flash).unwrap();
@@ -316,6 +324,11 @@ impl TestGroup {
     /// A frame arrives at a board, as if `from` had sent it.
     pub(crate) fn inject(&mut self, board: usize, from: DeviceId, bytes: &[u8]) {
         self.in_flight.push_back((self.now, from, board, bytes.to_vec()));
+    }
+
+    /// Bytes that a board's flash was given to write so far.
+    pub(crate) fn written_bytes(&self, board: usize) -> u64 {
+        self.boards[board].flash.statistics.bytes_written
     }
 
     pub(crate) fn lead(&mut self) -> &mut Node<FaultyApplication> {

@@ -1,8 +1,8 @@
 //! The sample application on a desk: it works, unless its image orders a fault or a test wants it
-//! to refuse to rest.
+//! to refuse to rest, or to be busy.
 
 use lockstep_device::sample::{SampleApplication, Work};
-use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer};
+use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer, StagingPace};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
@@ -18,19 +18,39 @@ pub enum RestManner {
     NotNow,
 }
 
+/// What the application does while its device stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Load {
+    /// It is idle: staging may take the flash.
+    #[default]
+    Idle,
+    /// Its control loop runs: staging gets the flash for one operation every
+    /// [`BUSY_PAUSE_MS`] milliseconds.
+    Busy,
+}
+
 /// What runs on a desk board beside the node.
 #[derive(Debug)]
 pub struct DeskApplication {
     sample: SampleApplication,
     fault: Fault,
-    rest: RestManner,
+    manners: Manners,
+}
+
+/// How the application gets on with its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Manners {
+    /// How it answers when it is asked to come to rest.
+    pub rest: RestManner,
+    /// What it does while its device stages.
+    pub load: Load,
 }
 
 impl DeskApplication {
     /// The application of a device of `role` whose image shows `fault`.
-    pub(super) fn new(role: &str, fault: Fault, rest: RestManner) -> Self {
+    pub(super) fn new(role: &str, fault: Fault, manners: Manners) -> Self {
         let work = if role == "transmitter" { Work::Sends } else { Work::Shows };
-        Self { sample: SampleApplication::new(work, FREE_HEAP_BYTES), fault, rest }
+        Self { sample: SampleApplication::new(work, FREE_HEAP_BYTES), fault, manners }
     }
 }
 
@@ -40,7 +60,7 @@ impl Application for DeskApplication {
     }
 
     fn poll_rest(&mut self, now: Instant) -> RestAnswer {
-        match self.rest {
+        match self.manners.rest {
             RestManner::Obliges => self.sample.poll_rest(now),
             RestManner::NotNow => RestAnswer::NotNow,
         }
@@ -68,6 +88,13 @@ impl Application for DeskApplication {
         self.sample.data_to_send(now, buffer)
     }
 
+    fn staging_pace(&self, now: Instant) -> StagingPace {
+        match self.manners.load {
+            Load::Idle => self.sample.staging_pace(now),
+            Load::Busy => StagingPace::Background { ms_between: BUSY_PAUSE_MS },
+        }
+    }
+
     fn free_heap_bytes(&self) -> u32 {
         self.sample.free_heap_bytes()
     }
@@ -77,5 +104,7 @@ impl Application for DeskApplication {
     }
 }
 
+/// Between two operations of staging a busy application has the chip for itself, in milliseconds.
+pub const BUSY_PAUSE_MS: u32 = 2;
 /// What is left on an ESP32 with Wi-Fi, a web server and a screen.
 const FREE_HEAP_BYTES: u32 = 150_000;

@@ -112,7 +112,7 @@ pub(super) async fn boot(
     }
     let setup = node_setup(hardware.options, &booted, reset)?;
     let application =
-        DeskApplication::new(hardware.options.role.as_str(), fault, hardware.options.rest);
+        DeskApplication::new(hardware.options.role.as_str(), fault, hardware.options.manners);
     let node = Node::boot(now(started), setup, application, &mut *hardware.flash.borrow_mut());
     let (node, first) = node.map_err(BoardError::Node)?;
     hardware.console.set_boot(node.agent().boot_number());
