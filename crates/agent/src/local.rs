@@ -41,8 +41,8 @@ impl Agent {
         Ok(())
     }
 
-    /// A file comes anew, from its first byte: what an earlier upload left of one is not built upon,
-    /// since that one may have been bad. An image that is whole is found again by its hash.
+    /// A file comes anew, from its first byte: what an earlier upload left of one is not built
+    /// upon, since that one may have been bad. An image that is whole is found again by its hash.
     pub fn forget_transfer<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         self.receiver.stop();
         match self.load_progress(flash)? {

@@ -17,7 +17,6 @@ use lockstep_proto::wire::Role;
 use lockstep_rollout::{Input, RECORD_BYTES_MAX, RECORD_VERSION};
 
 use crate::journal::Level;
-use crate::lead::{MEMBERS_BYTES_MAX, encode_members};
 use crate::node::Node;
 use crate::setup::Application;
 
@@ -84,7 +83,7 @@ impl<A: Application> Node<A> {
         let reply = self.agent.handle_order(now, &ticket, &order, flash);
         self.drain_effects(now);
         if reply == Reply::FactsAndReport {
-            inputs.push_back(Input::Facts(me, self.facts()));
+            inputs.push_back(Input::Facts(me, self.facts(now)));
         }
         if reply != Reply::Nothing {
             inputs.push_back(Input::Report(me, self.agent.report()));
@@ -172,9 +171,7 @@ impl<A: Application> Node<A> {
         if !lead.add_member(id, role) {
             return;
         }
-        let mut buffer = alloc::vec![0; MEMBERS_BYTES_MAX];
-        let len = encode_members(&lead.members, &mut buffer);
-        self.write_entry(Entry::GROUP, buffer.get(..len).unwrap_or_default(), flash);
+        self.store_members(flash);
         self.journal.log(now, Level::Info, format!("`{role}` {id} belongs to the group"));
     }
 }

@@ -53,6 +53,7 @@ impl<A: Application> Node<A> {
         let mut release = release_of(&manifest, self.setup.policy.trial_limit_ms)
             .map_err(|error| UploadError::BadBundle(format!("manifest: {error}")))?;
         release.package = digest(&package);
+        release.brings_keys = manifest.next_trust(&trust).is_some_and(|next| next != trust);
         release.package_size_bytes = u16::try_from(len).unwrap_or(u16::MAX);
         reader.expect(&manifest);
         if let Some(open) = self.open_forward() {
@@ -150,7 +151,8 @@ impl<A: Application> Node<A> {
     }
 }
 
-/// What a rollout needs of a manifest. The package's digest and size are the caller's to fill in.
+/// What a rollout needs of a manifest. The package's digest and size, and whether it brings keys
+/// that are new here, are the caller's to fill in.
 fn release_of(
     manifest: &VerifiedManifest<'_>,
     trial_limit_default_ms: u32,
@@ -180,6 +182,7 @@ fn release_of(
         package: Sha256([0; 32]),
         package_size_bytes: 0,
         artifacts,
+        brings_keys: false,
         order: manifest.order().iter().filter_map(|role| Role::new(role)).collect(),
         reboot_delay_ms: instructions.reboot_delay_seconds.saturating_mul(1000),
         trial_limit_ms: if timeout_ms == 0 { trial_limit_default_ms } else { timeout_ms },

@@ -22,6 +22,7 @@ extern crate std;
 
 mod conduct;
 mod cut;
+mod group;
 pub mod history;
 pub mod http;
 pub mod identity;
@@ -39,6 +40,7 @@ mod tell;
 mod upload;
 mod watch;
 
+pub use group::RemoveError;
 pub use lead::{ConductError, Conducting};
 pub use lockstep_agent::RebootReason;
 pub use node::{Action, Node, NodeError};

@@ -106,7 +106,7 @@ impl<A: Application> Node<A> {
                 self.agent.note_frame_of(now, ticket.rollout);
                 let reply = self.agent.handle_order(now, ticket, order, flash);
                 self.drain_effects(now);
-                self.send_reply(from, reply);
+                self.send_reply(now, from, reply);
             }
             Message::Probe(Probe { nonce, role, running }) => {
                 self.peers.note_running(now, from, role, running);
@@ -139,9 +139,9 @@ impl<A: Application> Node<A> {
         }
     }
 
-    pub(crate) fn send_reply(&mut self, to: DeviceId, reply: Reply) {
+    pub(crate) fn send_reply(&mut self, now: Instant, to: DeviceId, reply: Reply) {
         if reply == Reply::FactsAndReport {
-            let facts = self.facts();
+            let facts = self.facts(now);
             self.send_control(to, Message::Facts(facts));
         }
         if reply != Reply::Nothing {

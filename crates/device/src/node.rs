@@ -362,8 +362,8 @@ impl<A: Application> Node<A> {
         written.is_ok()
     }
 
-    pub(crate) fn facts(&self) -> lockstep_proto::frame::report::Facts {
-        self.agent.facts(self.application.free_heap_bytes(), self.peers.loss_percent())
+    pub(crate) fn facts(&self, now: Instant) -> lockstep_proto::frame::report::Facts {
+        self.agent.facts(self.application.free_heap_bytes(), self.peers.loss_percent(now))
     }
 
     /// What every input ends with: effects of the agent, and the application's way to rest.

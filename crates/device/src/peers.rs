@@ -236,10 +236,12 @@ impl Peers {
 
     /// Share of frames that the links of the group lose one way, in percent, as far as recent
     /// probes tell: 0 before there were enough of them. A probe and its echo both have to arrive,
-    /// so of all probes the square of what one way lets through is echoed.
-    pub fn loss_percent(&self) -> u8 {
+    /// so of all probes the square of what one way lets through is echoed. Probes to whoever has
+    /// been silent for long tell nothing of the links to the others.
+    pub fn loss_percent(&self, now: Instant) -> u8 {
+        let heard = |peer: &&Peer| now.ms_since(peer.heard_at) < self.silence_ms;
         let count = |bits: fn(&Probes) -> u16| -> u32 {
-            self.peers.iter().map(|peer| bits(&peer.probes).count_ones()).sum()
+            self.peers.iter().filter(heard).map(|peer| bits(&peer.probes).count_ones()).sum()
         };
         let sent = count(|probes| probes.sent);
         let echoed = count(|probes| probes.sent & probes.echoed);
@@ -323,9 +325,9 @@ mod tests {
     fn loss_is_that_of_one_way() {
         let mut peers = peers();
         probed(&mut peers, 0, 16, 4);
-        assert_eq!(peers.loss_percent(), 50);
+        assert_eq!(peers.loss_percent(Instant::from_ms(2_400)), 50);
         probed(&mut peers, 2_400, 16, 16);
-        assert_eq!(peers.loss_percent(), 0);
+        assert_eq!(peers.loss_percent(Instant::from_ms(4_800)), 0);
     }
 
     /// A link whose answers take longer than the pause between two challenges must open, too.
@@ -348,18 +350,28 @@ mod tests {
     fn a_few_lost_probes_tell_nothing() {
         let mut peers = peers();
         probed(&mut peers, 0, 7, 0);
-        assert_eq!(peers.loss_percent(), 0);
+        assert_eq!(peers.loss_percent(Instant::from_ms(1_050)), 0);
         probed(&mut peers, 1_050, 1, 0);
-        assert_eq!(peers.loss_percent(), 100);
+        assert_eq!(peers.loss_percent(Instant::from_ms(1_200)), 100);
     }
 
     /// Else a device that was off for a minute would be refused for a bad link.
     #[test]
     fn what_was_lost_while_a_peer_was_off_is_forgotten_when_it_is_back() {
         let mut peers = peers();
-        probed(&mut peers, 0, 40, 0);
-        assert_eq!(peers.loss_percent(), 100);
+        probed(&mut peers, 0, 16, 0);
+        assert_eq!(peers.loss_percent(Instant::from_ms(2_400)), 100);
+        probed(&mut peers, 2_400, 24, 0);
         peers.heard(Instant::from_ms(6_000), PEER);
-        assert_eq!(peers.loss_percent(), 0);
+        assert_eq!(peers.loss_percent(Instant::from_ms(6_000)), 0);
+    }
+
+    /// Else one device that is gone would make every link of the others look bad.
+    #[test]
+    fn what_a_silent_peer_does_not_answer_is_no_loss_of_the_others() {
+        let mut peers = peers();
+        probed(&mut peers, 0, 16, 0);
+        assert_eq!(peers.loss_percent(Instant::from_ms(2_499)), 100);
+        assert_eq!(peers.loss_percent(Instant::from_ms(2_500)), 0);
     }
 }

@@ -10,7 +10,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::Role;
-use lockstep_rollout::{Event, Phase, Verdict};
+use lockstep_rollout::{Event, Kind, Phase, Verdict};
 
 use crate::history::HISTORY_BYTES_MAX;
 use crate::node::Node;
@@ -103,6 +103,9 @@ impl<A: Application> Node<A> {
             Phase::Settling(Verdict::Revert(cause)) => format!("verdict: revert, {cause}"),
             Phase::Settling(Verdict::Keep) => format!("verdict: keep {release}"),
             Phase::Settled(verdict) => format!("settled: {} {release}", verdict.as_str()),
+            Phase::Staging if record.kind == Kind::Forward => {
+                format!("staging of forward to {release}: what the other slots hold is given up")
+            }
             Phase::Preflight | Phase::Staging | Phase::Rest | Phase::Trial => {
                 format!("{} of {} to {release}", phase.as_str(), record.kind.as_str())
             }

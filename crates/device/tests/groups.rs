@@ -258,7 +258,7 @@ fn an_artifact_that_is_not_what_the_manifest_says_costs_the_lead_nothing() {
 
         let error = group.upload(&lying).unwrap_err();
 
-        assert!(matches!(error, UploadError::BadBundle(_)), "{error:?}");
+        assert!(matches!(error, UploadError::BadArtifact(..)), "{error:?}");
         assert_eq!(group.settle(), Verdict::Revert(Cause::BadUpload), "{}", group.log());
         assert_eq!(group.boards[LEAD].flash.bytes[0x1F_0000..0x1F_1000], slot, "untouched");
         assert_eq!((group.boards[LEAD].boots, group.boards[MEMBER].boots), (1, 1));

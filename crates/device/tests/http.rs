@@ -182,6 +182,61 @@ fn a_member_names_nobody_it_has_not_heard_conducting() {
 }
 
 #[test]
+fn the_lead_names_the_members_and_lets_go_of_those_that_are_gone() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"members":[{"id":"02:00:00:00:00:01",
+            "role":"receiver",
+            "lead":true,
+            "linked":true,
+            "heard_ms_ago":0},
+            {"id":"02:00:00:00:00:02",
+            "role":"transmitter",
+            "lead":false,
+            "linked":true,
+            "heard_ms_ago":120}]}"#]]
+        .assert_eq(&web.get("/api/group").await.shown());
+        let remove = async |id: &str| web.post(&format!("/api/group/remove/{id}"), b"").await;
+        for (id, status, code) in [
+            ("02:00:00:00:00:01", 409, "is-the-lead"),
+            ("02:00:00:00:00:02", 409, "still-heard"),
+            ("02:00:00:00:00:09", 404, "not-a-member"),
+            ("02:00:00", 400, "bad-request"),
+            ("", 400, "bad-request"),
+        ] {
+            let reply = remove(id).await;
+            assert_eq!(reply.status, status, "{id}: {}", reply.body);
+            assert!(reply.body.contains(code), "{id}: {}", reply.body);
+        }
+        let path = "POST /api/group/remove/02:00:00:00:00:02 HTTP/1.1\r\nHost: desk";
+        assert_eq!(web.send(path, b"").await.status, 401);
+
+        web.group.borrow_mut().cut_power(1, 3_600_000);
+        sleep(Duration::from_secs(5)).await;
+        expect![[r#"
+            200
+            {"removed":"02:00:00:00:00:02",
+            "role":"transmitter"}"#]]
+        .assert_eq(&remove("02%3A00:00:00:00:02").await.shown());
+        expect![[r#"
+            200
+            {"members":[{"id":"02:00:00:00:00:01",
+            "role":"receiver",
+            "lead":true,
+            "linked":true,
+            "heard_ms_ago":0}]}"#]]
+        .assert_eq(&web.get("/api/group").await.shown());
+
+        // It was somebody's mistake: the device is back, and so is the member.
+        web.group.borrow_mut().cut_power(1, 0);
+        sleep(Duration::from_secs(5)).await;
+        let members = web.get("/api/group").await.body;
+        assert!(members.contains("02:00:00:00:00:02"), "{members}");
+    });
+}
+
+#[test]
 fn unknown_paths_and_methods_say_what_there_is() {
     Web::run_pair(async |web| {
         expect![[r#"
@@ -456,7 +511,7 @@ fn a_bundle_for_a_group_of_one_is_taken_and_its_rollout_can_be_watched() {
         let events: Vec<_> =
             events.lines().filter(|line| line.starts_with("data: {\"seq")).collect();
         expect![[r#"
-            data: {"seq":1,"uptime_ms":2990,"kind":"entered","phase":"staging","member":null,"role":null,"text":"staging of forward to 1.1.0"}
+            data: {"seq":1,"uptime_ms":2990,"kind":"entered","phase":"staging","member":null,"role":null,"text":"staging of forward to 1.1.0: what the other slots hold is given up"}
             data: {"seq":2,"uptime_ms":3190,"kind":"staged","phase":null,"member":"02:00:00:00:00:01","role":"receiver","text":"`receiver` has staged"}
             data: {"seq":3,"uptime_ms":3190,"kind":"entered","phase":"rest","member":null,"role":null,"text":"rest of forward to 1.1.0"}
             data: {"seq":4,"uptime_ms":3240,"kind":"at-rest","phase":null,"member":"02:00:00:00:00:01","role":"receiver","text":"`receiver` is at rest"}

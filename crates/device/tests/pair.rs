@@ -186,7 +186,7 @@ fn a_bad_upload_does_not_spoil_the_good_one_after_it() {
         bad[bad_at] ^= 1;
         bad.truncate(bad_at + 60_000);
         group.begin_upload(&bad).unwrap();
-        assert!(group.run_until(60_000, |group| group.has_sent_all()), "{}", group.log());
+        assert!(group.run_until(60_000, TestGroup::has_sent_all), "{}", group.log());
         group.end_upload();
         assert_eq!(group.settle(), Verdict::Revert(Cause::BadUpload), "{}", group.log());
 

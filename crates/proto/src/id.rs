@@ -4,6 +4,7 @@
 //! version text in several different images.
 
 use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,49 @@ impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Why a text is not the address of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceIdError {
+    /// It is not six pairs of hexadecimal digits with colons between them.
+    Form,
+    /// The lowest bit of the first byte says "to many".
+    Group,
+}
+
+impl fmt::Display for DeviceIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form => write!(f, "expected six bytes such as 24:a1:60:00:00:01"),
+            Self::Group => write!(f, "the lowest bit of the first byte says `to many`"),
+        }
+    }
+}
+
+impl core::error::Error for DeviceIdError {}
+
+/// Six pairs of hexadecimal digits with colons between them, of one device.
+impl FromStr for DeviceId {
+    type Err = DeviceIdError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceIdError> {
+        let mut id = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut id {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(DeviceIdError::Form)?;
+            if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(DeviceIdError::Form);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| DeviceIdError::Form)?;
+        }
+        let [first, ..] = id;
+        match parts.next() {
+            Some(_) => Err(DeviceIdError::Form),
+            None if first & 1 == 1 => Err(DeviceIdError::Group),
+            None => Ok(Self(id)),
+        }
     }
 }
 
@@ -115,6 +159,18 @@ mod tests {
     fn a_hash_prints_and_parses_as_64_digits() {
         let hash = Sha256(core::array::from_fn(|index| u8::try_from(index).unwrap_or(0) * 7));
         assert_eq!(Sha256::from_hex(&hash.to_string()), Some(hash));
+    }
+
+    #[test]
+    fn an_address_is_six_bytes_of_one_device() {
+        let id = DeviceId([0x24, 0xA1, 0x60, 0, 0, 15]);
+        assert_eq!(["24:a1:60:00:00:0F".parse(), id.to_string().parse()], [Ok(id); 2]);
+        for wrong in
+            ["", "24:a1:60:00:00", "24:a1:60:00:00:01:02", "2:a1:60:00:00:01", "+1:00:00:00:00:01"]
+        {
+            assert_eq!(wrong.parse::<DeviceId>(), Err(DeviceIdError::Form), "{wrong}");
+        }
+        assert_eq!("25:00:00:00:00:01".parse::<DeviceId>(), Err(DeviceIdError::Group));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use core::fmt;
 
 use lockstep_proto::compat::{Announced, Incompatible, check};
 use lockstep_proto::frame::report::{Facts, Report, Rollback};
-use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::id::{DeviceId, Generation, ImageHash};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Board, Role};
@@ -45,6 +45,8 @@ pub enum Fault {
     NoWayBack { role: Role, other: ImageHash, wanted: ImageHash },
     Incompatible { role: Role, other: Role, why: Incompatible },
     TooManyMembers { found: usize, allowed: usize },
+    UnknownPast { role: Role, seen: Generation, known: Generation },
+    KeysLeftOut { role: Role },
     NothingToDo,
 }
 
@@ -68,6 +70,8 @@ impl Fault {
             Self::NoWayBack { .. } => "no-way-back",
             Self::Incompatible { .. } => "incompatible",
             Self::TooManyMembers { .. } => "too-many-members",
+            Self::UnknownPast { .. } => "unknown-past",
+            Self::KeysLeftOut { .. } => "keys-left-out",
             Self::NothingToDo => "nothing-to-do",
         }
     }
@@ -75,7 +79,9 @@ impl Fault {
     /// What a person can do about it.
     pub const fn hint(&self) -> &'static str {
         match self {
-            Self::Unreachable { .. } => "switch the device on and wait until it announces itself",
+            Self::Unreachable { .. } => {
+                "switch the device on; one that is gone for good: `lockstep group remove`"
+            }
             Self::NoDeviceForRole { .. } => "add a device of that role, or leave the role out",
             Self::WrongChip { .. } | Self::WrongBoard { .. } => {
                 "take the image that was built for this device"
@@ -94,6 +100,11 @@ impl Fault {
             Self::NoWayBack { .. } => "update to the older release from its bundle instead",
             Self::Incompatible { .. } => "update both together, or by way of a release between",
             Self::TooManyMembers { .. } => "divide the devices into several groups",
+            Self::UnknownPast { .. } => {
+                "a release for all roles makes the group whole: the newer one finishes, the older \
+                 one undoes"
+            }
+            Self::KeysLeftOut { .. } => "bring new keys with a release that changes every device",
             Self::NothingToDo => "every device runs this release already",
         }
     }
@@ -152,6 +163,14 @@ impl fmt::Display for Fault {
             }
             Self::TooManyMembers { found, allowed } => {
                 write!(f, "the group has {found} devices, a rollout can bring {allowed} together")
+            }
+            Self::UnknownPast { role, seen, known } => write!(
+                f,
+                "the group has seen generation {seen}, this lead knows {known}, and the release \
+                 leaves out `{role}`"
+            ),
+            Self::KeysLeftOut { role } => {
+                write!(f, "the release brings new keys, which `{role}` would not learn")
             }
             Self::NothingToDo => write!(f, "no device would change"),
         }
@@ -298,7 +317,9 @@ impl Preflight<'_> {
 
     fn judge_release(&self, seats: &[SeatRecord], views: &[SeatView]) -> Vec<Fault> {
         let Goal::Release(release) = &self.goal else { return Vec::new() };
-        let mut found = Vec::new();
+        let mut found = self.judge_past(release, seats, views);
+        let left_out = seats.iter().filter(|seat| release.brings_keys && seat.part == Part::Watch);
+        found.extend(left_out.map(|seat| Fault::KeysLeftOut { role: seat.role }));
         for artifact in &release.artifacts {
             let role = artifact.role;
             if !seats.iter().any(|seat| seat.role == role) {
@@ -312,6 +333,21 @@ impl Preflight<'_> {
             }
         }
         found
+    }
+
+    /// A lead that lost its record, or is a new board, does not know how the last rollout ended:
+    /// the group may be mixed, and only a release for all roles is sure to close that.
+    fn judge_past(
+        &self,
+        release: &Release,
+        seats: &[SeatRecord],
+        views: &[SeatView],
+    ) -> Vec<Fault> {
+        let known = self.last.map(|last| last.generation).unwrap_or_default();
+        let seen = views.iter().filter_map(|view| view.facts).map(|facts| facts.generation);
+        let Some(seen) = seen.max().filter(|&seen| seen > known) else { return Vec::new() };
+        let left_out = seats.iter().filter(|seat| release.artifact(&seat.role).is_none());
+        left_out.map(|seat| Fault::UnknownPast { role: seat.role, seen, known }).collect()
     }
 
     /// What the member will announce once the rollout is kept.

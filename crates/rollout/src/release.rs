@@ -46,6 +46,8 @@ pub struct Release {
     pub order: Vec<Role>,
     /// Pause between two roles of the order, in milliseconds.
     pub reboot_delay_ms: u32,
+    /// Whoever keeps it trusts other keys than before. A member that it leaves out would not.
+    pub brings_keys: bool,
     /// Within this a booted member must be healthy, in milliseconds; 0 if the manifest does not
     /// say, then the lead's policy does.
     pub trial_limit_ms: u32,

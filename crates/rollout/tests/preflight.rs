@@ -9,7 +9,7 @@ use std::fmt::Write;
 use group::{LEAD, NO_IMAGE, TestGroup, device, image, release, role};
 use lockstep_proto::compat::{Announced, Incompatible, Rule};
 use lockstep_proto::frame::report::Rollback;
-use lockstep_proto::id::DeviceId;
+use lockstep_proto::id::{DeviceId, Generation};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::version::ProtocolRange;
 use lockstep_proto::wire::Board;
@@ -288,6 +288,42 @@ fn l2_a_mixed_group_may_be_undone() {
     assert!(group.all_run(1));
 }
 
+/// L2: whoever does not know how the last rollout ended cannot see that the group is mixed. A
+/// release for one role would leave it so; the one of before, or another for all, makes it whole.
+#[test]
+fn l2_a_lead_that_lost_its_record_begins_with_a_release_for_all_roles() {
+    for whole in [2, 4] {
+        let mut group = mixed();
+        (group.stored, group.rollout) = (None, None);
+        group.forward(release(3, &[0]));
+        let fault = Fault::UnknownPast {
+            role: role(1),
+            seen: Generation { term: 0, counter: 1 },
+            known: Generation::default(),
+        };
+        assert_eq!(refused(&mut group), [(None, fault)]);
+
+        group.forward(release(whole, &[0, 1]));
+        group.run_until_settled();
+        assert!(group.all_run(whole));
+
+        group.forward(release(5, &[0]));
+        group.run_until_settled();
+        assert_eq!(group.verdict(), Some(Verdict::Keep));
+    }
+}
+
+/// A member that does not change would go on trusting the old keys only, and refuse every release
+/// after this one.
+#[test]
+fn new_keys_come_with_a_release_that_changes_everybody() {
+    let found = faults(|_, asked| {
+        *asked = Release { brings_keys: true, ..release(2, &[0]) };
+    });
+    assert_eq!(found, [(None, Fault::KeysLeftOut { role: role(1) })]);
+    assert_eq!(faults(|_, asked| asked.brings_keys = true), []);
+}
+
 #[test]
 fn a_device_flashed_by_cable_is_its_owners_business() {
     let mut group = mixed();
@@ -340,6 +376,12 @@ fn one_of_each() -> Vec<Fault> {
             why: Incompatible::WeAreTooOld { mine: 10_000, their_minimum: 20_000 },
         },
         Fault::TooManyMembers { found: 33, allowed: 32 },
+        Fault::UnknownPast {
+            role: transmitter,
+            seen: Generation { term: 1, counter: 8 },
+            known: Generation { term: 0, counter: 0 },
+        },
+        Fault::KeysLeftOut { role: transmitter },
         Fault::NothingToDo,
     ]
 }

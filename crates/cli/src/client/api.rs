@@ -157,6 +157,30 @@ impl Upload {
     }
 }
 
+/// `GET /api/group`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// All devices of the group.
+    pub members: Vec<GroupMember>,
+}
+
+/// A device of a group, as its lead knows it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct GroupMember {
+    /// Its address.
+    pub id: String,
+    /// Its role.
+    pub role: String,
+    /// Whether it is the lead.
+    pub lead: bool,
+    /// Whether the link to it carries data.
+    pub linked: bool,
+    /// Milliseconds since it was heard; `None`: not since the lead's start.
+    pub heard_ms_ago: Option<u64>,
+}
+
 /// `GET /api/history`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

@@ -100,8 +100,13 @@ impl Client {
         self.answer(request.call())
     }
 
-    /// Gives an order without a body.
+    /// Gives an order that a rollout answers for.
     pub fn order(&self, path: &str) -> Result<api::Accepted, ClientError> {
+        self.post(path)
+    }
+
+    /// Gives an order without a body.
+    pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let agent = agent(&Arc::default(), ANSWER_MAX);
         let request = agent.post(self.url(path)).header("Content-Length", "0");
         self.answer(self.with_password(request).send_empty())

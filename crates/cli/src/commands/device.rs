@@ -89,7 +89,7 @@ pub(crate) struct DeviceArgs {
 #[derive(Debug, clap::Args)]
 struct HardwareArgs {
     /// Its address [default: 02:00:00:00:00:01 for a receiver, …:02 for a transmitter]
-    #[arg(long, value_name = "MAC", value_parser = device_id)]
+    #[arg(long, value_name = "MAC")]
     id: Option<DeviceId>,
 
     /// Its chip [default: esp32s3 for a receiver, else esp32]
@@ -411,25 +411,6 @@ fn id_of(role: &str) -> DeviceId {
     DeviceId([2, a, b, c, d, e])
 }
 
-fn device_id(text: &str) -> Result<DeviceId, String> {
-    let error = || "expected six bytes such as 24:a1:60:00:00:01".to_owned();
-    let mut id = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut id {
-        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(error)?;
-        if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(error());
-        }
-        *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
-    }
-    let [first, ..] = id;
-    match parts.next() {
-        Some(_) => Err(error()),
-        None if first & 1 == 1 => Err("the lowest bit of the first byte says `to many`".to_owned()),
-        None => Ok(DeviceId(id)),
-    }
-}
-
 /// Makes a group file with a new secret.
 pub(crate) fn make_group(path: &Path) -> Result<(), CommandError> {
     let key = board::new_group_key()
@@ -513,21 +494,6 @@ const PASSWORD_BYTES_MAX: u64 = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_six_bytes_of_one_device() {
-        assert_eq!(device_id("24:a1:60:00:00:0F"), Ok(DeviceId([0x24, 0xA1, 0x60, 0, 0, 15])));
-        for wrong in [
-            "",
-            "24:a1:60:00:00",
-            "24:a1:60:00:00:01:02",
-            "2:a1:60:00:00:01",
-            "25:00:00:00:00:01",
-            "+1:00:00:00:00:01",
-        ] {
-            assert!(device_id(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_group_file_is_read_back_and_never_written_over() {

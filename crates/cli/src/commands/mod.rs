@@ -4,6 +4,7 @@ mod abort;
 mod completions;
 mod demo;
 pub(crate) mod device;
+mod group;
 mod history;
 mod image;
 mod inspect;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Update(update::UpdateArgs),
     Abort(abort::AbortArgs),
     Revert(revert::RevertArgs),
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     History(history::HistoryArgs),
     Logs(logs::LogsArgs),
     Completions(completions::CompletionsArgs),
@@ -80,6 +83,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Update(args) => update::update(ui, &args),
         Command::Abort(args) => abort::abort(ui, &args),
         Command::Revert(args) => revert::revert(ui, &args),
+        Command::Group(command) => group::group(ui, &command),
         Command::History(args) => history::history(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
         Command::Completions(args) => completions::completions(ui, &args),

@@ -51,6 +51,29 @@ fn an_abort_in_staging_leaves_everybody_where_they_are() {
     desk.assert_runs(&images);
 }
 
+/// A member that is gone for good stops every rollout, until a person takes it off the list.
+#[test]
+fn a_member_that_is_gone_for_good_is_removed_and_comes_back_when_it_speaks() {
+    let mut desk = Desk::new();
+    desk.ask_lead("group list").succeeds().says("receiver (lead)").says("transmitter");
+    let id = "02:00:00:00:00:02";
+    desk.ask_lead(&format!("group remove {id}")).fails().says("was heard").says("switch it off");
+    desk.board_mut(Transmitter).kill();
+    let images = [firmware(Receiver, "1.1.0").make(), desk.first[1].clone()];
+    let bundle = desk.release("1.1.0", &[&images[0]]);
+    desk.update(&bundle).fails().says("did not answer").says("lockstep group remove");
+    desk.wait("the lead lets go of it", || {
+        (desk.ask_lead(&format!("group remove {id}")).code == Some(0)).then_some(())
+    });
+    desk.update(&bundle).succeeds();
+    desk.board_mut(Transmitter).switch_on();
+    desk.wait_until_linked();
+    desk.assert_runs(&images);
+    desk.wait("it is a member again", || {
+        desk.ask_lead("group list").text.contains("transmitter").then_some(())
+    });
+}
+
 /// On trial an abort reboots: back to the images of before.
 #[test]
 fn an_abort_in_trial_takes_both_back() {

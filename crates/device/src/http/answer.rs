@@ -195,7 +195,9 @@ fn role_of(fault: &Fault) -> Option<String> {
         | Fault::Mixed { role, .. }
         | Fault::SameVersionOtherImage { role, .. }
         | Fault::NoWayBack { role, .. }
-        | Fault::Incompatible { role, .. } => Some(role.to_string()),
+        | Fault::Incompatible { role, .. }
+        | Fault::UnknownPast { role, .. }
+        | Fault::KeysLeftOut { role } => Some(role.to_string()),
         Fault::TooManyMembers { .. } | Fault::NothingToDo => None,
     }
 }

@@ -8,6 +8,7 @@
 //! socket ─► connection ─► routes ─┬─ gate: cross-origin, password, lengths
 //!  100-continue,                  ├─ views: node ─► JSON
 //!  lingering close                ├─ rollout: upload, abort, revert
+//!                                 ├─ group: who belongs to it
 //!                                 └─ events: server-sent events
 //! ```
 //!
@@ -19,6 +20,7 @@ mod answer;
 mod connection;
 mod events;
 mod gate;
+mod group;
 mod rollout;
 mod routes;
 mod views;

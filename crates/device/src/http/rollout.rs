@@ -276,7 +276,8 @@ fn cannot_conduct<A: Application>(error: &ConductError, node: &Node<A>) -> Probl
     }
 }
 
-fn busy(error: impl core::fmt::Display, rollout: RolloutId) -> Problem {
+/// Names the rollout in the way.
+pub(super) fn busy(error: impl core::fmt::Display, rollout: RolloutId) -> Problem {
     let hint = "wait until it has settled, or end it with `lockstep abort`";
     Problem::new(StatusCode::CONFLICT, "busy", error, hint).with_rollout(Some(rollout))
 }

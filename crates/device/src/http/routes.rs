@@ -11,7 +11,7 @@ use picoserve::routing::PathRouterService;
 
 use super::answer::{Answer, Problem};
 use super::connection::Control;
-use super::{Api, Shell, events, gate, rollout, views};
+use super::{Api, Shell, events, gate, group, rollout, views};
 
 /// Serves the requests of one connection.
 pub(super) struct Routes<'a, H> {
@@ -22,7 +22,7 @@ pub(super) struct Routes<'a, H> {
 
 /// One call of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+enum Call<'p> {
     Home,
     Version,
     Health,
@@ -31,9 +31,19 @@ enum Call {
     Events,
     History,
     Logs,
+    Group,
     Upload,
     Abort,
     Revert,
+    /// The address as it stands in the path.
+    Remove(&'p str),
+}
+
+impl Call<'_> {
+    /// Whether only somebody with the password may do it.
+    const fn is_order(self) -> bool {
+        matches!(self, Self::Upload | Self::Abort | Self::Revert | Self::Remove(_))
+    }
 }
 
 impl<H: Shell> PathRouterService for Routes<'_, H> {
@@ -74,7 +84,7 @@ impl<'a, H: Shell> Routes<'a, H> {
     ) -> Result<Reply<'a, H>, Problem> {
         gate::check_origin(parts)?;
         let call = call_of(parts)?;
-        if matches!(call, Call::Upload | Call::Abort | Call::Revert) {
+        if call.is_order() {
             gate::check_password(self.shell, &self.api.passwords, parts).await?;
         }
         let shell = self.shell;
@@ -86,6 +96,8 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Rollout => rollout::present(shell)?,
             Call::History => views::history(shell),
             Call::Logs => views::logs(shell),
+            Call::Group => group::present(shell)?,
+            Call::Remove(id) => group::remove(shell, id)?,
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
@@ -122,7 +134,7 @@ impl<'a, H: Shell> Routes<'a, H> {
     }
 }
 
-fn call_of(parts: &RequestParts<'_>) -> Result<Call, Problem> {
+fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
     let path = parts.path().encoded();
     let (get, post) = match path {
         "/" => (Some(Call::Home), None),
@@ -133,6 +145,10 @@ fn call_of(parts: &RequestParts<'_>) -> Result<Call, Problem> {
         "/api/rollout/events" => (Some(Call::Events), None),
         "/api/rollout/abort" => (None, Some(Call::Abort)),
         "/api/rollout/revert" => (None, Some(Call::Revert)),
+        "/api/group" => (Some(Call::Group), None),
+        _ if path.starts_with(REMOVE) => {
+            (None, Some(Call::Remove(path.strip_prefix(REMOVE).unwrap_or_default())))
+        }
         "/api/history" => (Some(Call::History), None),
         "/api/logs" => (Some(Call::Logs), None),
         _ => {
@@ -160,4 +176,5 @@ fn call_of(parts: &RequestParts<'_>) -> Result<Call, Problem> {
     })
 }
 
+const REMOVE: &str = "/api/group/remove/";
 const HOME: &str = "A Lockstep device. Its page is to come; see /api/version and /api/rollout.";

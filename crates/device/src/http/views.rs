@@ -369,7 +369,7 @@ fn checks<A: Application>(now: Instant, node: &mut Node<A>) -> [Check; 3] {
             detail: format!(
                 "{linked} of {} peers answer, {} % of frames are lost",
                 node.peers().all().len(),
-                node.peers().loss_percent()
+                node.peers().loss_percent(now)
             ),
         },
         Check { name: "update", required: true, ok: can_be_updated, detail: how },

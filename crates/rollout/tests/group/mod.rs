@@ -57,6 +57,7 @@ pub fn release(number: u8, roles: &[usize]) -> Release {
         config_schema: 0,
     };
     Release {
+        brings_keys: false,
         number: u32::from(number) * 10_000,
         epoch: u32::from(number),
         package: Sha256([number; 32]),
