@@ -13,6 +13,7 @@ use lockstep_proto::frame::report::{
 use lockstep_proto::id::{ImageHash, RolloutId};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 
@@ -318,6 +319,16 @@ impl Agent {
 
     /// What this device observes of itself, and where its record stands.
     pub fn report(&self) -> Report {
+        let mut report = self.observed_report();
+        let believed = matches!(self.member.state, MemberState::Activating | MemberState::Kept);
+        if planted::has(Bug::AnswersFromRecord) && believed {
+            report.running = self.member.target;
+            report.other = self.member.previous;
+        }
+        report
+    }
+
+    fn observed_report(&self) -> Report {
         Report {
             ticket: self.member.ticket,
             state: self.member.state,

@@ -9,6 +9,7 @@ use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::otadata::{
     ENTRY_BYTES, OtaEntry, OtaState, Sector, active, next_seq, slot_of, usable,
 };
+use lockstep_proto::planted::{self, Bug};
 
 use crate::flash::{self, FlashFault, Operation, Region, SECTOR_BYTES};
 
@@ -50,6 +51,10 @@ impl BootState {
     pub fn activate<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), FlashFault> {
         let (sector, running) = self.ensure_running(flash)?;
         let seq = self.seq_of(Some(running.seq), self.other_slot())?;
+        if planted::has(Bug::EraseBothEntries) {
+            let start = self.otadata.offset;
+            flash::erase(flash, start, start + 2 * SECTOR_BYTES)?;
+        }
         self.write_entry(flash, sector.other(), OtaEntry::new(seq, OtaState::New))
     }
 

@@ -8,6 +8,7 @@ use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Ticket};
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::{ImageHash, RolloutId, Sha256};
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 
 use crate::agent::{Agent, Armed, Leaving, Reply, Rest, first4};
@@ -78,7 +79,8 @@ impl Agent {
     fn check_ticket(&self, ticket: &Ticket, order: &Order) -> Result<(), Refusal> {
         let known = self.member.ticket;
         let (offered_generation, known_generation) = (ticket.generation, known.generation);
-        if offered_generation < known_generation || ticket.rollout == RolloutId(0) {
+        let stale = offered_generation < known_generation && !planted::has(Bug::StaleGeneration);
+        if stale || ticket.rollout == RolloutId(0) {
             let (offered, known) = (offered_generation.counter, known_generation.counter);
             return Err(Refusal::StaleGeneration { offered, known });
         }
@@ -132,7 +134,7 @@ impl Agent {
         stage: &Stage,
         flash: &mut F,
     ) -> Result<Reply, Refusal> {
-        if self.on_trial() {
+        if self.on_trial() && !planted::has(Bug::StageKeepsTrial) {
             if !self.can_go_back() {
                 return Err(Refusal::OnTrial);
             }

@@ -13,6 +13,7 @@ use lockstep_proto::frame::report::{MemberState, Refusal, Wants};
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{Manifest, VerifyError, verify};
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Writer};
 
@@ -139,6 +140,9 @@ impl Agent {
             self.receiver.mark_prepared();
             return Ok(());
         }
+        if planted::has(Bug::ProgressBeforeBytes) {
+            self.claim_progress(flash)?;
+        }
         let flushed = self.receiver.flush_step(flash, self.pace)?;
         let Some(job) = self.receiver.job() else { return Ok(()) };
         let (object, sha256, done_bytes) = (job.object, job.sha256, job.flashed_bytes());
@@ -157,6 +161,18 @@ impl Agent {
                     self.finish_artifact(flash)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What [`Bug::ProgressBeforeBytes`] does: the next step's worth is said to be there.
+    fn claim_progress<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        let Some(job) = self.receiver.job() else { return Ok(()) };
+        let done_bytes = job.flashed_bytes() + PROGRESS_STEP_BYTES;
+        let ahead = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
+        let (object, sha256, size_bytes) = (job.object, job.sha256, job.size_bytes);
+        if object != Object::Package && ahead < size_bytes {
+            self.store_progress(&Progress { object, sha256, done_bytes: ahead }, flash)?;
         }
         Ok(())
     }
@@ -302,6 +318,10 @@ impl Agent {
         &mut self,
         flash: &mut F,
     ) -> Result<Result<(), Refusal>, FlashFault> {
+        if planted::has(Bug::NoReadBack) {
+            self.other = Some(self.member.target);
+            return Ok(Ok(()));
+        }
         let size_bytes = self.member.size_bytes;
         let judged = match slot::read_file(flash, self.other_slot(), size_bytes)? {
             Ok(facts) => self.judge_file(&facts),
@@ -326,6 +346,9 @@ impl Agent {
 
     fn finish_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         self.receiver.stop();
+        if planted::has(Bug::FlipInTransfer) {
+            self.boot.activate(flash)?;
+        }
         let staged = MemberRecord { state: MemberState::Staged, ..self.member.clone() };
         self.store_member(staged, flash)?;
         self.effects.trace(Trace::Staged);
@@ -375,7 +398,11 @@ impl Agent {
 
     pub(crate) fn check_epoch(&self, offered: u32) -> Result<(), Refusal> {
         let floor = self.epoch_floor;
-        if offered < floor { Err(Refusal::EpochTooLow { offered, floor }) } else { Ok(()) }
+        if offered < floor && !planted::has(Bug::EpochIgnored) {
+            Err(Refusal::EpochTooLow { offered, floor })
+        } else {
+            Ok(())
+        }
     }
 
     fn check_chip(&self, chip: ChipId) -> Result<(), Refusal> {

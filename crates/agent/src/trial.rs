@@ -9,6 +9,7 @@ use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::ImageHash;
 use lockstep_proto::otadata::OtaState;
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 
 use crate::agent::{Agent, Armed, HEALTHY_SAMPLES, Health, Leaving, Rest, Trial, first4};
@@ -113,7 +114,8 @@ impl Agent {
             return Err(Refusal::OtherRunning { running, expected });
         }
         // One that is under way is not overtaken by a later one either.
-        if attempt <= member.ticket.attempt || self.leaving.is_some() {
+        let spent = attempt <= member.ticket.attempt && !planted::has(Bug::AttemptTwice);
+        if spent || self.leaving.is_some() {
             let (offered, spent) = (u32::from(attempt), u32::from(member.ticket.attempt));
             return Err(Refusal::AttemptSpent { offered, spent });
         }
@@ -122,6 +124,9 @@ impl Agent {
 
     /// Whether this attempt was accepted and nothing has come of it yet, or it runs.
     pub(crate) fn is_accepted(&self, attempt: u8) -> bool {
+        if planted::has(Bug::AttemptTwice) {
+            return false;
+        }
         let under_way = matches!(self.leaving, Some(Leaving::ToTrial { .. }));
         attempt == self.member.ticket.attempt
             && self.member.state == MemberState::Activating
@@ -130,7 +135,9 @@ impl Agent {
 
     /// Hashes the other slot again: what was staged long ago may have been spoilt since.
     pub(crate) fn check_slot<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
-        self.other = self.own_image_in_other_slot(flash)?;
+        if !planted::has(Bug::NoSlotCheck) {
+            self.other = self.own_image_in_other_slot(flash)?;
+        }
         if self.other == Some(self.member.target) {
             return Ok(());
         }
@@ -152,7 +159,11 @@ impl Agent {
             leaves_target: false,
             ..self.member.clone()
         };
-        self.store_member(activating, flash)?;
+        if planted::has(Bug::AttemptNotDurable) {
+            self.member = activating;
+        } else {
+            self.store_member(activating, flash)?;
+        }
         let written = self.boot.activate(flash);
         if !self.boot.other_is_next() {
             // What stands in flash counts, not what the flash said about it.
@@ -173,7 +184,8 @@ impl Agent {
         if !tried || self.running != self.member.target {
             return Err(Refusal::NotStaged);
         }
-        if self.leaving.is_some() || !self.is_healthy() {
+        let healthy = self.is_healthy() || planted::has(Bug::ConfirmUnhealthy);
+        if self.leaving.is_some() || !healthy {
             return Err(Refusal::NotHealthy);
         }
         let confirming = MemberRecord { state: MemberState::Confirming, ..self.member.clone() };
@@ -257,8 +269,15 @@ impl Agent {
         if !self.on_trial() || self.leaving.is_some() {
             return None;
         }
-        let lease = self.last_frame + self.lease_ms();
-        let limit = self.booted_at + self.trial_limit_ms();
+        let never = self.booted_at + u64::from(TERM_MS_MAX) * 1_000;
+        let lease = match planted::has(Bug::NoLease) {
+            true => never,
+            false => self.last_frame + self.lease_ms(),
+        };
+        let limit = match planted::has(Bug::NoTrialLimit) {
+            true => never,
+            false => self.booted_at + self.trial_limit_ms(),
+        };
         Some(if self.wellness.was_healthy { lease } else { lease.min(limit) })
     }
 

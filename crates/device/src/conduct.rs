@@ -12,9 +12,10 @@ use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{Facts, Report, Wants};
 use lockstep_proto::id::DeviceId;
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
-use lockstep_rollout::{Input, RECORD_BYTES_MAX, RECORD_VERSION};
+use lockstep_rollout::{Input, Phase, RECORD_BYTES_MAX, RECORD_VERSION};
 
 use crate::journal::Level;
 use crate::node::Node;
@@ -31,7 +32,9 @@ impl<A: Application> Node<A> {
                 break;
             };
             let step = rollout.step(now, &input);
-            let stored = !step.store || self.store_rollout(flash);
+            let verdict_waits = planted::has(Bug::VerdictBeforeRecord)
+                && matches!(rollout.record().phase, Phase::Settling(_));
+            let stored = !step.store || verdict_waits || self.store_rollout(flash);
             for event in step.events {
                 self.tell(now, &event, flash);
             }

@@ -21,6 +21,7 @@ pub mod image;
 pub mod manifest;
 pub mod otadata;
 pub mod partition;
+pub mod planted;
 pub mod signature;
 pub mod text;
 pub mod time;

@@ -3,6 +3,7 @@
 
 use lockstep_proto::frame::report::{Refusal, Report, View};
 use lockstep_proto::id::{DeviceId, Generation};
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 
 use crate::judge;
@@ -101,11 +102,11 @@ impl Rollout {
 
     fn after_staging(&self, now: Instant) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
-        let is_repair = self.record.kind == Kind::Repair;
+        let is_repair = self.has_one_direction();
         if let Some(cause) = self.refusal_since_entry().filter(|_| !is_repair) {
             return revert(cause);
         }
-        if self.all_updates(judge::is_staged) {
+        if self.all_updates(judge::is_staged) || self.one_has_staged_and_that_is_enough() {
             return Some(Phase::Rest);
         }
         let idle = now.ms_since(self.progress_at) >= self.policy.staging_idle_ms;
@@ -113,16 +114,31 @@ impl Rollout {
         if (idle || late) && !is_repair { revert(Cause::StagingDeadline) } else { None }
     }
 
+    /// What [`Bug::TrialBeforeAllStaged`] does.
+    fn one_has_staged_and_that_is_enough(&self) -> bool {
+        planted::has(Bug::TrialBeforeAllStaged)
+            && self.record.seats.iter().zip(&self.views).any(|(seat, view)| {
+                let staged =
+                    view.report.is_some_and(|it| judge::is_staged(&self.record, seat, &it));
+                seat.part == Part::Update && staged
+            })
+    }
+
     /// Views can be stale, so everybody is looked at again, watched members too, in reports that
     /// are younger than this phase.
     fn after_rest(&self, now: Instant) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
-        let is_repair = self.record.kind == Kind::Repair;
+        let is_repair = self.has_one_direction();
         if let Some(cause) = self.refusal_since_entry().filter(|_| !is_repair) {
             return revert(cause);
         }
         let missing = self.record.seats.iter().zip(&self.views).find(|(seat, view)| {
             let fresh = view.report.filter(|_| view.reported_after(self.entered_at));
+            if planted::has(Bug::TrialBeforeAllStaged)
+                && fresh.is_some_and(|report| !judge::is_staged(&self.record, seat, &report))
+            {
+                return false;
+            }
             !fresh.is_some_and(|report| judge::is_at_rest(&self.record, seat, &report))
         });
         let Some((seat, view)) = missing else { return Some(Phase::Trial) };
@@ -136,7 +152,7 @@ impl Rollout {
 
     fn after_trial(&mut self, now: Instant) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
-        let is_repair = self.record.kind == Kind::Repair;
+        let is_repair = self.has_one_direction();
         if is_repair {
             self.try_fallen_again(now);
         } else if let Some(cause) = self.trial_failure() {
@@ -148,11 +164,17 @@ impl Rollout {
         if self.all_are_healthy_together() {
             return Some(Phase::Settling(Verdict::Keep));
         }
-        let late = now.ms_since(self.entered_at) >= self.trial_deadline_ms();
+        let late = now.ms_since(self.entered_at) >= self.trial_deadline_ms()
+            && !planted::has(Bug::TrialWithoutDeadline);
         if !late || is_repair {
             return None;
         }
         revert(Cause::NotHealthy(self.last_straw()))
+    }
+
+    /// A repair is never turned round, whatever happens in it.
+    pub(crate) fn has_one_direction(&self) -> bool {
+        self.record.kind == Kind::Repair && !planted::has(Bug::RepairReverses)
     }
 
     /// Whom a trial has waited for: of those that are not there yet, the one that has been silent
@@ -199,17 +221,18 @@ impl Rollout {
     /// Keep needs, of every member, a report made after all run the new release, healthy, and
     /// naming the images of all its peers: an earlier one proves nothing about the link.
     fn all_are_healthy_together(&self) -> bool {
+        if planted::has(Bug::KeepOnFirstHealthy) {
+            return self.views.iter().any(|view| view.healthy_since.is_some());
+        }
         let Some(since) = self.all_on_target_since else { return false };
         let seats = &self.record.seats;
         let expected = View::of(seats.iter().map(|seat| (seat.id, seat.target)));
         seats.iter().zip(&self.views).all(|(seat, view)| {
             let Some(report) = view.report else { return false };
             let current = seat.part == Part::Watch || judge::is_ours(&self.record, &report);
-            view.reported_after(since)
-                && current
-                && report.running == seat.target
-                && report.observed.healthy
-                && report.view == expected
+            let proves_the_link = (view.reported_after(since) && report.view == expected)
+                || planted::has(Bug::KeepOnOldReports);
+            proves_the_link && current && report.running == seat.target && report.observed.healthy
         })
     }
 

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{Facts, Report};
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 
@@ -226,9 +227,9 @@ impl Rollout {
     }
 
     /// Whether an abort still changes anything; a repair has one direction.
-    pub const fn can_abort(&self) -> bool {
+    pub fn can_abort(&self) -> bool {
         let open = self.record.phase.verdict().is_none() && !self.is_refused;
-        open && !matches!(self.record.kind, Kind::Repair)
+        open && !self.has_one_direction()
     }
 
     /// Something authentic of this member was heard: a debt may be served now.
@@ -286,7 +287,9 @@ impl Rollout {
         }
         match phase {
             Phase::Trial => {
-                let together = self.record.order.is_empty() && self.record.kind != Kind::Repair;
+                let together = self.record.order.is_empty()
+                    && self.record.kind != Kind::Repair
+                    && !planted::has(Bug::TrialBeforeAllStaged);
                 self.fire = if together { Fire::Arming } else { Fire::Done };
                 for seat in &mut self.record.seats {
                     seat.attempt = seat.attempt.max(FIRST_ATTEMPT);

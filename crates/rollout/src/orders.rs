@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Ticket};
 use lockstep_proto::frame::report::{MemberState, Report};
 use lockstep_proto::id::DeviceId;
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 
@@ -74,6 +75,7 @@ impl Rollout {
                 (Part::Watch, _) => Some(poll),
             },
             Phase::Trial => Some(self.wanted_on_trial(now, seat, view)),
+            Phase::Settled(_) if planted::has(Bug::DebtForgotten) => None,
             Phase::Settled(_) if !self.is_in_reach(now, view) => None,
             Phase::Settling(Verdict::Keep) | Phase::Settled(Verdict::Keep) => {
                 self.wanted_to_keep(now, seat, view)

@@ -3,6 +3,7 @@
 
 use lockstep_proto::frame::report::{Refusal, Report};
 use lockstep_proto::id::{DeviceId, ImageHash, RolloutId, Sha256};
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 
 use crate::decide::is_final;
@@ -150,7 +151,9 @@ impl Rollout {
         let patience_over = now.ms_since(self.entered_at) >= self.policy.unreachable_ms;
         self.record.seats.iter().zip(&self.views).all(|(seat, view)| {
             let silent = !self.is_in_reach(now, view);
-            seat.settled || (seat.id != self.lead && patience_over && silent)
+            seat.settled
+                || (seat.id != self.lead && patience_over && silent)
+                || planted::has(Bug::SettledAtOnce)
         })
     }
 
