@@ -21,6 +21,9 @@ pub struct BootState {
     running_slot: u8,
     a: Option<OtaEntry>,
     b: Option<OtaEntry>,
+    /// Erased in this boot and not written since: its next entry needs no second erase. What an
+    /// earlier boot left blank may be an erase that was cut, and is erased again.
+    erased: Option<Sector>,
 }
 
 impl BootState {
@@ -31,7 +34,7 @@ impl BootState {
         ota_count: u8,
         running_slot: u8,
     ) -> Result<Self, FlashFault> {
-        let mut state = Self { otadata, ota_count, running_slot, a: None, b: None };
+        let mut state = Self { otadata, ota_count, running_slot, a: None, b: None, erased: None };
         state.reload(flash)?;
         Ok(state)
     }
@@ -110,6 +113,7 @@ impl BootState {
             let erased = flash::erase(flash, offset, offset + SECTOR_BYTES);
             self.reload(flash)?;
             erased?;
+            self.erased = Some(sector.other());
         }
         Ok(())
     }
@@ -171,7 +175,12 @@ impl BootState {
     ) -> Result<(), FlashFault> {
         let offset = self.offset_of(sector);
         let bytes = entry.encode();
-        let written = flash::erase(flash, offset, offset + SECTOR_BYTES)
+        let is_erased = self.erased.take() == Some(sector);
+        let erased = match is_erased {
+            true => Ok(()),
+            false => flash::erase(flash, offset, offset + SECTOR_BYTES),
+        };
+        let written = erased
             .and_then(|()| flash::write(flash, offset, &bytes))
             .and_then(|()| flash::verify(flash, offset, &bytes));
         // Whatever came of it: what is believed from here on is what stands there.

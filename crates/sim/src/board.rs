@@ -58,6 +58,8 @@ pub struct BoardOptions {
     pub flash: PathBuf,
     /// How long its flash takes.
     pub timing: Timing,
+    /// Where the erases of each sector are counted, over all starts; `None`: nowhere.
+    pub wear: Option<PathBuf>,
     /// Its base MAC address.
     pub id: DeviceId,
     /// What it is for.
@@ -119,6 +121,11 @@ pub fn run(options: &BoardOptions) -> Result<(), BoardError> {
 async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
     let mut flash = FileFlash::open(&options.flash, CAPACITY_DEFAULT_BYTES, Timing::None)
         .map_err(BoardError::Open)?;
+    if let Some(path) = &options.wear {
+        flash
+            .count_wear_in(path)
+            .map_err(|source| BoardError::Wear { path: path.clone(), source })?;
+    }
     let provisioned =
         provision(&options.provision, options.chip, &mut flash).map_err(BoardError::Provision)?;
     flash.set_timing(options.timing);
@@ -225,6 +232,13 @@ pub enum BoardError {
         /// What the host says.
         source: io::Error,
     },
+    /// The erases of its flash cannot be counted.
+    Wear {
+        /// Where.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
     /// Nothing boots.
     Bootloader(BootFailure<FlashError>),
     /// It booted from a slot that the node does not know.
@@ -254,6 +268,9 @@ impl fmt::Display for BoardError {
             Self::AddressFile { path, .. } => {
                 write!(f, "could not write the address of the API to `{}`", path.display())
             }
+            Self::Wear { path, .. } => {
+                write!(f, "could not count the erases of the flash in `{}`", path.display())
+            }
             Self::Bootloader(_) => f.write_str("board does not boot"),
             Self::Slot { found } => {
                 write!(f, "board booted from `{found}`; a node runs in `ota_0` or `ota_1`")
@@ -273,7 +290,9 @@ impl std::error::Error for BoardError {
             Self::Open(error) => Some(error),
             Self::Provision(error) => Some(error),
             Self::Radio(error) => Some(error),
-            Self::Listen { source, .. } | Self::AddressFile { source, .. } => Some(source),
+            Self::Listen { source, .. }
+            | Self::AddressFile { source, .. }
+            | Self::Wear { source, .. } => Some(source),
             Self::Bootloader(error) => Some(error),
             Self::Slot { .. } => None,
             Self::Behaviour(error) => Some(error),

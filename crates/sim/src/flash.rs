@@ -12,9 +12,11 @@ use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 
 mod file;
 mod mem;
+mod wear;
 
 pub use file::{FileFlash, OpenError};
 pub use mem::MemFlash;
+pub use wear::Wear;
 
 /// The smallest part that can be erased.
 pub const SECTOR_SIZE_BYTES: u32 = 4096;

@@ -27,6 +27,8 @@ usage: cargo xtask COMMAND
   test --list              list the suites
   tidy                     check the rules of STYLE.md that a program can check
   sizes                    build the cores for a chip and say what each costs in flash
+  soak [--rollouts N] [--seed N]
+                           rollouts in a row with power cuts; 500 take about half an hour
 
 CI=true in the environment makes a missing tool a failure instead of a reason to skip.
 ";
@@ -50,6 +52,7 @@ enum Command {
     Test(Vec<&'static Suite>),
     Tidy,
     Sizes,
+    Soak { rollouts: u32, seed: u64 },
 }
 
 fn parse(words: &[&str]) -> Result<Command, String> {
@@ -59,9 +62,28 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["test", options @ ..] => parse_suites(options).map(Command::Test),
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
+        ["soak", options @ ..] => parse_soak(options),
         ["tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
         [other, ..] => Err(format!("unknown command `{other}`")),
     }
+}
+
+fn parse_soak(options: &[&str]) -> Result<Command, String> {
+    let (mut rollouts, mut seed) = (SOAK_ROLLOUTS_DEFAULT, 1);
+    for option in options.chunks(2) {
+        let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
+        match option {
+            ["--rollouts", text] => {
+                rollouts =
+                    u32::try_from(number(text)?).map_err(|_| format!("`{text}` is large"))?;
+            }
+            ["--seed", text] => seed = number(text)?,
+            [name @ ("--rollouts" | "--seed")] => return Err(format!("`{name}` needs a number")),
+            [other, ..] => return Err(format!("unexpected argument `{other}`")),
+            [] => (),
+        }
+    }
+    Ok(Command::Soak { rollouts, seed })
 }
 
 fn parse_suites(options: &[&str]) -> Result<Vec<&'static Suite>, String> {
@@ -94,6 +116,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Test(chosen) => suites::run(&machine, chosen),
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
+        Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +145,9 @@ fn workspace_root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(&here).to_path_buf()
 }
 
+/// So many a release cycle has, over years.
+const SOAK_ROLLOUTS_DEFAULT: u32 = 500;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +173,17 @@ mod tests {
     fn an_unknown_suite_is_refused_with_the_known_ones() {
         let message = parse(&["test", "--suite", "units"]).expect_err("no such suite");
         assert!(message.contains("`units`") && message.contains("unit, "), "{message}");
+    }
+
+    #[test]
+    fn a_soak_is_as_long_as_asked_for() {
+        let soak = |words: &[&str]| match parse(words) {
+            Ok(Command::Soak { rollouts, seed }) => Some((rollouts, seed)),
+            _ => None,
+        };
+        assert_eq!(soak(&["soak"]), Some((500, 1)));
+        assert_eq!(soak(&["soak", "--seed", "7", "--rollouts", "20"]), Some((20, 7)));
+        assert!(soak(&["soak", "--rollouts", "many"]).is_none());
     }
 
     #[test]

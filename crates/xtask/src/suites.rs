@@ -178,6 +178,16 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
     shell::run(&mut cargo)
 }
 
+/// Rollouts in a row with power cuts, far more than the ordinary run has time for.
+pub(crate) fn soak(machine: &Machine, rollouts: u32, seed: u64) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--release", "--package", "lockstep", "--test", "e2e"]);
+    cargo.args(locked(machine)).args(["--", "soak::", "--nocapture"]);
+    cargo.env("LOCKSTEP_SOAK_ROLLOUTS", rollouts.to_string());
+    cargo.env("LOCKSTEP_SOAK_SEED", seed.to_string());
+    shell::run(&mut cargo)
+}
+
 fn demo(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
     cargo.args(["run", "--release"]).args(locked(machine));

@@ -112,6 +112,10 @@ struct HardwareArgs {
     #[arg(long, default_value = "none")]
     timing: TimingArg,
 
+    /// Count how often each sector of the flash is erased in this file, over all starts
+    #[arg(long, value_name = "FILE")]
+    wear: Option<PathBuf>,
+
     /// From reset to the firmware's first instruction
     #[arg(long, value_name = "MS", default_value_t = 200,
           value_parser = clap::value_parser!(u32).range(0..=60_000))]
@@ -245,7 +249,8 @@ fn options(
     role: &Role,
 ) -> Result<BoardOptions, CommandError> {
     let kind = Kind::of(role);
-    let HardwareArgs { id, chip, board, hardware, rollback, timing, boot_ms } = &args.hardware;
+    let HardwareArgs { id, chip, board, hardware, rollback, timing, wear, boot_ms } =
+        &args.hardware;
     let chip = chip.unwrap_or(kind.chip);
     let board = board.as_ref().map_or(kind.board, Board::as_str);
     let is_lead = args.lead || (!args.member && role.as_str() == LEAD_ROLE);
@@ -260,6 +265,7 @@ fn options(
             TimingArg::None => Timing::None,
             TimingArg::Chip => Timing::chip(),
         },
+        wear: wear.clone(),
         id: id.unwrap_or(kind.id),
         // Both are shorter than these labels.
         role: Label::new(role.as_str()).unwrap_or(Label::EMPTY),

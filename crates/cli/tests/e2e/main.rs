@@ -12,6 +12,7 @@ mod links;
 mod operations;
 mod real;
 mod refusals;
+mod soak;
 mod trials;
 mod update;
 mod uploads;

@@ -17,7 +17,7 @@ use embedded_storage::nor_flash::{ErrorType, MultiwriteNorFlash, NorFlash, ReadN
 
 use super::{
     BLOCK_SIZE_BYTES, CAPACITY_MAX_BYTES, FlashError, PAGE_SIZE_BYTES, SECTOR_SIZE_BYTES,
-    Statistics, Timing, WORD_SIZE_BYTES, check_range, clear_bits,
+    Statistics, Timing, WORD_SIZE_BYTES, Wear, check_range, clear_bits,
 };
 
 /// A chip's flash in a file, held by one process at a time.
@@ -29,6 +29,7 @@ pub struct FileFlash {
     /// Busy time that was not slept yet: a host cannot sleep for less than about a millisecond.
     owed: Duration,
     statistics: Statistics,
+    wear: Option<Wear>,
 }
 
 impl FileFlash {
@@ -70,12 +71,18 @@ impl FileFlash {
             fill(&file, found_bytes, expected_bytes).map_err(io_error("fill"))?;
         }
         let statistics = Statistics::new(capacity_bytes);
-        Ok(Self { file, capacity_bytes, timing, owed: Duration::ZERO, statistics })
+        Ok(Self { file, capacity_bytes, timing, owed: Duration::ZERO, statistics, wear: None })
     }
 
     /// Changes how long things take from here on.
     pub const fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;
+    }
+
+    /// Counts every erase in the file at `path` as well, in which earlier ones may stand.
+    pub fn count_wear_in(&mut self, path: &Path) -> io::Result<()> {
+        self.wear = Some(Wear::open(path, self.capacity_bytes)?);
+        Ok(())
     }
 
     /// What this flash has been through since it was opened.
@@ -96,7 +103,9 @@ impl FileFlash {
             })?;
         }
         self.statistics.count_erase(sector_offset);
-        Ok(())
+        let counted = self.wear.as_mut().map_or(Ok(()), |wear| wear.count(sector_offset));
+        let offset = u64::from(sector_offset);
+        counted.map_err(|source| FlashError::Io { action: "count the erase of", offset, source })
     }
 
     fn write_page(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {

@@ -72,6 +72,20 @@ fn a_write_across_pages_is_whole() {
     assert_eq!(read(&mut flash, 0x10F8 + 1000, 4), [0xFF; 4]);
 }
 
+/// A sector wears out by all erases of its life, not by those since the last power cut.
+#[test]
+fn wear_is_counted_over_all_starts() {
+    let file = TestFile::new("wear");
+    let path = file.folder.join("flash.wear");
+    for erases in 1..=3 {
+        let mut flash = file.open();
+        flash.count_wear_in(&path).unwrap();
+        flash.erase(0x1000, 0x3000).unwrap();
+        let wear = Wear::read(&path).unwrap();
+        assert_eq!(wear, [0, erases, erases]);
+    }
+}
+
 #[test]
 fn an_erase_touches_only_its_sectors() {
     let file = TestFile::new("sectors");

@@ -148,6 +148,11 @@ impl Board {
         text + &std::fs::read_to_string(self.errors()).unwrap_or_default()
     }
 
+    /// Its process, while it is on.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
     fn errors(&self) -> PathBuf {
         self.folder.join(format!("{}.errors", self.role.name()))
     }
