@@ -102,7 +102,7 @@ pub(crate) enum Fire {
 }
 
 /// One attempt to bring one group to one release.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rollout {
     pub(crate) record: RolloutRecord,
     pub(crate) views: Vec<SeatView>,

@@ -13,7 +13,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
 /// One object on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sender {
     session: Session,
     size_bytes: u32,
@@ -22,7 +22,7 @@ pub struct Sender {
     answer_ms: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Target {
     device: DeviceId,
     /// Every block before this one is in its flash.

@@ -1,0 +1,292 @@
+//! A member: the agent with an image that comes in blocks, conducted by a lead whose power stays.
+//! The lead is the real `Rollout`, and the real `Sender` says which block comes next.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use lockstep_agent::package::digest;
+use lockstep_agent::{Agent, Booted, Effect, Health, Identity, Reply, Setup};
+use lockstep_proto::descriptor::Descriptor;
+use lockstep_proto::frame::block::{Block, Session};
+use lockstep_proto::frame::order::{Order, Ticket};
+use lockstep_proto::frame::report::{Report, View, Wants};
+use lockstep_proto::id::{DeviceId, RolloutId};
+use lockstep_proto::manifest::Trust;
+use lockstep_proto::time::Instant;
+use lockstep_proto::wire::{Board, Role};
+use lockstep_rollout::transfer::Sender;
+use lockstep_rollout::{Input, Phase, Policy, Rollout, RolloutRecord, Verdict};
+use lockstep_sim::bootloader::ResetReason;
+
+use crate::bench::Bench;
+use crate::places::When;
+use crate::scene::{BOARD, CHIP, ROLE, Scene, Task};
+use crate::world::{
+    BOOT_MS, Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful,
+    boot_image,
+};
+
+const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
+const LEAD: DeviceId = DeviceId([2, 0, 0, 0, 0, 1]);
+const ANSWER_MS: u64 = 80;
+const WANTS_MS: u64 = 300;
+const INPUTS_MAX: u32 = 64;
+
+/// The lead, its clock and what it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Outside {
+    now: Instant,
+    task: usize,
+    rollout: Option<Rollout>,
+    senders: Vec<(usize, Sender)>,
+    last: Option<RolloutRecord>,
+}
+
+/// A member and its lead.
+#[derive(Debug)]
+pub(crate) struct Member {
+    scene: Rc<Scene>,
+    outside: Outside,
+    agent: Agent,
+    booted_at: Instant,
+    wanted_at: Instant,
+}
+
+impl World for Member {
+    type Outside = Outside;
+
+    fn outside(_scene: &Scene) -> Outside {
+        let now = Instant::from_ms(0);
+        Outside { now, task: 0, rollout: None, senders: Vec::new(), last: None }
+    }
+
+    fn power_on(scene: &Rc<Scene>, mut outside: Outside, bench: &mut Bench) -> Self {
+        let agent = boot(scene, &mut outside, bench, ResetReason::PowerOn);
+        let now = outside.now;
+        Self { scene: Rc::clone(scene), outside, agent, booted_at: now, wanted_at: now }
+    }
+
+    fn run(&mut self, bench: &mut Bench, marks: &mut Marks<Outside>) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        while let Some(task) = self.scene.tasks.get(self.outside.task).copied() {
+            self.begin(task, bench, marks);
+            let over = (0..TURNS_MAX).find_map(|_| {
+                self.turn(task, bench, marks);
+                self.settled()
+            });
+            let verdict = over.expect("the rollout ends");
+            let record = self.lead().record().clone();
+            assert_settled(&record, verdict, &self.agent.report());
+            if self.outside.task == self.scene.cut_task {
+                bench.end_journal();
+            }
+            verdicts.push(verdict);
+            self.outside.task += 1;
+            self.outside.rollout = None;
+            self.outside.last = Some(record);
+        }
+        verdicts
+    }
+
+    fn report(&self) -> Report {
+        self.agent.report()
+    }
+}
+
+/// From reset to a running agent, which may find that it must reset once more.
+fn boot(scene: &Scene, outside: &mut Outside, bench: &mut Bench, reset: ResetReason) -> Agent {
+    let mut reset = reset;
+    for _ in 0..STARTS_MAX {
+        outside.now = outside.now + BOOT_MS;
+        let (running_slot, booted) = boot_image(scene, bench, reset);
+        let descriptor = booted.image.descriptor.as_ref().expect("every image has one");
+        let setup = Setup {
+            identity: Identity {
+                role: Role::new(ROLE).unwrap(),
+                chip: CHIP,
+                board: Board::new(BOARD).unwrap(),
+                announced: Descriptor::announced(descriptor),
+                config_schema: 1,
+            },
+            rollback: scene.rollback,
+            running_slot,
+            reset_reason: 1,
+            trust: Trust::anybody(),
+        };
+        let started = Agent::boot(Instant::from_ms(0), setup, bench);
+        let (mut agent, booted) = started.unwrap_or_else(|error| panic!("does not start: {error}"));
+        match booted {
+            Booted::Run => {
+                assert_truthful(&agent.report(), agent.member().target);
+                agent.set_pace(scene.pace);
+                bench.enter(When::Running);
+                return agent;
+            }
+            Booted::RebootNow(_) => reset = ResetReason::Software,
+        }
+    }
+    panic!("the device starts again and again");
+}
+
+impl Member {
+    fn lead(&mut self) -> &mut Rollout {
+        self.outside.rollout.as_mut().expect("a rollout is open")
+    }
+
+    fn device_now(&self) -> Instant {
+        Instant::from_ms(self.outside.now.ms_since(self.booted_at))
+    }
+
+    /// The lead opens the rollout, unless it is open already.
+    fn begin(&mut self, task: Task, bench: &mut Bench, marks: &mut Marks<Outside>) {
+        let outside = &mut self.outside;
+        if outside.rollout.is_some() {
+            return;
+        }
+        bench.places.begin_rollout();
+        let id = RolloutId(0x4C53_0000 + outside.task as u64 + 1);
+        let members = [(ME, Role::new(ROLE).unwrap())];
+        let (now, policy, last) = (outside.now, Policy::desk(), outside.last.clone());
+        outside.senders.clear();
+        let rollout = match task {
+            Task::Update(index) | Task::UpdateAborted(index) => {
+                let shipped = &self.scene.releases[index];
+                for bytes in [&shipped.package, &shipped.file] {
+                    let session = Session::of(&digest(bytes).0);
+                    let size = u32::try_from(bytes.len()).unwrap();
+                    outside.senders.push((index, Sender::new(session, size, ANSWER_MS)));
+                }
+                let release = shipped.release.clone();
+                Rollout::forward(now, id, release, &members, LEAD, last, policy)
+            }
+            Task::Back => {
+                let last = last.expect("only what was kept is reverted");
+                Rollout::back(now, id, &members, LEAD, last, policy)
+            }
+        };
+        outside.rollout = Some(rollout);
+        if outside.task == self.scene.cut_task {
+            bench.begin_journal();
+            *marks = Marks::new(self.outside.clone());
+        }
+    }
+
+    fn settled(&self) -> Option<Verdict> {
+        let record = self.outside.rollout.as_ref()?.record();
+        match record.phase {
+            Phase::Settled(verdict) if record.seats.iter().all(|seat| seat.settled) => {
+                Some(verdict)
+            }
+            _ => None,
+        }
+    }
+
+    fn turn(&mut self, task: Task, bench: &mut Bench, marks: &mut Marks<Outside>) {
+        self.outside.now = self.outside.now + TURN_MS;
+        self.drive(Input::Tick, bench, marks);
+        let now = self.device_now();
+        let view = View::of([(ME, self.agent.running())]);
+        self.agent.observe(now, Health { checks_ok: true, link_ok: true, linked: 1, view });
+        marks.note(bench, &self.outside);
+        self.agent.tick(now, bench);
+        if self.obey_effects(bench, marks) {
+            return;
+        }
+        if self.agent.take_report_due() {
+            self.drive(Input::Report(ME, self.agent.report()), bench, marks);
+        }
+        self.transfer(bench, marks);
+        let on_trial = self.agent.on_trial() && self.lead().record().phase == Phase::Trial;
+        if on_trial && matches!(task, Task::UpdateAborted(_)) {
+            self.drive(Input::Abort, bench, marks);
+        }
+        self.obey_effects(bench, marks);
+    }
+
+    /// One input for the lead, all the way through: what the member answers is the next one.
+    fn drive(&mut self, input: Input, bench: &mut Bench, marks: &mut Marks<Outside>) {
+        let mut inputs = VecDeque::from([input]);
+        for _ in 0..INPUTS_MAX {
+            let Some(input) = inputs.pop_front() else { return };
+            let now = self.outside.now;
+            let step = self.lead().step(now, &input);
+            for outgoing in step.orders {
+                self.deliver(&outgoing.ticket, &outgoing.order, bench, marks, &mut inputs);
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        ticket: &Ticket,
+        order: &Order,
+        bench: &mut Bench,
+        marks: &mut Marks<Outside>,
+        inputs: &mut VecDeque<Input>,
+    ) {
+        marks.note(bench, &self.outside);
+        let reply = self.agent.handle_order(self.device_now(), ticket, order, bench);
+        if reply == Reply::FactsAndReport {
+            inputs.push_back(Input::Facts(ME, self.agent.facts(150_000, 0)));
+        }
+        if reply != Reply::Nothing {
+            inputs.push_back(Input::Report(ME, self.agent.report()));
+        }
+    }
+
+    /// `true`: the device was reset.
+    fn obey_effects(&mut self, bench: &mut Bench, marks: &mut Marks<Outside>) -> bool {
+        while let Some(effect) = self.agent.poll_effect() {
+            match effect {
+                Effect::AskRest => self.agent.application_at_rest(self.device_now()),
+                Effect::Reboot(_) => {
+                    marks.note(bench, &self.outside);
+                    let reset = ResetReason::Software;
+                    self.agent = boot(&self.scene, &mut self.outside, bench, reset);
+                    self.booted_at = self.outside.now;
+                    self.wanted_at = self.outside.now;
+                    return true;
+                }
+                Effect::Release | Effect::Trace(_) => {}
+            }
+        }
+        false
+    }
+
+    /// What the member wants, as far as it can take it now.
+    fn transfer(&mut self, bench: &mut Bench, marks: &mut Marks<Outside>) {
+        let now = self.outside.now;
+        let repeats = now.ms_since(self.wanted_at) >= WANTS_MS;
+        let wanted = self.agent.take_wants();
+        let wanted = wanted.or_else(|| self.agent.wanted_session().filter(|_| repeats));
+        if let Some(wants) = wanted {
+            self.wanted_at = now;
+            self.note_wants(wants);
+        }
+        for part in 0..self.outside.senders.len() {
+            while let Some(due) = self.outside.senders[part].1.next_block(now) {
+                let (index, session) =
+                    (self.outside.senders[part].0, self.outside.senders[part].1.session());
+                let scene = Rc::clone(&self.scene);
+                let shipped = &scene.releases[index];
+                let bytes = if part == 0 { &shipped.package } else { &shipped.file };
+                let at = due.offset_bytes as usize;
+                let payload = &bytes[at..at + due.len_bytes];
+                let block = Block { session, index: due.index, then: due.then, payload };
+                marks.note(bench, &self.outside);
+                if let Some(wants) = self.agent.handle_block(self.device_now(), &block, bench) {
+                    self.note_wants(wants);
+                }
+            }
+        }
+    }
+
+    fn note_wants(&mut self, wants: Wants) {
+        for (_, sender) in &mut self.outside.senders {
+            if sender.session() != wants.session {
+                sender.remove(ME);
+            }
+            sender.note_wants(ME, wants);
+        }
+    }
+}
