@@ -6,6 +6,8 @@
 //! that its header can be judged before anything is erased. What a file must be like is decided by
 //! the agent; whose blocks to believe, by whoever decodes frames.
 
+use core::fmt;
+
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::block::{BLOCK_BYTES, Block, Session};
 use lockstep_proto::frame::report::Wants;
@@ -35,10 +37,18 @@ pub(crate) enum Object {
 }
 
 /// One file on its way, and the memory for a window of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Receiver {
     job: Option<Job>,
     window: [u8; WINDOW_BYTES],
+}
+
+/// Without a file on its way nobody looks at the window, so it is not shown either.
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let window = self.job.as_ref().map(|_| &self.window[..]);
+        f.debug_struct("Receiver").field("job", &self.job).field("window", &window).finish()
+    }
 }
 
 /// What is known of the file.

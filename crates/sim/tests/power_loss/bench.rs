@@ -165,6 +165,10 @@ impl Bench {
             }
         }
         if let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_open) {
+            // Only the payload of a record's entry tells to which step its first word belongs.
+            if let (Some(last), true) = (journal.changes.last_mut(), self.places.is_payload(at)) {
+                last.place = place;
+            }
             journal.changes.push(Change { at, what, place, mark: journal.mark });
         }
     }

@@ -118,6 +118,7 @@ fn boot(scene: &Scene, outside: &mut Outside, bench: &mut Bench, reset: ResetRea
         match booted {
             Booted::Run => {
                 assert_truthful(&agent.report(), agent.member().target);
+                bench.places.note_state(agent.member().state);
                 agent.set_pace(scene.pace);
                 bench.enter(When::Running);
                 return agent;

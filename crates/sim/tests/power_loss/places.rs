@@ -138,6 +138,20 @@ impl Places {
         self.step = Step::Before;
     }
 
+    /// The device's own record says this from here on.
+    pub(crate) fn note_state(&mut self, state: MemberState) {
+        self.step = match state {
+            MemberState::Idle => Step::Before,
+            MemberState::Staging => Step::Stage,
+            MemberState::Staged => Step::Rest,
+            MemberState::Activating if self.step == Step::Trial => Step::Trial,
+            MemberState::Activating => Step::Activate,
+            MemberState::Confirming => Step::Confirm,
+            MemberState::Kept => Step::Kept,
+            MemberState::Reverted => Step::Revert,
+        };
+    }
+
     fn step(&self) -> Step {
         match self.when {
             When::Bootloader => Step::Bootloader,
@@ -174,6 +188,12 @@ impl Places {
         (self.step(), what)
     }
 
+    /// Whether this is right behind the first word of the entry that is being written.
+    pub(crate) const fn is_payload(&self, at: u32) -> bool {
+        let (_, begin, end) = self.entry;
+        end > 0 && at == begin + 4
+    }
+
     /// Entries begin with kind, version and length; what follows up to their end is theirs.
     fn of_record(&mut self, at: u32, bytes: &[u8]) -> Place {
         if (at - self.store).is_multiple_of(HALF_BYTES) {
@@ -191,16 +211,8 @@ impl Places {
         let kind = self.entry.0;
         let mut step = self.step();
         if let (MEMBER, Some(&code)) = (kind, payload.get(STATE_AT)) {
-            self.step = match MemberState::from_code(code) {
-                Some(MemberState::Staging) => Step::Stage,
-                Some(MemberState::Staged) => Step::Rest,
-                Some(MemberState::Activating) if self.step == Step::Trial => Step::Trial,
-                Some(MemberState::Activating) => Step::Activate,
-                Some(MemberState::Confirming) => Step::Confirm,
-                Some(MemberState::Kept) => Step::Kept,
-                Some(MemberState::Reverted) => Step::Revert,
-                Some(MemberState::Idle) | None => Step::Before,
-            };
+            let state = MemberState::from_code(code).expect("a state that this firmware knows");
+            self.note_state(state);
             // What begins a step belongs to it, what ends one to the one before.
             if !matches!(self.step, Step::Rest | Step::Kept) {
                 step = self.step();
