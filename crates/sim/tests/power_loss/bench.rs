@@ -29,16 +29,6 @@ pub(crate) enum What {
     Write(Vec<u8>),
 }
 
-impl Change {
-    /// Units of the power budget that it takes.
-    pub(crate) fn units(&self) -> u64 {
-        match &self.what {
-            What::Erase => MemFlash::ERASE_COST,
-            What::Write(bytes) => bytes.len() as u64,
-        }
-    }
-}
-
 /// The chip.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -56,6 +46,8 @@ pub(crate) struct Journal {
     /// The flash at the beginning.
     pub(crate) start: Vec<u8>,
     pub(crate) changes: Vec<Change>,
+    /// Where the entries of the record that were written begin.
+    pub(crate) entries: Vec<u32>,
     is_open: bool,
     mark: usize,
 }
@@ -93,7 +85,8 @@ impl Bench {
     pub(crate) fn begin_journal(&mut self) {
         if self.journal.is_none() {
             let start = self.flash.bytes.clone();
-            self.journal = Some(Journal { start, changes: Vec::new(), is_open: true, mark: 0 });
+            let (changes, entries) = (Vec::new(), Vec::new());
+            self.journal = Some(Journal { start, changes, entries, is_open: true, mark: 0 });
         }
     }
 
@@ -168,6 +161,9 @@ impl Bench {
             // Only the payload of a record's entry tells to which step its first word belongs.
             if let (Some(last), true) = (journal.changes.last_mut(), self.places.is_payload(at)) {
                 last.place = place;
+            }
+            if self.places.is_first_word(at) {
+                journal.entries.push(at);
             }
             journal.changes.push(Change { at, what, place, mark: journal.mark });
         }

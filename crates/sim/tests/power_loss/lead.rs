@@ -23,7 +23,7 @@ use crate::bench::Bench;
 use crate::places::When;
 use crate::scene::{BOARD, CHIP, ROLE, Scene, Task};
 use crate::world::{
-    Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, boot_image,
+    Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, end_without_power, fail, boot_image,
 };
 
 const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 1]);
@@ -71,6 +71,7 @@ impl World for Lead {
             self.begin(bench, marks);
             let over = (0..TURNS_MAX).find_map(|_| {
                 self.turn(task, bench, marks);
+                end_without_power(bench);
                 self.settled()
             });
             let (record, verdict) = over.expect("the rollout ends");
@@ -126,7 +127,7 @@ fn boot(
         };
         let application = SampleApplication::new(Work::Shows, 150_000);
         let started = Node::boot(Instant::from_ms(0), setup, application, bench);
-        let (node, booted) = started.unwrap_or_else(|error| panic!("does not start: {error}"));
+        let (node, booted) = started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
         match booted {
             Booted::Run => {
                 let report = node.agent().report();
@@ -237,7 +238,7 @@ impl Lead {
                 Ok(UploadStep::Taken(taken)) => at += taken,
                 Ok(UploadStep::Wait) => break,
                 Ok(UploadStep::Complete(_)) => return None,
-                Err(error) => panic!("the upload is refused at byte {at}: {error}"),
+                Err(error) => fail(bench, &format!("refused at byte {at}: {error}")),
             }
         }
         Some(at)

@@ -22,7 +22,7 @@ use crate::bench::Bench;
 use crate::places::When;
 use crate::scene::{BOARD, CHIP, ROLE, Scene, Task};
 use crate::world::{
-    BOOT_MS, Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful,
+    BOOT_MS, Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, end_without_power, fail,
     boot_image,
 };
 
@@ -72,6 +72,7 @@ impl World for Member {
             self.begin(task, bench, marks);
             let over = (0..TURNS_MAX).find_map(|_| {
                 self.turn(task, bench, marks);
+                end_without_power(bench);
                 self.settled()
             });
             let verdict = over.expect("the rollout ends");
@@ -114,7 +115,7 @@ fn boot(scene: &Scene, outside: &mut Outside, bench: &mut Bench, reset: ResetRea
             trust: Trust::anybody(),
         };
         let started = Agent::boot(Instant::from_ms(0), setup, bench);
-        let (mut agent, booted) = started.unwrap_or_else(|error| panic!("does not start: {error}"));
+        let (mut agent, booted) = started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
         match booted {
             Booted::Run => {
                 assert_truthful(&agent.report(), agent.member().target);

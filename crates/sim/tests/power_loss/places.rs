@@ -112,7 +112,8 @@ pub(crate) struct Places {
 /// Where otadata lies.
 pub(crate) const OTADATA: u32 = 0xE000;
 const RECORD_BYTES: u32 = 0x4000;
-const HALF_BYTES: u32 = 0x2000;
+/// A half of the record's log.
+pub(crate) const HALF_BYTES: u32 = 0x2000;
 const PACKAGE_BYTES: u32 = 0x3000;
 const PACKAGE_HEADER_BYTES: u32 = 32;
 const MEMBER: u8 = 2;
@@ -186,6 +187,12 @@ impl Places {
             _ => What::Elsewhere,
         };
         (self.step(), what)
+    }
+
+    /// Whether an entry begins here.
+    pub(crate) const fn is_first_word(&self, at: u32) -> bool {
+        let (_, begin, end) = self.entry;
+        end > 0 && at == begin
     }
 
     /// Whether this is right behind the first word of the entry that is being written.

@@ -42,19 +42,21 @@ pub(crate) enum Task {
 
 /// A device, its releases and its tasks.
 pub(crate) struct Scene {
-    pub(crate) name: String,
     pub(crate) rollback: Rollback,
     pub(crate) pace: Pace,
     pub(crate) releases: Vec<Shipped>,
     pub(crate) tasks: Vec<Task>,
     /// The power is cut in this task, and in no other.
     pub(crate) cut_task: usize,
-    slot_bytes: u32,
+    /// How often the device was started before its first task: each start fills its record.
+    pub(crate) idle_starts: u32,
+    pub(crate) slot_bytes: u32,
 }
 
+/// Without its images: they never change.
 impl fmt::Debug for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        write!(f, "{:?}", self.tasks)
     }
 }
 
@@ -69,16 +71,16 @@ pub(crate) struct Shipped {
 
 impl Scene {
     /// `sizes_bytes` are those of the factory image, version 1.0.0, and of the releases after it.
-    pub(crate) fn new(name: &str, rollback: Rollback, sizes_bytes: &[u32]) -> Self {
+    pub(crate) fn new(rollback: Rollback, sizes_bytes: &[u32]) -> Self {
         let largest = sizes_bytes.iter().max().copied().unwrap_or_default();
         let releases = (0..).zip(sizes_bytes).map(|(minor, &size)| ship(minor, size)).collect();
         Self {
-            name: name.into(),
             rollback,
             pace: Pace::Fast,
             releases,
             tasks: Vec::new(),
             cut_task: 0,
+            idle_starts: 0,
             slot_bytes: largest.next_multiple_of(SLOT_0),
         }
     }
@@ -94,7 +96,8 @@ impl Scene {
         [SLOT_0, SLOT_0 + self.slot_bytes]
     }
 
-    fn store(&self) -> u32 {
+    /// Where the store begins, and in it the record.
+    pub(crate) fn store(&self) -> u32 {
         SLOT_0 + 2 * self.slot_bytes
     }
 

@@ -74,17 +74,22 @@ pub(crate) struct Row {
     pub(crate) reverted: u64,
 }
 
-/// Which changes a second cut falls into.
+/// Into which changes cuts fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Second {
-    /// All.
+pub(crate) enum Cuts {
+    /// All of them.
     Everywhere,
     /// All but the bytes of images and packages.
     BooksOnly,
 }
 
+impl Cuts {
+    fn fall_into(self, what: What) -> bool {
+        self == Self::Everywhere || !what.is_bulk()
+    }
+}
+
 impl<W: World> Search<W> {
-    /// Carries out the scene without a cut, then once for every cut of its cut task.
     pub(crate) fn new(scene: Scene) -> Self {
         let scene = Rc::new(scene);
         let bench = scene.bench(scene.factory_flash());
@@ -93,8 +98,12 @@ impl<W: World> Search<W> {
         Self { scene, bench, futures, known, roots, once, twice }
     }
 
-    pub(crate) fn cut_once(&mut self) {
+    /// Carries out the tasks without a cut.
+    pub(crate) fn run(&mut self) -> (Journal, Marks<W::Outside>) {
         let outside = W::outside(&self.scene);
+        for _ in 0..self.scene.idle_starts {
+            W::power_on(&self.scene, outside.clone(), &mut self.bench);
+        }
         let mut marks = Marks::new(outside.clone());
         if self.scene.cut_task == 0 {
             self.bench.begin_journal();
@@ -102,14 +111,19 @@ impl<W: World> Search<W> {
         let mut world = W::power_on(&self.scene, outside, &mut self.bench);
         let verdicts = world.run(&mut self.bench, &mut marks);
         assert_eq!(verdicts.len(), self.scene.tasks.len());
-        let journal = self.bench.take_journal().expect("the cut task was journaled");
+        (self.bench.take_journal().expect("the cut task was journaled"), marks)
+    }
+
+    /// Every cut of the cut task.
+    pub(crate) fn cut_once(&mut self, cuts: Cuts) {
+        let (journal, marks) = self.run();
         let mut table = std::mem::take(&mut self.once);
-        self.cut_everywhere(&journal, &marks, |_| true, &mut table);
+        self.cut_everywhere(&journal, &marks, cuts, &mut table);
         self.once = table;
     }
 
     /// For each future that the first cuts led to, every cut of it until its rollout is over.
-    pub(crate) fn cut_twice(&mut self, second: Second) {
+    pub(crate) fn cut_twice(&mut self, cuts: Cuts) {
         let mut table = std::mem::take(&mut self.twice);
         for root in std::mem::take(&mut self.roots) {
             let mut bench = self.scene.bench(root.flash);
@@ -118,8 +132,7 @@ impl<W: World> Search<W> {
             let mut world = W::power_on(&self.scene, root.outside, &mut bench);
             world.run(&mut bench, &mut marks);
             let journal = bench.take_journal().expect("the journal was begun");
-            let wanted = |what: What| second == Second::Everywhere || !what.is_bulk();
-            self.cut_everywhere(&journal, &marks, wanted, &mut table);
+            self.cut_everywhere(&journal, &marks, cuts, &mut table);
         }
         self.roots.clear();
         self.twice = table;
@@ -129,14 +142,14 @@ impl<W: World> Search<W> {
         &mut self,
         journal: &Journal,
         marks: &Marks<W::Outside>,
-        wanted: impl Fn(What) -> bool,
+        cuts: Cuts,
         table: &mut Table,
     ) {
         let prints: Vec<u128> = marks.list.iter().map(fingerprint).collect();
         let mut cursor = Cursor::new(journal.start.clone());
         self.bench.touched.fill(true);
         for change in &journal.changes {
-            if !wanted(change.place.1) {
+            if !cuts.fall_into(change.place.1) {
                 cursor.skip(change);
                 continue;
             }
@@ -264,23 +277,15 @@ impl Table {
 
 /// A hash of everything that `Debug` shows.
 fn fingerprint(value: &impl std::fmt::Debug) -> u128 {
-    let mut fold = Fold([0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7344]);
-    let _ = write!(fold, "{value:?}");
-    u128::from(fold.0[0]) << 64 | u128::from(fold.0[1])
-}
-
-struct Fold([u64; 2]);
-
-impl std::fmt::Write for Fold {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        for piece in text.as_bytes().chunks(8) {
-            let mut word = [0; 8];
-            word[..piece.len()].copy_from_slice(piece);
-            let word = u64::from_le_bytes(word);
-            let [a, b] = &mut self.0;
-            *a = (a.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
-            *b = (b.rotate_left(23) ^ word ^ *a).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
-        Ok(())
+    let mut text = String::with_capacity(0x4000);
+    let _ = write!(text, "{value:?}");
+    let (mut a, mut b) = (0x243F_6A88_85A3_08D3_u64, 0x1319_8A2E_0370_7344_u64);
+    for piece in text.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..piece.len()].copy_from_slice(piece);
+        let word = u64::from_le_bytes(word);
+        a = (a.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
+        b = (b.rotate_left(23) ^ word ^ a).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
+    u128::from(a) << 64 | u128::from(b)
 }

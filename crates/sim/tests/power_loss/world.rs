@@ -60,12 +60,25 @@ pub(crate) fn boot_image(scene: &Scene, bench: &mut Bench, reset: ResetReason) -
     bench.enter(When::Bootloader);
     let booted = match scene.bootloader().boot(bench, reset) {
         Ok(booted) => booted,
-        Err(failure) => panic!("nothing boots: {failure}"),
+        Err(failure) => fail(bench, &format!("nothing boots: {failure}")),
     };
     let BootSlot::Ota(slot) = booted.slot else { panic!("booted {}", booted.slot) };
     scene.assert_whole(bench, slot, booted.image.image_hash);
     bench.enter(When::Start);
     (slot, booted)
+}
+
+/// Something that must not be, unless the plug was pulled.
+pub(crate) fn fail(bench: &Bench, why: &str) -> ! {
+    end_without_power(bench);
+    panic!("{why}")
+}
+
+/// A device whose power is gone does nothing more, and says nothing either.
+pub(crate) fn end_without_power(bench: &Bench) {
+    if bench.flash.power_lost() {
+        std::panic::resume_unwind(Box::new("the power is gone"));
+    }
 }
 
 /// What a report may say at a start, whatever was cut before.
