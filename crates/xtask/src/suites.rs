@@ -34,6 +34,7 @@ pub(crate) const ALL: &[Suite] = &[
     }),
     Suite::new("clippy", "compiler and clippy warnings", clippy),
     Suite::new("unit", "unit and property tests", unit),
+    Suite::new("power", "one device, cut after every byte of a rollout", power),
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
@@ -146,6 +147,14 @@ fn unit(machine: &Machine) -> Result<(), Failure> {
     shell::run(
         cargo.args(["test", "--package", "lockstep", "--lib", "--bins"]).args(locked(machine)),
     )
+}
+
+/// Optimised, and with the tables that it is about.
+fn power(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--release", "--package", "lockstep-sim", "--test", "power_loss"]);
+    cargo.args(locked(machine));
+    shell::run(cargo.args(["--", "--nocapture"]))
 }
 
 fn doc(machine: &Machine) -> Result<(), Failure> {

@@ -23,7 +23,8 @@ use crate::bench::Bench;
 use crate::places::When;
 use crate::scene::{BOARD, CHIP, ROLE, Scene, Task};
 use crate::world::{
-    Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, end_without_power, fail, boot_image,
+    Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, boot_image,
+    end_without_power, fail,
 };
 
 const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 1]);
@@ -127,7 +128,8 @@ fn boot(
         };
         let application = SampleApplication::new(Work::Shows, 150_000);
         let started = Node::boot(Instant::from_ms(0), setup, application, bench);
-        let (node, booted) = started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
+        let (node, booted) =
+            started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
         match booted {
             Booted::Run => {
                 let report = node.agent().report();

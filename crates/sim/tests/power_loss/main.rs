@@ -28,8 +28,8 @@ use world::World;
 
 /// The factory image.
 const OLD_BYTES: u32 = 4_096;
-/// The image of the rollout after the one that is cut.
-const NEXT_BYTES: u32 = 4_128;
+/// The images of the rollouts before and after the one that is cut.
+const SMALL_BYTES: [u32; 2] = [4_128, 4_144];
 /// A sector and a bit; whole sectors and whole windows; beyond a 64 KiB erase and a durable step of
 /// the progress, with a short last block.
 const SIZES_BYTES: [u32; 3] = [4_816, 28_672, 66_064];
@@ -39,9 +39,12 @@ const BOOTLOADERS: [Rollback; 2] = [Rollback::Bootloader, Rollback::Agent];
 const KEEP: &[Task] = &[Task::Update(1), Task::Update(2)];
 const ABORT: &[Task] = &[Task::UpdateAborted(1), Task::Update(2)];
 const BACK: &[Task] = &[Task::Update(1), Task::Back, Task::Update(2)];
+/// The slot that is written holds the way back of a release that was kept, with its entry.
+const AGAIN: &[Task] = &[Task::Update(2), Task::Update(1), Task::Update(3)];
 
 fn scene(rollback: Rollback, size_bytes: u32, tasks: &[Task]) -> Scene {
-    Scene::new(rollback, &[OLD_BYTES, size_bytes, NEXT_BYTES]).with_tasks(tasks)
+    let [first, second] = SMALL_BYTES;
+    Scene::new(rollback, &[OLD_BYTES, size_bytes, first, second]).with_tasks(tasks)
 }
 
 fn sizes() -> &'static [u32] {
@@ -57,7 +60,9 @@ fn search<W: World>(who: &str, rollback: Rollback, tasks: &[Task], cuts: Cuts) -
         let mut search = Search::<W>::new(scene(rollback, size_bytes, tasks));
         search.cut_once(cuts);
         let (points, states) = (search.once.cuts(), search.once.states);
-        println!("{who}, {rollback:?}, {size_bytes} bytes, {tasks:?}: {points} cuts, {states} states");
+        println!(
+            "{who}, {rollback:?}, {size_bytes} bytes, {tasks:?}: {points} cuts, {states} states"
+        );
         all.add(&search.once);
     }
     all.print(&format!("{who}, rollback by {rollback:?}, {tasks:?}"));
@@ -66,9 +71,21 @@ fn search<W: World>(who: &str, rollback: Rollback, tasks: &[Task], cuts: Cuts) -
 
 fn keep<W: World>(who: &str, rollback: Rollback) {
     let table = search::<W>(who, rollback, KEEP, Cuts::Everywhere);
-    assert_staging_is_reached(&table);
-    assert_activation_is_reached(&table, rollback);
-    assert_confirmation_is_reached(&table);
+    assert!(table.sum(|_, what| what == What::RecordHeader).cuts > 0);
+    assert_kept(&table, rollback);
+}
+
+fn keep_again<W: World>(who: &str, rollback: Rollback) {
+    let table = search::<W>(who, rollback, AGAIN, Cuts::BooksOnly);
+    let forgotten = table.sum(|step, what| (step, what) == (Step::Stage, What::OtadataErase));
+    assert!(forgotten.erases > 0, "the entry of the slot goes before its image");
+    assert_kept(&table, rollback);
+}
+
+fn assert_kept(table: &Table, rollback: Rollback) {
+    assert_staging_is_reached(table);
+    assert_activation_is_reached(table, rollback);
+    assert_confirmation_is_reached(table);
     // Before the trial a cut costs nothing but time.
     let quiet = |step, _| matches!(step, Step::Before | Step::Stage | Step::Rest);
     assert_eq!(table.sum(quiet).reverted, 0);
@@ -109,8 +126,6 @@ fn assert_staging_is_reached(table: &Table) {
         What::SlotWrite,
         What::Record(10),
         What::Record(2),
-        What::RecordErase,
-        What::RecordHeader,
     ] {
         let row = table.sum(|_, found| found == what);
         assert!(row.cuts > 0, "{what:?} was not cut");
@@ -142,6 +157,7 @@ fn assert_confirmation_is_reached(table: &Table) {
 #[test]
 fn a_member_with_rollback_is_whole_after_every_cut() {
     keep::<Member>("member", Rollback::Bootloader);
+    keep_again::<Member>("member", Rollback::Bootloader);
     abort::<Member>("member", Rollback::Bootloader);
     back::<Member>("member", Rollback::Bootloader);
 }
@@ -149,6 +165,7 @@ fn a_member_with_rollback_is_whole_after_every_cut() {
 #[test]
 fn a_member_without_rollback_is_whole_after_every_cut() {
     keep::<Member>("member", Rollback::Agent);
+    keep_again::<Member>("member", Rollback::Agent);
     abort::<Member>("member", Rollback::Agent);
     back::<Member>("member", Rollback::Agent);
 }
@@ -156,6 +173,7 @@ fn a_member_without_rollback_is_whole_after_every_cut() {
 #[test]
 fn a_lead_with_rollback_is_whole_after_every_cut() {
     keep::<Lead>("lead", Rollback::Bootloader);
+    keep_again::<Lead>("lead", Rollback::Bootloader);
     abort::<Lead>("lead", Rollback::Bootloader);
     back::<Lead>("lead", Rollback::Bootloader);
 }
@@ -163,6 +181,7 @@ fn a_lead_with_rollback_is_whole_after_every_cut() {
 #[test]
 fn a_lead_without_rollback_is_whole_after_every_cut() {
     keep::<Lead>("lead", Rollback::Agent);
+    keep_again::<Lead>("lead", Rollback::Agent);
     abort::<Lead>("lead", Rollback::Agent);
     back::<Lead>("lead", Rollback::Agent);
 }
@@ -222,7 +241,7 @@ fn a_lead_is_whole_after_every_cut_wherever_its_record_is_full() {
 fn twice<W: World>(who: &str) {
     for rollback in BOOTLOADERS {
         let mut all = Table::default();
-        for tasks in [KEEP, ABORT, BACK] {
+        for tasks in [KEEP, AGAIN, ABORT, BACK] {
             let mut search = Search::<W>::new(scene(rollback, SMALLEST, tasks));
             search.cut_once(Cuts::Everywhere);
             search.cut_twice(Cuts::BooksOnly);

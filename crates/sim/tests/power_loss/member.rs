@@ -22,8 +22,8 @@ use crate::bench::Bench;
 use crate::places::When;
 use crate::scene::{BOARD, CHIP, ROLE, Scene, Task};
 use crate::world::{
-    BOOT_MS, Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful, end_without_power, fail,
-    boot_image,
+    BOOT_MS, Marks, STARTS_MAX, TURN_MS, TURNS_MAX, World, assert_settled, assert_truthful,
+    boot_image, end_without_power, fail,
 };
 
 const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
@@ -115,7 +115,8 @@ fn boot(scene: &Scene, outside: &mut Outside, bench: &mut Bench, reset: ResetRea
             trust: Trust::anybody(),
         };
         let started = Agent::boot(Instant::from_ms(0), setup, bench);
-        let (mut agent, booted) = started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
+        let (mut agent, booted) =
+            started.unwrap_or_else(|error| fail(bench, &format!("does not start: {error}")));
         match booted {
             Booted::Run => {
                 assert_truthful(&agent.report(), agent.member().target);

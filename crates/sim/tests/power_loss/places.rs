@@ -2,8 +2,8 @@
 //!
 //! The step follows from the state that the device's own record was given last.
 
-use lockstep_proto::frame::report::MemberState;
 use lockstep_proto::frame::block::BLOCK_BYTES;
+use lockstep_proto::frame::report::MemberState;
 use lockstep_sim::flash::SECTOR_SIZE_BYTES;
 
 /// One row: during which step, and where.
@@ -71,8 +71,20 @@ impl What {
             Self::RecordHeader => "record, header".into(),
             Self::Record(kind) => {
                 let names: [&str; 14] = [
-                    "?", "boot number", "member", "rollout", "group", "trust", "epoch", "current",
-                    "password", "history", "progress", "settings", "images", "cut upload",
+                    "?",
+                    "boot number",
+                    "member",
+                    "rollout",
+                    "group",
+                    "trust",
+                    "epoch",
+                    "current",
+                    "password",
+                    "history",
+                    "progress",
+                    "settings",
+                    "images",
+                    "cut upload",
                 ];
                 format!("record, {}", names.get(usize::from(kind)).unwrap_or(&"?"))
             }
@@ -177,7 +189,8 @@ impl Places {
         let is_header = at < self.store + RECORD_BYTES + PACKAGE_HEADER_BYTES;
         let what = match at {
             _ if self.is_slot(at) => {
-                let is_head = self.slots.iter().any(|&slot| (slot..slot + HEAD_BYTES).contains(&at));
+                let is_head =
+                    self.slots.iter().any(|&slot| (slot..slot + HEAD_BYTES).contains(&at));
                 if is_head { What::Head } else { What::SlotWrite }
             }
             _ if self.is_record(at) => return self.of_record(at, bytes),
