@@ -168,7 +168,7 @@ impl Member {
             }
         };
         outside.rollout = Some(rollout);
-        if outside.task == self.scene.cut_task {
+        if outside.task == self.scene.cut_task && !bench.is_journaling() {
             bench.begin_journal();
             *marks = Marks::new(self.outside.clone());
         }

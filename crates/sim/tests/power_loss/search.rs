@@ -15,7 +15,7 @@ use lockstep_rollout::Verdict;
 
 use crate::bench::{Bench, Change, Cursor, Journal, Needs};
 use crate::places::{Place, Step, What};
-use crate::scene::Scene;
+use crate::scene::{Scene, Task};
 use crate::world::{Marks, World};
 
 /// All that is known so far.
@@ -26,8 +26,18 @@ pub(crate) struct Search<W: World> {
     /// By flash and world outside: what came of the cuts that left exactly these.
     known: HashMap<(u128, u128), Found>,
     roots: Vec<Root<W>>,
+    promise: Promise,
     pub(crate) once: Table,
     pub(crate) twice: Table,
+}
+
+/// What a cut may do to the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// Only a cut between activation and confirmation ends in a revert.
+    OnlyTrialsEnd,
+    /// An earlier cut has had its say, or somebody aborts.
+    None,
 }
 
 /// A future that was run to its end.
@@ -95,7 +105,11 @@ impl<W: World> Search<W> {
         let bench = scene.bench(scene.factory_flash());
         let (futures, known, roots) = (HashMap::new(), HashMap::new(), Vec::new());
         let (once, twice) = (Table::default(), Table::default());
-        Self { scene, bench, futures, known, roots, once, twice }
+        let promise = match scene.tasks[scene.cut_task] {
+            Task::Update(_) | Task::Back => Promise::OnlyTrialsEnd,
+            Task::UpdateAborted(_) => Promise::None,
+        };
+        Self { scene, bench, futures, known, roots, promise, once, twice }
     }
 
     /// Carries out the tasks without a cut.
@@ -124,6 +138,7 @@ impl<W: World> Search<W> {
 
     /// For each future that the first cuts led to, every cut of it until its rollout is over.
     pub(crate) fn cut_twice(&mut self, cuts: Cuts) {
+        self.promise = Promise::None;
         let mut table = std::mem::take(&mut self.twice);
         for root in std::mem::take(&mut self.roots) {
             let mut bench = self.scene.bench(root.flash);
@@ -183,6 +198,15 @@ impl<W: World> Search<W> {
                 found
             }
         };
+        let (step, what) = change.place;
+        let costs_only_time =
+            matches!(step, Step::Before | Step::Stage | Step::Rest | Step::Confirm | Step::Kept);
+        assert!(
+            found.kept || !costs_only_time || self.promise == Promise::None,
+            "a cut during `{}` ({}) ended in a revert",
+            step.name(),
+            what.name()
+        );
         let row = table.rows.entry(change.place).or_default();
         let before = self.scene.before_cut();
         row.cuts += 1;
