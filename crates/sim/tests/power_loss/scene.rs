@@ -184,6 +184,7 @@ fn ship(minor: u32, size_bytes: u32) -> Shipped {
     let length = Package::write(manifest.as_bytes(), &[], &mut package).unwrap();
     package.truncate(length);
     let release = Release {
+        brings_keys: false,
         number: announced.number,
         epoch: 0,
         package: digest(&package),
