@@ -1,4 +1,4 @@
-//! The desk half of the simulator: what a board is made of, in files and processes of a host.
+//! The simulator: boards on a desk, in files and processes of a host, and worlds in virtual time.
 //!
 //! `kill -9` is a power cut and starting the process again is power on, so everything durable is
 //! written when it is said to be, and everything a chip would tear can be torn here. The parts
@@ -10,3 +10,4 @@ pub mod bootloader;
 pub mod firmware;
 pub mod flash;
 pub mod radio;
+pub mod world;

@@ -12,6 +12,7 @@ mod keygen;
 mod logs;
 mod release;
 mod revert;
+mod sim;
 mod status;
 pub(crate) mod update;
 
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Group(group::GroupCommand),
     History(history::HistoryArgs),
     Logs(logs::LogsArgs),
+    // Whether it can be relied upon.
+    Sim(sim::SimArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -86,6 +89,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Group(command) => group::group(ui, &command),
         Command::History(args) => history::history(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
+        Command::Sim(args) => sim::sim(ui, &args),
         Command::Completions(args) => completions::completions(ui, &args),
     }
 }

@@ -1,0 +1,587 @@
+//! A world in virtual time: any number of boards with the real node on each, their flash and
+//! bootloaders, the air between them, whoever hands over bundles, and everything that goes wrong.
+//!
+//! One generator with one seed decides everything, so the same seed is the same world, event for
+//! event. Time jumps from event to event; nothing here sleeps or reads a clock. After every event
+//! the invariants look at what can be observed: see [`Violation`].
+//!
+//! A test sets up a world by hand with [`World::new`] and [`World::on`]; [`run_seed`] draws one
+//! from a seed; [`search`] looks for a seed in which an invariant does not hold.
+
+use std::rc::Rc;
+
+use fastrand::Rng;
+use lockstep_device::Action;
+use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::control::{ControlFrame, Message};
+use lockstep_proto::frame::order::Order;
+use lockstep_proto::frame::version::VersionFrame;
+use lockstep_proto::frame::{FrameType, frame_type};
+use lockstep_proto::id::DeviceId;
+use lockstep_rollout::{Kind, Phase, RolloutRecord, Verdict};
+
+use crate::bootloader::ResetReason;
+
+mod air;
+mod application;
+mod board;
+mod census;
+mod faults;
+mod flash;
+mod images;
+mod invariants;
+mod many;
+mod search;
+mod swarm;
+mod timeline;
+mod upload;
+
+pub use air::{Air, AirCounts, AirWeather};
+pub use application::WorldApplication;
+pub use board::{Board, BoardSetup, GroupSetup};
+pub use census::Census;
+pub use faults::{Fault, PhaseName, When};
+pub use flash::{ChipFlash, Operation, Place};
+pub use images::{
+    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release,
+};
+pub use invariants::Violation;
+pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
+pub use search::{Found, Outcome, run_seed, search};
+pub use swarm::{Kinds, Swarm, draw};
+pub use timeline::{Detail, Timeline};
+pub use upload::{Manner, Uploaded};
+
+use board::BootResult;
+use faults::Armed;
+use invariants::{Observer, Seen};
+use upload::Upload;
+
+/// The board that conducts.
+pub const LEAD: usize = 0;
+/// Boards in a world, at most.
+pub const BOARDS_MAX: usize = 16;
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct WorldSetup {
+    /// The boards, the lead first.
+    pub boards: Vec<(BoardSetup, Rc<Image>)>,
+    /// What they share.
+    pub group: GroupSetup,
+    /// What everything else is drawn from.
+    pub seed: u64,
+    /// What is written down.
+    pub detail: Detail,
+}
+
+/// A world.
+#[derive(Debug)]
+pub struct World {
+    now: u64,
+    boards: Vec<Board>,
+    group: GroupSetup,
+    air: Air,
+    rng: Rng,
+    upload: Option<Upload>,
+    /// What became of the last upload, once it is over.
+    pub uploaded: Option<Uploaded>,
+    armed: Vec<Armed>,
+    observer: Observer,
+    /// Sick firmware is not sick any more.
+    is_cured: bool,
+    /// Journal lines of each board that were told already.
+    told: Vec<u32>,
+    /// What happened, for people.
+    pub timeline: Timeline,
+    /// What happened, counted.
+    pub census: Census,
+}
+
+impl World {
+    /// A world at its beginning: the power comes on.
+    ///
+    /// # Panics
+    ///
+    /// When there are more than [`BOARDS_MAX`] boards.
+    pub fn new(setup: WorldSetup) -> Self {
+        let count = setup.boards.len();
+        assert!(count <= BOARDS_MAX, "{count} boards, at most {BOARDS_MAX}");
+        let mut rng = Rng::with_seed(setup.seed);
+        let air = Air::new(count, rng.u64(..));
+        let mut observer = Observer::new(count);
+        setup.boards.iter().for_each(|(_, image)| observer.allow(image));
+        let boards = setup.boards.into_iter().enumerate();
+        Self {
+            now: 0,
+            boards: boards
+                .map(|(index, (setup, image))| Board::new(index, setup, &image))
+                .collect(),
+            group: setup.group,
+            air,
+            rng,
+            upload: None,
+            uploaded: None,
+            armed: Vec::new(),
+            observer,
+            is_cured: false,
+            told: vec![0; count],
+            timeline: Timeline::new(setup.detail),
+            census: Census::default(),
+        }
+    }
+
+    /// Milliseconds since the beginning.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The boards.
+    pub fn boards(&self) -> &[Board] {
+        &self.boards
+    }
+
+    /// The air.
+    pub const fn air_mut(&mut self) -> &mut Air {
+        &mut self.air
+    }
+
+    /// The invariant that did not hold, if one did not.
+    pub const fn violation(&self) -> Option<&Violation> {
+        self.observer.violation.as_ref()
+    }
+
+    /// The lead's record of its last rollout, while it is on.
+    pub fn record(&self) -> Option<&RolloutRecord> {
+        let node = self.boards.get(LEAD)?.node.as_ref()?;
+        Some(node.conducting()?.record)
+    }
+
+    /// What a board runs.
+    pub fn running(&self, board: usize) -> Option<&Rc<Image>> {
+        self.observer.running(board)
+    }
+
+    /// Lets time pass until this holds, an invariant does not, or the limit is reached. Returns
+    /// whether it holds.
+    pub fn run_until(&mut self, limit_ms: u64, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + limit_ms;
+        while !holds(self) {
+            if self.observer.violation.is_some() || self.next_at() > end {
+                self.now = end;
+                return false;
+            }
+            self.step();
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run_ms(&mut self, ms: u64) {
+        self.run_until(ms, |_| false);
+    }
+
+    /// Hands a bundle to the lead, from now on.
+    pub fn upload(&mut self, bundle: Rc<Bundle>, manner: Manner) {
+        bundle.images.iter().for_each(|image| self.observer.allow(image));
+        self.say(|| format!("hands over a bundle of {} bytes", bundle.size_bytes()));
+        self.upload = Some(Upload::new(self.now, bundle, manner));
+        self.uploaded = None;
+    }
+
+    /// Asks the lead to go back. `false`: it refused, or is off.
+    pub fn revert(&mut self) -> bool {
+        let uptime = self.boards[LEAD].uptime(self.now);
+        let board = &mut self.boards[LEAD];
+        let Some(node) = &mut board.node else { return false };
+        let begun = node.revert(uptime, &mut board.flash);
+        self.say(|| format!("asks to go back: {begun:?}"));
+        self.after(LEAD);
+        begun.is_ok()
+    }
+
+    /// Sick firmware gets well: it does as it should from its next boot on, and health from now on.
+    pub fn cure(&mut self) {
+        self.is_cured = true;
+        for index in 0..self.boards.len() {
+            if self.boards[index].is_on() && self.boards[index].behaviour != Behaviour::Healthy {
+                self.apply(Fault::Reset { board: index, reason: ResetReason::PowerOn });
+            }
+        }
+    }
+
+    /// Faults stop: the air is clear, nothing more is armed, whoever is off is switched on.
+    pub fn clear(&mut self) {
+        self.say(|| "the weather clears".into());
+        self.air.clear();
+        self.armed.clear();
+        for index in 0..self.boards.len() {
+            let board = &mut self.boards[index];
+            if board.flash.is_armed() && !board.flash.has_lost_power() {
+                board.flash.power_on();
+            }
+            if let Some((at, _)) = &mut board.boots_at {
+                *at = (*at).min(self.now + board.setup.boot_ms);
+            }
+        }
+    }
+
+    /// What the group still lacks to be settled; `None`: it is settled.
+    pub fn unsettled(&self) -> Option<String> {
+        self.observer.unsettled(&self.boards, self.record())
+    }
+
+    /// Whether nothing is under way: no upload, and the lead's last rollout is over.
+    pub fn is_idle(&self) -> bool {
+        let is_over = |record: &RolloutRecord| matches!(record.phase, Phase::Settled(_));
+        self.upload.is_none() && self.boards[LEAD].is_on() && self.record().is_none_or(is_over)
+    }
+
+    fn next_at(&self) -> u64 {
+        let boards = self
+            .boards
+            .iter()
+            .map(|board| board.boots_at.map_or(board.wakes_at.min(board.sends_at), |(at, _)| at));
+        let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.next_at);
+        let armed = self.armed.iter().map(Armed::at).min().unwrap_or(u64::MAX);
+        boards.chain([self.air.next_at(), upload, armed]).min().unwrap_or(u64::MAX)
+    }
+
+    /// One event.
+    fn step(&mut self) {
+        self.now = self.next_at().max(self.now);
+        let now = self.now;
+        if let Some(index) = self.armed.iter().position(|armed| armed.at() <= now) {
+            let fault = self.armed.swap_remove(index).fault;
+            return self.apply(fault);
+        }
+        let boots = |board: &Board| board.boots_at.is_some_and(|(at, _)| at <= now);
+        if let Some(index) = self.boards.iter().position(boots) {
+            return self.boot(index);
+        }
+        if let Some(flight) = self.air.arrive(now) {
+            return self.deliver(&flight);
+        }
+        if self.upload.as_ref().is_some_and(|upload| upload.next_at <= now) {
+            return self.step_upload();
+        }
+        if let Some(index) = self.boards.iter().position(|board| board.sends_at <= now) {
+            return self.send(index);
+        }
+        if let Some(index) = self.boards.iter().position(|board| board.wakes_at <= now) {
+            self.wake(index);
+        }
+    }
+
+    fn boot(&mut self, index: usize) {
+        let now = self.now;
+        let seed = self.rng.u64(..);
+        let board = &mut self.boards[index];
+        let Some((_, reset)) = board.boots_at else { return };
+        let (observer, is_cured) = (&self.observer, self.is_cured);
+        let behaves = |hash: &lockstep_proto::id::ImageHash| match observer.image(hash) {
+            Some(image) if !is_cured => image.spec.behaviour,
+            _ => Behaviour::Healthy,
+        };
+        let result = board.boot(now, reset, &self.group, seed, behaves);
+        self.told[index] = 0;
+        let boot_ms = board.setup.boot_ms;
+        match result {
+            BootResult::Runs => {
+                self.observer.look(now, &mut self.boards[index], &self.group);
+                self.observer.note_boot(now, &self.boards[index]);
+                self.after(index);
+            }
+            BootResult::Resets(reset, why) => {
+                board.stop(now + boot_ms, reset);
+                self.timeline.say(now, &name(&self.boards[index]), || why.into());
+                self.observer.look(now, &mut self.boards[index], &self.group);
+            }
+            BootResult::LostPower => self.lose_power(index),
+            BootResult::Fails(why) => {
+                let text = format!("{} does not boot: {why}", board.id);
+                let violation = Violation { invariant: 4, at_ms: now, text };
+                self.observer.violation.get_or_insert(violation);
+                board.stop(now + boot_ms, reset);
+            }
+        }
+    }
+
+    fn deliver(&mut self, flight: &air::Flight) {
+        let now = self.now;
+        let (from, to) = (flight.from, flight.to);
+        let board = &mut self.boards[to];
+        if board.behaviour == Behaviour::Deaf || board.hangs(now) {
+            return;
+        }
+        let uptime = board.uptime(now);
+        let Some(node) = &mut board.node else { return };
+        let kind = frame_type(&flight.frame);
+        let taken_before = node.application().frames_taken;
+        let from_id = self.boards[from].id;
+        let board = &mut self.boards[to];
+        let Some(node) = &mut board.node else { return };
+        if let Some(FrameType::Version) = kind
+            && let Ok(frame) = VersionFrame::decode(&flight.frame)
+            && let VersionFrame::Announce(announce) | VersionFrame::Response { announce, .. } =
+                frame
+        {
+            self.observer.note_announce(from, to, announce.announced);
+        }
+        if kind == Some(FrameType::Control) && flight.is_original {
+            self.observer.note_heard(from, to);
+            if is_order(&flight.frame) {
+                self.observer.note_order(now, to);
+            }
+        }
+        node.handle_frame(uptime, from_id, &flight.frame, &mut board.flash);
+        if node.application().frames_taken != taken_before {
+            self.observer.invariant_5_gate(now, (from, to), &self.group);
+        }
+        self.after(to);
+    }
+
+    fn step_upload(&mut self) {
+        let now = self.now;
+        let Some(upload) = &mut self.upload else { return };
+        let board = &mut self.boards[LEAD];
+        let uptime = board.uptime(now);
+        let hangs = board.hangs(now);
+        let over = match &mut board.node {
+            Some(node) if !hangs => {
+                let resumed = upload.resumed;
+                let over = upload.step(now, uptime, node, &mut board.flash);
+                if upload.resumed != resumed {
+                    self.census.count("upload", "resumed");
+                }
+                over
+            }
+            _ => upload.wait(now),
+        };
+        if let Some(uploaded) = over {
+            self.upload = None;
+            self.say(|| format!("upload: {uploaded:?}"));
+            self.uploaded = Some(uploaded);
+        }
+        self.after(LEAD);
+    }
+
+    fn wake(&mut self, index: usize) {
+        let now = self.now;
+        let board = &mut self.boards[index];
+        if board.fault_at().is_some_and(|at| at <= now) {
+            let hangs = board.hangs(now);
+            let reason = if hangs { ResetReason::Watchdog } else { ResetReason::Panic };
+            return self.apply(Fault::Reset { board: index, reason });
+        }
+        let uptime = board.uptime(now);
+        let hangs = board.hangs(now);
+        board.wakes_at = u64::MAX;
+        if let Some(node) = &mut board.node
+            && !hangs
+        {
+            node.tick(uptime, &mut board.flash);
+        }
+        self.after(index);
+    }
+
+    /// What every event of a board ends with.
+    fn after(&mut self, index: usize) {
+        let now = self.now;
+        self.tell_journal(index);
+        if self.boards[index].flash.has_lost_power() {
+            return self.lose_power(index);
+        }
+        self.send(index);
+        let board = &mut self.boards[index];
+        let Some(node) = &mut board.node else { return };
+        let reboots = std::iter::from_fn(|| node.poll_action())
+            .any(|action| matches!(action, Action::Reboot(_)));
+        self.observer.look(now, &mut self.boards[index], &self.group);
+        if index == LEAD {
+            self.look_at_record();
+        }
+        let board = &mut self.boards[index];
+        if reboots {
+            board.stop(now + board.setup.boot_ms, ResetReason::Software);
+        } else {
+            board.plan_wake(now);
+        }
+    }
+
+    /// What the node has to say, as far as its radio takes it.
+    fn send(&mut self, index: usize) {
+        let now = self.now;
+        let board = &mut self.boards[index];
+        if board.sends_at != u64::MAX && board.sends_at > now {
+            return;
+        }
+        board.sends_at = u64::MAX;
+        let uptime = board.uptime(now);
+        for _ in 0..FRAMES_PER_MS {
+            let board = &mut self.boards[index];
+            let Some(node) = &mut board.node else { return };
+            let mut buffer = [0; FRAME_BYTES_MAX];
+            let polled = node.poll_frame(uptime, &mut buffer, &mut board.flash);
+            let Some((to, len)) = polled else { return };
+            let is_mute = board.behaviour == Behaviour::Mute || board.hangs(now);
+            if !is_mute {
+                self.broadcast(index, to, &buffer[..len]);
+            }
+        }
+        self.boards[index].sends_at = now + 1;
+    }
+
+    fn broadcast(&mut self, from: usize, to: DeviceId, bytes: &[u8]) {
+        let now = self.now;
+        if let Some((rollout, keeps)) = verdict_of(&self.group, bytes) {
+            self.observer.note_verdict(now, rollout, keeps);
+        }
+        if self.timeline.shows_frames() {
+            let text = describe(&self.group, to, bytes);
+            self.timeline.say(now, &name(&self.boards[from]), || text);
+        }
+        let frame: Rc<[u8]> = bytes.into();
+        let count = self.boards.len();
+        if to == DeviceId::BROADCAST {
+            for target in (0..count).filter(|&target| target != from) {
+                self.air.send(now, from, target, &frame);
+            }
+        } else if let Some(target) = index_of(to).filter(|&target| target < count) {
+            self.air.send(now, from, target, &frame);
+        }
+    }
+
+    fn lose_power(&mut self, index: usize) {
+        let now = self.now;
+        let board = &mut self.boards[index];
+        let off_ms = board.off_ms.max(board.setup.boot_ms);
+        let cut = board.flash.power_on();
+        board.stop(now + off_ms, ResetReason::PowerOn);
+        let phase = self.observer.last.map_or("idle", |seen| seen.phase.as_str());
+        if let Some((operation, place)) = cut {
+            let operation = match operation {
+                Operation::Erase => "erase",
+                Operation::Write => "write",
+            };
+            self.census.count("cut in flash", &format!("{operation} of {}", place.as_str()));
+            self.timeline.say(now, &name(&self.boards[index]), || {
+                format!("loses power in an {operation} of {}, for {off_ms} ms", place.as_str())
+            });
+        }
+        self.census.count("cut in phase", phase);
+        self.observer.look(now, &mut self.boards[index], &self.group);
+    }
+
+    /// What the lead's record tells: phases, verdicts, and what is to happen because of them.
+    fn look_at_record(&mut self) {
+        let Some(record) = self.boards[LEAD]
+            .node
+            .as_ref()
+            .and_then(|node| node.conducting())
+            .map(|conducting| conducting.record)
+        else {
+            return;
+        };
+        let Some(before) = self.observer.look_at_record(record) else { return };
+        let Some(seen) = self.observer.last else { return };
+        self.count_record(before, seen);
+        if before.is_none_or(|before| (before.id, before.phase) != (seen.id, seen.phase)) {
+            self.arm_phase(seen.phase);
+        }
+    }
+
+    fn count_record(&mut self, before: Option<Seen>, seen: Seen) {
+        let is_new = before.is_none_or(|before| before.id != seen.id);
+        if is_new {
+            self.census.count("begun", seen.kind.as_str());
+        }
+        if let Some(before) = before.filter(|_| !is_new) {
+            let again = seen.reactivations.saturating_sub(before.reactivations);
+            if again > 0 {
+                self.census.add("recovery", "activated again", again.into());
+            }
+            if seen.restarts > before.restarts {
+                self.census
+                    .count("recovery", &format!("lead restarted in {}", seen.phase.as_str()));
+            }
+        }
+        let phase_before = before.filter(|_| !is_new).map(|before| before.phase);
+        match (phase_before.and_then(|phase| phase.verdict()), seen.phase.verdict()) {
+            (None, Some(Verdict::Keep)) => {
+                self.census.count("verdict", &format!("keep of {}", seen.kind.as_str()));
+            }
+            (None, Some(Verdict::Revert(cause))) => {
+                self.census.count("verdict", &format!("revert of {}", seen.kind.as_str()));
+                self.census.count("cause", cause.code());
+            }
+            _ => (),
+        }
+        if seen.kind == Kind::Repair && is_new {
+            self.census.count("recovery", "repair opened");
+        }
+        if matches!(seen.phase, Phase::Settled(_)) && phase_before != Some(seen.phase) {
+            self.census.count("rollouts", "settled");
+        }
+    }
+
+    fn tell_journal(&mut self, index: usize) {
+        if !self.timeline.is_kept() {
+            return;
+        }
+        let board = &self.boards[index];
+        let Some(node) = &board.node else { return };
+        let who = name(board);
+        for line in node.journal().lines_after(self.told[index]) {
+            self.told[index] = line.seq;
+            self.timeline.say(self.now, &who, || line.text.clone());
+        }
+    }
+
+    fn say(&mut self, text: impl FnOnce() -> String) {
+        self.timeline.say(self.now, "", text);
+    }
+}
+
+/// How a board is called in timelines.
+fn name(board: &Board) -> String {
+    format!("{} {}", board.index, board.setup.role)
+}
+
+fn index_of(id: DeviceId) -> Option<usize> {
+    usize::from(id.0[5]).checked_sub(1)
+}
+
+/// Where a control frame's kind stands, and which kinds are orders.
+fn is_order(frame: &[u8]) -> bool {
+    frame.get(KIND_AT).is_some_and(|kind| (0x10..=0x17).contains(kind))
+}
+
+/// The rollout that a frame confirms or reverts.
+fn verdict_of(group: &GroupSetup, frame: &[u8]) -> Option<(lockstep_proto::id::RolloutId, bool)> {
+    let is_verdict = frame.get(KIND_AT).is_some_and(|kind| matches!(kind, 0x16 | 0x17));
+    if frame_type(frame) != Some(FrameType::Control) || !is_verdict {
+        return None;
+    }
+    match ControlFrame::decode(&group.key, frame).ok()?.message {
+        Message::Order(ticket, Order::Confirm { .. }) => Some((ticket.rollout, true)),
+        Message::Order(ticket, Order::Revert) => Some((ticket.rollout, false)),
+        _ => None,
+    }
+}
+
+fn describe(group: &GroupSetup, to: DeviceId, frame: &[u8]) -> String {
+    match frame_type(frame) {
+        Some(FrameType::Control) => match ControlFrame::decode(&group.key, frame) {
+            Ok(frame) => format!("→ {to} {:?}", frame.message),
+            Err(error) => format!("→ {to} {error}"),
+        },
+        Some(FrameType::Block) => format!("→ {to} block"),
+        Some(FrameType::Version) => format!("→ {to} version"),
+        _ => format!("→ {to} data"),
+    }
+}
+
+const KIND_AT: usize = 26;
+/// What a radio takes: some 2 Mbit/s, so that a window of blocks takes longer than its answer.
+const FRAMES_PER_MS: u32 = 1;

@@ -1,0 +1,130 @@
+//! Many worlds on several cores, what they reached together, and what they should have reached.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use super::census::Census;
+use super::images::Library;
+use super::search::{Found, run_seed};
+use super::timeline::Detail;
+
+/// What many seeds came to.
+#[derive(Debug, Default)]
+pub struct Many {
+    /// What happened in all of them, counted.
+    pub census: Census,
+    /// Seeds in which an invariant does not hold, up to [`FOUND_MAX`], the lowest first.
+    pub found: Vec<Found>,
+    /// Worlds lived through.
+    pub worlds: u64,
+}
+
+/// Seeds that are remembered, at most; a search that has found so many ends.
+pub const FOUND_MAX: usize = 20;
+
+/// Lives through `count` worlds from seed `first` on. `progress` is told how many are done.
+///
+/// What is returned depends on the seeds alone, not on the number of jobs, unless the search ends
+/// early.
+pub fn run_many(first: u64, count: u64, jobs: usize, progress: impl Fn(u64) + Sync) -> Many {
+    let next = AtomicU64::new(0);
+    let ends = AtomicBool::new(false);
+    let many = Mutex::new(Many::default());
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                let mut library = Library::default();
+                while !ends.load(Ordering::Relaxed) {
+                    let start = next.fetch_add(BATCH, Ordering::Relaxed);
+                    if start >= count {
+                        break;
+                    }
+                    let batch = start..count.min(start + BATCH);
+                    let done = batch.end - batch.start;
+                    let part =
+                        run_batch(batch.map(|index| first.wrapping_add(index)), &mut library);
+                    let mut many = many.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    many.census.merge(&part.census);
+                    many.found.extend(part.found);
+                    many.worlds += done;
+                    if many.found.len() >= FOUND_MAX {
+                        ends.store(true, Ordering::Relaxed);
+                    }
+                    progress(many.worlds);
+                }
+            });
+        }
+    });
+    let mut many = many.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    many.found.sort_by_key(|found| found.seed);
+    many
+}
+
+fn run_batch(seeds: impl Iterator<Item = u64>, library: &mut Library) -> Many {
+    let mut many = Many::default();
+    for seed in seeds {
+        let outcome = run_seed(seed, Detail::Nothing, library);
+        many.census.merge(&outcome.census);
+        many.found.extend(outcome.violation.map(|violation| Found { seed, violation }));
+    }
+    many
+}
+
+/// Of seeds in which an invariant does not hold: the one whose timeline is the shortest.
+pub fn shortest(found: &[Found]) -> Option<&Found> {
+    let mut library = Library::default();
+    found.iter().min_by_key(|found| {
+        let outcome = run_seed(found.seed, Detail::Events, &mut library);
+        (outcome.timeline.lines().len(), found.seed)
+    })
+}
+
+/// Something that should be common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// What it is, for people.
+    pub what: &'static str,
+    /// The names that are counted: all that begin so.
+    pub counted: &'static str,
+    /// For every thousand worlds, at least.
+    pub per_thousand_min: u64,
+}
+
+/// How often something that should be common was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// What should be common.
+    pub expected: Expected,
+    /// How often it happened.
+    pub times: u64,
+    /// Whether that is too rarely.
+    pub is_rare: bool,
+}
+
+/// Below so many worlds nothing is called rare.
+pub const WORLDS_TO_JUDGE: u64 = 1_000;
+
+/// Whether what should be common was.
+pub fn reached(many: &Many) -> Vec<Reached> {
+    let judge = |&expected: &Expected| {
+        let times = many.census.of_all(expected.counted);
+        let is_rare = many.worlds >= WORLDS_TO_JUDGE
+            && times * 1_000 < expected.per_thousand_min * many.worlds;
+        Reached { expected, times, is_rare }
+    };
+    EXPECTED.iter().map(judge).collect()
+}
+
+const fn expect(what: &'static str, counted: &'static str, per_thousand_min: u64) -> Expected {
+    Expected { what, counted, per_thousand_min }
+}
+
+/// Shares are about half of what is measured, so that only a real change of reach is called rare.
+const EXPECTED: &[Expected] = &[
+    expect("rollouts kept", "verdict: keep", 1_000),
+    expect("rollouts reverted", "verdict: revert", 300),
+];
+
+/// Seeds that one job takes at a time.
+const BATCH: u64 = 8;
