@@ -79,11 +79,13 @@ impl<A: Application> Node<A> {
             true => self.end_artifact(&incoming, flash)?,
             false => State::Artifact(incoming),
         };
+        let rollout = self.open_rollout_id();
         if let Some(lead) = &mut self.lead {
             lead.upload = Some(Upload {
                 reader: Box::new(reader),
                 at: point.bundle_offset().unwrap_or_default(),
                 size_bytes: cut.size_bytes,
+                rollout,
                 state,
                 waiting: Vec::new(),
             });

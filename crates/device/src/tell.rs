@@ -67,8 +67,11 @@ impl<A: Application> Node<A> {
         match event {
             Event::Refused(faults) => {
                 let first = faults.first().map(|fault| format!("{}", fault.fault));
-                let text = first.unwrap_or_else(|| String::from("nothing to do"));
-                ("refused", None, format!("rollout refused: {text}"))
+                let text = match first {
+                    Some(text) => format!("rollout refused: {text}"),
+                    None => String::from("rollout aborted before it began"),
+                };
+                ("refused", None, text)
             }
             Event::Entered(phase) => ("entered", None, self.describe_phase(phase)),
             Event::Staged(id) => ("staged", Some(*id), format!("{} has staged", name(id))),

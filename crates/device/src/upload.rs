@@ -53,6 +53,8 @@ pub(crate) struct Upload {
     /// Bytes of the bundle taken so far.
     pub(crate) at: u32,
     pub(crate) size_bytes: u32,
+    /// The rollout that it is for, once its head has begun one.
+    pub(crate) rollout: RolloutId,
     pub(crate) state: State,
     /// Bytes of the artifact that the flash was too busy for.
     pub(crate) waiting: Vec<u8>,
@@ -183,8 +185,9 @@ impl<A: Application> Node<A> {
     fn begin(&mut self, size_bytes: u32) {
         let state = State::Head(Box::default());
         let reader = Box::new(BundleReader::new());
+        let (rollout, waiting) = (RolloutId::default(), Vec::new());
         if let Some(lead) = &mut self.lead {
-            lead.upload = Some(Upload { reader, at: 0, size_bytes, state, waiting: Vec::new() });
+            lead.upload = Some(Upload { reader, at: 0, size_bytes, rollout, state, waiting });
         }
     }
 
@@ -293,7 +296,7 @@ impl<A: Application> Node<A> {
         }
     }
 
-    fn open_rollout_id(&self) -> RolloutId {
+    pub(crate) fn open_rollout_id(&self) -> RolloutId {
         self.conducting().map(|conducting| conducting.record.id).unwrap_or_default()
     }
 
@@ -303,12 +306,13 @@ impl<A: Application> Node<A> {
         if matches!(upload.state, State::Head(_) | State::Complete) {
             return Ok(());
         }
-        let Some(rollout) = lead.rollout.as_ref().filter(|_| lead.refusals.is_empty()) else {
+        // One that did not begin has given its place back to the one before.
+        let own = lead.rollout.as_ref().filter(|rollout| rollout.record().id == upload.rollout);
+        let Some(rollout) = own else {
             return Err(UploadError::Refused(lead.refusals.clone()));
         };
         let record = rollout.record();
         match (record.phase, &upload.state) {
-            _ if rollout.is_refused() => Err(UploadError::Refused(lead.refusals.clone())),
             (Phase::Preflight, _) => Ok(()),
             (Phase::Staging, State::Preflight) => {
                 upload.state = State::Between;
@@ -350,6 +354,7 @@ impl<A: Application> Node<A> {
                     Begun::Anew => State::Preflight,
                     Begun::Again => State::Between,
                 };
+                upload.rollout = self.open_rollout_id();
             }
             (State::Head(head), event) => {
                 head.take(event).map_err(|error| UploadError::BadBundle(format!("{error}")))?;

@@ -6,7 +6,7 @@ use group::{INSTRUCTIONS, LEAD, MEMBER, TestGroup, bundle, images, pair_bundle, 
 use lockstep_device::UploadError;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::version::ProtocolRange;
-use lockstep_rollout::{Cause, Fault as PreflightFault, Verdict};
+use lockstep_rollout::{Cause, Fault as PreflightFault, Phase, Verdict};
 use lockstep_sim::firmware::{Fault, FirmwareSpec};
 
 const IN_ORDER: &str = r#","update_instructions":{"order":["transmitter","receiver"],"reboot_delay_seconds":1,"health_check_timeout_seconds":5}"#;
@@ -263,4 +263,35 @@ fn an_artifact_that_is_not_what_the_manifest_says_costs_the_lead_nothing() {
         assert_eq!(group.boards[LEAD].flash.bytes[0x1F_0000..0x1F_1000], slot, "untouched");
         assert_eq!((group.boards[LEAD].boots, group.boards[MEMBER].boots), (1, 1));
     }
+}
+
+/// An abort before anybody was touched leaves everything as it was: the rollout before is the last
+/// one again, with what it still owes, and it can be gone back from.
+#[test]
+fn an_abort_in_preflight_gives_the_place_back_to_the_rollout_before() {
+    let mut group = TestGroup::pair();
+    let (old_receiver, old_transmitter) = images("1.0.0");
+    let (receiver, transmitter) = images("1.1.0");
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    // Nobody answers, so that preflight lasts.
+    group.air = Box::new(|_, _, _| false);
+    let (newer_receiver, newer_transmitter) = images("1.2.0");
+    group.begin_upload(&pair_bundle("1.2.0", &newer_receiver, &newer_transmitter)).unwrap();
+    assert!(group.run_until(1_000, |group| group.phase() == Some(Phase::Preflight)));
+
+    let now = group.boards[LEAD].uptime(group.now);
+    let board = &mut group.boards[LEAD];
+    board.node.as_mut().unwrap().abort(now, &mut board.flash).unwrap();
+
+    assert_eq!(group.phase(), Some(Phase::Settled(Verdict::Keep)), "{}", group.log());
+    group.run_ms(100);
+    assert_eq!(group.uploaded, Some(Err(UploadError::Refused(Vec::new()))), "{}", group.log());
+    group.air = Box::new(|_, _, _| true);
+    group.run_ms(3_000);
+    let now = group.boards[LEAD].uptime(group.now);
+    let board = &mut group.boards[LEAD];
+    board.node.as_mut().unwrap().revert(now, &mut board.flash).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&old_receiver, &old_transmitter]);
 }

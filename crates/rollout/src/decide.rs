@@ -1,6 +1,8 @@
 //! The decision table of a rollout: which phase follows, and why. One function per phase; all of
 //! them look only at the record and at what members reported.
 
+use alloc::vec::Vec;
+
 use lockstep_proto::frame::report::{Refusal, Report, View};
 use lockstep_proto::id::{DeviceId, Generation};
 use lockstep_proto::planted::{self, Bug};
@@ -23,6 +25,7 @@ impl Rollout {
             match input {
                 Input::Abort | Input::BadUpload if self.record.phase == Phase::Preflight => {
                     self.is_refused = true;
+                    self.events.push(Event::Refused(Vec::new()));
                     return None;
                 }
                 Input::Abort => return revert(Cause::Aborted),
