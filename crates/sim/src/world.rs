@@ -351,6 +351,8 @@ impl World {
             Some(node) if !hangs => {
                 let resumed = upload.resumed;
                 let over = upload.step(now, uptime, node, &mut board.flash);
+                // A lead without power answers nothing.
+                let over = over.filter(|_| !board.flash.has_lost_power());
                 if upload.resumed != resumed {
                     self.census.count("upload", "resumed");
                 }
