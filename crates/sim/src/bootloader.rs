@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use embedded_storage::nor_flash::NorFlash;
+use embedded_storage::nor_flash::{ErrorType, NorFlash};
 use lockstep_proto::{
     id::ImageHash,
     image::{ChipId, ImageError, ImageFacts, read_image},
@@ -293,8 +293,19 @@ impl Bootloader {
         flash: &mut F,
         reset: ResetReason,
     ) -> Result<Booted, BootFailure<F::Error>> {
+        self.boot_by(flash, reset, &mut |flash, partition| self.load(flash, partition))
+    }
+
+    /// The same, where the caller says what an image is: a world that knows the bytes of a slot by
+    /// heart need not hash them at every boot.
+    pub(crate) fn boot_by<F: NorFlash>(
+        &self,
+        flash: &mut F,
+        reset: ResetReason,
+        load: &mut Load<'_, F>,
+    ) -> Result<Booted, BootFailure<F::Error>> {
         let mut events = vec![BootEvent::Started { reset }];
-        self.boot_logged(flash, &mut events)
+        self.boot_logged(flash, load, &mut events)
             .map(|booted| Booted { events: events.clone(), ..booted })
             .map_err(|cause| BootFailure { cause, events })
     }
@@ -302,6 +313,7 @@ impl Bootloader {
     fn boot_logged<F: NorFlash>(
         &self,
         flash: &mut F,
+        load: &mut Load<'_, F>,
         events: &mut Vec<BootEvent>,
     ) -> Result<Booted, BootFailureCause<F::Error>> {
         let mut bytes = [0; TABLE_BYTES];
@@ -315,7 +327,7 @@ impl Bootloader {
         };
         for slot in candidates(&table, start.slot) {
             let Some(partition) = partition_of(&table, slot) else { continue };
-            let image = match self.load(flash, &partition)? {
+            let image = match load(flash, &partition)? {
                 Ok(image) => image,
                 Err(why) => {
                     events.push(BootEvent::ImageRefused { slot, why });
@@ -380,7 +392,7 @@ impl Bootloader {
     }
 
     /// Reads and checks the whole image in a partition.
-    fn load<F: NorFlash>(
+    pub(crate) fn load<F: NorFlash>(
         &self,
         flash: &mut F,
         partition: &PartitionEntry,
@@ -397,6 +409,13 @@ impl Bootloader {
         })
     }
 }
+
+/// Reads and checks the whole image in a partition.
+pub(crate) type Load<'a, F> = dyn FnMut(
+        &mut F,
+        &PartitionEntry,
+    ) -> Result<Result<ImageFacts, ImageRefusal>, <F as ErrorType>::Error>
+    + 'a;
 
 /// Where to start looking for an image.
 struct Start {

@@ -104,7 +104,7 @@ impl World {
     /// # Panics
     ///
     /// When there are more than [`BOARDS_MAX`] boards.
-    pub fn new(setup: WorldSetup) -> Self {
+    pub fn new(setup: WorldSetup, library: &mut Library) -> Self {
         let count = setup.boards.len();
         assert!(count <= BOARDS_MAX, "{count} boards, at most {BOARDS_MAX}");
         let mut rng = Rng::with_seed(setup.seed);
@@ -115,7 +115,7 @@ impl World {
         Self {
             now: 0,
             boards: boards
-                .map(|(index, (setup, image))| Board::new(index, setup, &image))
+                .map(|(index, (setup, image))| Board::new(index, setup, library.flash(&image)))
                 .collect(),
             group: setup.group,
             air,
@@ -166,14 +166,25 @@ impl World {
     /// whether it holds.
     pub fn run_until(&mut self, limit_ms: u64, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + limit_ms;
-        while !holds(self) {
+        let mut asks_at = 0;
+        loop {
+            if self.now >= asks_at {
+                if holds(self) {
+                    return true;
+                }
+                asks_at = self.now + ASK_EVERY_MS;
+            }
             if self.observer.violation.is_some() || self.next_at() > end {
                 self.now = end;
                 return false;
             }
             self.step();
         }
-        true
+    }
+
+    /// The world ends; what it was made of is used again.
+    pub fn retire(self, library: &mut Library) {
+        self.boards.into_iter().for_each(|board| library.take_back(board.flash));
     }
 
     /// Lets time pass.
@@ -278,12 +289,14 @@ impl World {
         let seed = self.rng.u64(..);
         let board = &mut self.boards[index];
         let Some((_, reset)) = board.boots_at else { return };
+        self.observer.look(now, board, &self.group);
         let (observer, is_cured) = (&self.observer, self.is_cured);
-        let behaves = |hash: &lockstep_proto::id::ImageHash| match observer.image(hash) {
-            Some(image) if !is_cured => image.spec.behaviour,
-            _ => Behaviour::Healthy,
+        let knows = |slot: u8| {
+            let image = Rc::clone(observer.in_slot(index, slot)?);
+            let behaviour = if is_cured { Behaviour::Healthy } else { image.spec.behaviour };
+            Some((image, behaviour))
         };
-        let result = board.boot(now, reset, &self.group, seed, behaves);
+        let result = board.boot(now, reset, &self.group, seed, knows);
         self.told[index] = 0;
         let boot_ms = board.setup.boot_ms;
         match result {
@@ -585,5 +598,7 @@ fn describe(group: &GroupSetup, to: DeviceId, frame: &[u8]) -> String {
 }
 
 const KIND_AT: usize = 26;
+/// How often it is asked whether something holds: some things are not cheap to tell.
+const ASK_EVERY_MS: u64 = 5;
 /// What a radio takes: some 2 Mbit/s, so that a window of blocks takes longer than its answer.
 const FRAMES_PER_MS: u32 = 1;

@@ -1,7 +1,7 @@
 //! The application beside a node: it behaves as its image orders, and counts what the node asked of
 //! it and gave to it. What the observer knows of health and of the gate, it knows from here.
 
-use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer};
+use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer, StagingPace};
 use lockstep_proto::frame::data::DATA;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
@@ -13,6 +13,7 @@ use super::images::Behaviour;
 pub struct WorldApplication {
     behaviour: Behaviour,
     rest_ms: u64,
+    pace: StagingPace,
     /// When it will be at rest; `None` while it works.
     rest_at: Option<Instant>,
     sent_at: Option<Instant>,
@@ -23,10 +24,10 @@ pub struct WorldApplication {
 }
 
 impl WorldApplication {
-    /// Its image's behaviour, and how long it takes to come to rest.
-    pub(crate) const fn new(behaviour: Behaviour, rest_ms: u64) -> Self {
+    /// Its image's behaviour, how long it takes to come to rest, and what it grants to staging.
+    pub(crate) const fn new(behaviour: Behaviour, rest_ms: u64, pace: StagingPace) -> Self {
         let (rest_at, sent_at) = (None, None);
-        Self { behaviour, rest_ms, rest_at, sent_at, healthy_answers: 0, frames_taken: 0 }
+        Self { behaviour, rest_ms, pace, rest_at, sent_at, healthy_answers: 0, frames_taken: 0 }
     }
 
     /// Whether it has stopped its work, or is about to.
@@ -76,6 +77,10 @@ impl Application for WorldApplication {
         frame.fill(0);
         *frame.first_mut()? = DATA;
         Some(DATA_FRAME_BYTES)
+    }
+
+    fn staging_pace(&self, _now: Instant) -> StagingPace {
+        self.pace
     }
 
     fn free_heap_bytes(&self) -> u32 {

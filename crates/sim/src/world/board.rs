@@ -1,14 +1,17 @@
 //! One board of a world: its flash outlives everything else; node and application live from a boot
 //! to the next reset.
 
+use std::rc::Rc;
+
 use lockstep_agent::Booted as AgentBooted;
 use lockstep_device::Node;
-use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
+use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace, StagingPace};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
+use lockstep_proto::partition::PartitionEntry;
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Label;
 use lockstep_rollout::Policy;
@@ -35,6 +38,8 @@ pub struct BoardSetup {
     pub boot_ms: u64,
     /// How long its application takes to come to rest.
     pub rest_ms: u64,
+    /// How much of the flash's time it grants to staging.
+    pub staging: StagingPace,
     /// Whose releases it takes.
     pub trust: Trust,
 }
@@ -93,13 +98,13 @@ pub(crate) enum BootResult {
 }
 
 impl Board {
-    pub(crate) fn new(index: usize, setup: BoardSetup, image: &Image) -> Self {
+    pub(crate) fn new(index: usize, setup: BoardSetup, flash: ChipFlash) -> Self {
         let number = u8::try_from(index + 1).expect("a few boards");
         Self {
             index,
             id: DeviceId([2, 0, 0, 0, 0, number]),
             setup,
-            flash: ChipFlash::with_image(&image.bytes),
+            flash,
             node: None,
             behaviour: Behaviour::Healthy,
             boots: 0,
@@ -118,15 +123,13 @@ impl Board {
 
     /// Its own time since boot.
     pub(crate) fn uptime(&self, now: u64) -> Instant {
-        let since = u128::from(now - self.booted_at);
-        let ms = since * u128::from(self.rate()) / u128::from(MILLION);
-        Instant::from_ms(u64::try_from(ms).unwrap_or(u64::MAX))
+        // No world lasts for the half million years that this can count.
+        Instant::from_ms((now - self.booted_at) * self.rate() / MILLION)
     }
 
     /// When its clock will show `at`, in the world's time.
     fn world_time(&self, at: Instant) -> u64 {
-        let ms = (u128::from(at.ms) * u128::from(MILLION)).div_ceil(u128::from(self.rate()));
-        self.booted_at.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX))
+        self.booted_at.saturating_add(at.ms.saturating_mul(MILLION).div_ceil(self.rate()))
     }
 
     fn rate(&self) -> u64 {
@@ -142,8 +145,11 @@ impl Board {
         };
         let node_wakes = self.world_time(node.next_wake(uptime));
         let fault = self.fault_at().unwrap_or(u64::MAX);
+        // A loop that is busy sending has little time for anything else.
+        let sends = self.sends_at != u64::MAX;
+        let soonest = if sends { now + BUSY_TICK_MS } else { now + 1 };
         // Frames bring the next tick forward, and never put it off.
-        self.wakes_at = node_wakes.max(now + 1).min(fault.max(now)).min(self.wakes_at);
+        self.wakes_at = node_wakes.max(soonest).min(fault.max(now)).min(self.wakes_at);
     }
 
     /// When the running firmware does what it should not.
@@ -171,21 +177,29 @@ impl Board {
         self.boots_at = Some((at, reset));
     }
 
-    /// From the bootloader to the running firmware. `behaves` says what an image does.
+    /// From the bootloader to the running firmware. `knows` says which image a slot holds, if it is
+    /// a known one, and how it behaves.
     pub(crate) fn boot(
         &mut self,
         now: u64,
         reset: ResetReason,
         group: &GroupSetup,
         seed: u64,
-        behaves: impl FnOnce(&lockstep_proto::id::ImageHash) -> Behaviour,
+        knows: impl Fn(u8) -> Option<(Rc<Image>, Behaviour)>,
     ) -> BootResult {
         self.boots += 1;
         self.boots_at = None;
         self.booted_at = now;
         let has_rollback = self.setup.rollback == Rollback::Bootloader;
         let bootloader = Bootloader { chip: self.setup.chip, rollback: has_rollback };
-        let booted = match bootloader.boot(&mut self.flash, reset) {
+        let mut load = |flash: &mut ChipFlash, partition: &PartitionEntry| {
+            let known = ChipFlash::slot_at(partition.offset).and_then(&knows);
+            match known.filter(|(image, _)| image.spec.chip == bootloader.chip) {
+                Some((image, _)) => Ok(Ok(image.facts.clone())),
+                None => bootloader.load(flash, partition),
+            }
+        };
+        let booted = match bootloader.boot_by(&mut self.flash, reset, &mut load) {
             Ok(booted) => booted,
             Err(_) if self.flash.has_lost_power() => return BootResult::LostPower,
             Err(failure) => return BootResult::Fails(failure.to_string()),
@@ -193,7 +207,7 @@ impl Board {
         let BootSlot::Ota(slot) = booted.slot else {
             return BootResult::Fails(format!("boots from {}", booted.slot));
         };
-        self.behaviour = behaves(&booted.image.image_hash);
+        self.behaviour = knows(slot).map_or(Behaviour::Healthy, |(_, behaviour)| behaviour);
         if self.behaviour == Behaviour::CrashesAtBoot {
             return BootResult::Resets(ResetReason::Panic, "crashes at boot");
         }
@@ -221,7 +235,8 @@ impl Board {
             pace: group.pace,
             seed,
         };
-        let application = WorldApplication::new(self.behaviour, self.setup.rest_ms);
+        let application =
+            WorldApplication::new(self.behaviour, self.setup.rest_ms, self.setup.staging);
         match Node::boot(Instant::default(), setup, application, &mut self.flash) {
             _ if self.flash.has_lost_power() => BootResult::LostPower,
             Ok((node, AgentBooted::Run)) => {
@@ -238,5 +253,7 @@ impl Board {
 }
 
 const MILLION: u64 = 1_000_000;
+/// Between two ticks while there is something to send.
+const BUSY_TICK_MS: u64 = 10;
 /// When the watchdog bites a firmware that hangs.
 pub(crate) const WATCHDOG_MS: u64 = 2_000;

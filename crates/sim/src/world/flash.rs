@@ -79,6 +79,22 @@ impl ChipFlash {
         Self { memory, touched: TOUCHED_ALL, cut: None }
     }
 
+    /// Becomes as `other` is.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.memory.power_on();
+        self.memory.bytes.copy_from_slice(&other.memory.bytes);
+        (self.touched, self.cut) = (TOUCHED_ALL, None);
+    }
+
+    /// Which slot a partition is.
+    pub(crate) const fn slot_at(offset: u32) -> Option<u8> {
+        match offset {
+            SLOT_0 => Some(0),
+            SLOT_1 => Some(1),
+            _ => None,
+        }
+    }
+
     /// The bytes of a slot.
     pub fn slot(&self, slot: u8) -> &[u8] {
         let start = (SLOT_0 + u32::from(slot) * IMAGE_BYTES) as usize;

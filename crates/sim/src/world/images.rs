@@ -10,9 +10,10 @@ use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
 use lockstep_proto::id::{ImageHash, Sha256};
-use lockstep_proto::image::{ChipId, ImageReader};
+use lockstep_proto::image::{ChipId, ImageFacts, ImageReader};
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
+use super::flash::ChipFlash;
 use crate::firmware::FirmwareSpec;
 
 /// The size of every image, and of a slot.
@@ -113,12 +114,17 @@ pub struct Image {
     pub file: Sha256,
     /// What it announces.
     pub announced: Announced,
+    /// What reading it tells.
+    pub(crate) facts: ImageFacts,
 }
 
-/// Images that were made already.
+/// Images that were made already, and the flashes of worlds that have ended.
 #[derive(Debug, Default)]
 pub struct Library {
     images: HashMap<ImageSpec, Rc<Image>>,
+    /// As they leave the factory.
+    fresh: HashMap<ImageHash, ChipFlash>,
+    used: Vec<ChipFlash>,
 }
 
 impl Library {
@@ -133,10 +139,29 @@ impl Library {
         }
         if self.images.len() >= LIBRARY_IMAGES_MAX {
             self.images.clear();
+            self.fresh.clear();
         }
         let image = Rc::new(build(spec));
         self.images.insert(spec, Rc::clone(&image));
         image
+    }
+
+    /// A flash with this image in its first slot, as it leaves the factory.
+    pub(crate) fn flash(&mut self, image: &Image) -> ChipFlash {
+        let fresh =
+            self.fresh.entry(image.hash).or_insert_with(|| ChipFlash::with_image(&image.bytes));
+        match self.used.pop() {
+            Some(mut flash) => {
+                flash.copy_from(fresh);
+                flash
+            }
+            None => fresh.clone(),
+        }
+    }
+
+    /// Takes back a flash that nobody needs any more: its memory is used again.
+    pub(crate) fn take_back(&mut self, flash: ChipFlash) {
+        self.used.push(flash);
     }
 }
 
@@ -164,7 +189,8 @@ fn build(spec: ImageSpec) -> Image {
     let mut reader = ImageReader::new();
     reader.push(&bytes).expect("an image");
     let facts = reader.finish().expect("a whole image");
-    Image { spec, bytes, hash: facts.image_hash, file: facts.file_sha256, announced }
+    let (hash, file) = (facts.image_hash, facts.file_sha256);
+    Image { spec, bytes, hash, file, announced, facts }
 }
 
 /// The board that a device of this role has.

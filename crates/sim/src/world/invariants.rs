@@ -97,8 +97,9 @@ impl Observer {
         }
     }
 
-    pub(crate) fn image(&self, hash: &ImageHash) -> Option<&Rc<Image>> {
-        self.images.iter().find(|image| image.hash == *hash)
+    /// What a slot of a board holds, as it was seen last.
+    pub(crate) fn in_slot(&self, board: usize, slot: u8) -> Option<&Rc<Image>> {
+        self.images.get(self.boards.get(board)?.slots[usize::from(slot)]?)
     }
 
     /// What a board runs, as far as it was seen to boot.
@@ -119,6 +120,8 @@ impl Observer {
                 self.boards[board.index].slots[usize::from(slot)] = found;
             }
         }
+        // What makes a board healthy may also make it confirm, all in one event.
+        self.note_health(board);
         if otadata {
             self.look_at_otadata(now, board);
         }
@@ -128,7 +131,6 @@ impl Observer {
         if let Some(node) = &board.node {
             let floor = node.agent().epoch_floor();
             self.note_epoch_floor(now, board, floor);
-            self.note_health(board);
             self.invariant_9_leases_end(now, board, group);
         }
     }

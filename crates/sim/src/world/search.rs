@@ -50,10 +50,13 @@ pub fn run_seed(seed: u64, detail: Detail, library: &mut Library) -> Outcome {
     let swarm = draw(&mut rng);
     let mut story = Story::begin(swarm, rng, detail, library);
     story.live(library);
-    let mut census = story.world.census;
+    let Story { mut world, violation, .. } = story;
+    let violation = violation.or_else(|| world.observer.violation.take());
+    let mut census = core::mem::take(&mut world.census);
     census.count("worlds", "lived through");
-    let violation = story.violation.or_else(|| story.world.observer.violation.take());
-    Outcome { seed, census, timeline: story.world.timeline, violation }
+    let timeline = core::mem::take(&mut world.timeline);
+    world.retire(library);
+    Outcome { seed, census, timeline, violation }
 }
 
 struct Story {
@@ -85,7 +88,7 @@ impl Story {
             seed: rng.u64(..),
             detail,
         };
-        Self { world: World::new(setup), swarm, rng, version, violation: None }
+        Self { world: World::new(setup, library), swarm, rng, version, violation: None }
     }
 
     fn live(&mut self, library: &mut Library) {

@@ -3,7 +3,7 @@
 //! together, which end every rollout in the same way.
 
 use fastrand::Rng;
-use lockstep_device::setup::{Duty, Pace};
+use lockstep_device::setup::{Duty, Pace, StagingPace};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::image::ChipId;
@@ -105,6 +105,10 @@ fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
                 drift_ppm: if drifts { rng.i32(-DRIFT_PPM_MAX..=DRIFT_PPM_MAX) } else { 0 },
                 boot_ms: boot_ms + rng.u64(0..100),
                 rest_ms: rng.u64(0..=80),
+                staging: match rng.u8(0..8) {
+                    0 => StagingPace::Background { ms_between: rng.u32(1..=3) },
+                    _ => StagingPace::Fast,
+                },
                 trust: Trust::anybody(),
             }
         })
@@ -245,7 +249,8 @@ impl Swarm {
 
     /// How a bundle is handed over.
     pub fn draw_manner(&self, size_bytes: u32, rng: &mut Rng) -> Manner {
-        let manner = Manner { chunk_bytes: 4096, every_ms: rng.u64(1..=10), ..Manner::default() };
+        let manner =
+            Manner { chunk_bytes: 16 * 1024, every_ms: rng.u64(1..=40), ..Manner::default() };
         if !self.kinds.bad_uploads || rng.bool() {
             return manner;
         }

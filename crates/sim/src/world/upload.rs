@@ -32,7 +32,7 @@ pub struct Manner {
 impl Default for Manner {
     fn default() -> Self {
         Self {
-            chunk_bytes: 4096,
+            chunk_bytes: 16 * 1024,
             every_ms: 2,
             silent_at: None,
             silent_ms: None,
@@ -177,6 +177,6 @@ impl Upload {
 }
 
 /// A sender that was told to wait tries again after this.
-const WAIT_MS: u64 = 5;
+const WAIT_MS: u64 = 20;
 /// A sender whom nobody lets begin tries again after this.
 const RETRY_MS: u64 = 200;
