@@ -2,6 +2,8 @@
 
 /// Length of the blocks looked for: descriptor and `FMTA` alike.
 const BLOCK_BYTES: usize = 128;
+/// So many bytes are compared at once.
+const STRIDE_BYTES: usize = 32;
 
 /// Looks for the first block that `decode` accepts.
 #[derive(Debug, Clone)]
@@ -14,7 +16,7 @@ pub(super) struct Scan<T> {
 }
 
 impl<T> Scan<T> {
-    /// `magic` begins every block, and is not empty.
+    /// `magic` begins every block, and has two bytes or more.
     pub(super) const fn new(magic: &'static [u8], decode: fn(&[u8]) -> Option<T>) -> Self {
         Self { magic, decode, held: heapless::Vec::new(), found: None }
     }
@@ -30,11 +32,8 @@ impl<T> Scan<T> {
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while self.found.is_none() && !bytes.is_empty() {
             if self.held.is_empty() {
-                let Some(start) = bytes.iter().position(|byte| self.magic.first() == Some(byte))
-                else {
-                    return;
-                };
-                bytes = &bytes[start..];
+                let Some(candidate) = self.candidate(bytes) else { return };
+                bytes = candidate;
             }
             // Up to the end of the magic first: most candidates are none, and cost little.
             let goal =
@@ -46,6 +45,29 @@ impl<T> Scan<T> {
                 self.held.clear();
             }
             self.judge();
+        }
+    }
+
+    /// What is left of `bytes` from the first place on where a magic may begin. Most of an image is
+    /// none, so it is passed over in strides that the compiler compares at once.
+    fn candidate<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let (first, second) = (self.magic.first()?, self.magic.get(1)?);
+        let mut rest = bytes;
+        loop {
+            while let Some((stride, behind)) = rest.split_first_chunk::<STRIDE_BYTES>() {
+                if stride.iter().fold(false, |found, byte| found | (byte == first)) {
+                    break;
+                }
+                rest = behind;
+            }
+            let within = rest.get(..STRIDE_BYTES).unwrap_or(rest);
+            let Some(start) = within.iter().position(|byte| byte == first) else { return None };
+            rest = rest.get(start..)?;
+            // All but one in 256 of those that begin alike do not go on alike.
+            if rest.get(1).is_none_or(|next| next == second) {
+                return Some(rest);
+            }
+            rest = rest.get(1..)?;
         }
     }
 
