@@ -7,7 +7,7 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{Block, Then};
+use lockstep_proto::frame::block::{Block, Session, Then};
 use lockstep_proto::frame::order::Source;
 use lockstep_proto::frame::report::{MemberState, Refusal, Wants};
 use lockstep_proto::id::{ImageHash, Sha256};
@@ -27,6 +27,12 @@ use crate::record::{Kind, RecordError};
 use crate::slot::{self, Pace};
 
 impl Agent {
+    /// Whether a block of this session would be looked at.
+    pub fn takes_session(&self, session: Session) -> bool {
+        let job = self.receiver.job().filter(|job| job.object != Object::Spool);
+        job.is_some_and(|job| job.session() == session)
+    }
+
     /// Takes a block of the session that this device wants; `Some`: say what it wants next.
     ///
     /// A window of 0 says that it is busy with its flash; at the end of an image, with an index
@@ -38,10 +44,10 @@ impl Agent {
         flash: &mut F,
     ) -> Option<Wants> {
         self.advance(now);
-        let job = self.receiver.job().filter(|job| job.object != Object::Spool)?;
-        if job.session() != block.session {
+        if !self.takes_session(block.session) {
             return None;
         }
+        let job = self.receiver.job()?;
         let blocks = job.size_bytes.div_ceil(BLOCK_BYTES_U32);
         let done = Wants {
             session: block.session,

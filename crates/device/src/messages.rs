@@ -127,6 +127,9 @@ impl<A: Application> Node<A> {
     }
 
     pub(crate) fn handle_block<F: NorFlash>(&mut self, now: Instant, frame: &[u8], flash: &mut F) {
+        if !Block::named_session(frame).is_some_and(|session| self.agent.takes_session(session)) {
+            return;
+        }
         let Ok(block) = Block::decode(&self.setup.group_key, frame) else {
             self.peers.rejected = self.peers.rejected.saturating_add(1);
             return;

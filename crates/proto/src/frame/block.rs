@@ -162,6 +162,15 @@ impl<'a> Block<'a> {
         Ok(Self { session, index, then, payload })
     }
 
+    /// The session that a frame whose type byte is [`BLOCK`] names, without looking at its tag.
+    ///
+    /// To be asked first: a tag costs more than everything else about a block, and most devices of
+    /// a group do not wait for most blocks that they hear.
+    pub fn named_session(frame: &[u8]) -> Option<Session> {
+        let [_, _, session @ ..] = frame.first_chunk::<6>()?;
+        Some(Session(u32::from_le_bytes(*session)))
+    }
+
     /// Where the block begins in its object, in bytes.
     pub fn offset_bytes(&self) -> u32 {
         u32::from(self.index) * 224
