@@ -1,0 +1,47 @@
+//! The search, searched: bugs are planted one at a time, and worlds must find them.
+//!
+//! Each line of the output names a bug, the invariant that caught it, and the seed whose timeline is
+//! the shortest of those that did. The feature `planted` is needed: `cargo xtask test --suite
+//! planted`.
+
+#![cfg(feature = "planted")]
+
+use std::thread;
+
+use lockstep_proto::planted::{Bug, plant};
+use lockstep_sim::world::{run_many, shortest};
+
+#[test]
+fn every_planted_bug_is_found() {
+    let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        plant(Some(bug));
+        let mut worlds = 0;
+        let found = loop {
+            let many = run_many(worlds, BATCH_WORLDS, jobs, |_| ());
+            worlds += BATCH_WORLDS;
+            if !many.found.is_empty() || worlds >= WORLDS_MAX {
+                break many.found;
+            }
+        };
+        match shortest(&found) {
+            Some(best) => println!(
+                "{bug:?}: found within {worlds} worlds, {} of them; seed {}, invariant {}: {}",
+                found.len(),
+                best.seed,
+                best.violation.invariant,
+                best.violation.text
+            ),
+            None => {
+                println!("{bug:?}: not found in {worlds} worlds");
+                missed.push(bug);
+            }
+        }
+    }
+    plant(None);
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+const BATCH_WORLDS: u64 = 256;
+const WORLDS_MAX: u64 = 2_048;
