@@ -141,6 +141,8 @@ impl Agent {
         if self.other == Some(self.member.target) {
             return Ok(());
         }
+        // It may have been armed while the slot was whole; that counts no more.
+        self.armed = None;
         let found = self.other.as_ref().map_or(0, first4);
         Err(Refusal::SlotDiffers { found, expected: first4(&self.member.target) })
     }

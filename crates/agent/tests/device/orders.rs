@@ -326,6 +326,23 @@ fn a_repeated_countdown_corrects_the_moment() {
     assert_eq!(device.take_effects(), [Effect::Reboot(RebootReason::Activate)]);
 }
 
+// An activation of its own that comes a moment before the countdown has run down hashes the slot
+// once more: what it finds must not be forgotten when the moment comes.
+#[test]
+fn who_has_found_its_slot_spoilt_does_not_fire() {
+    let mut device = TestDevice::ready(Start::Rollback);
+    let arming = device.arming();
+    device.order(&ticket(1, 1), &arming);
+    device.order(&ticket(1, 1), &Order::Fire { in_ms: 500 });
+    device.flash.bytes[SLOTS[1] as usize + 5000] ^= 4;
+    let activation = device.activation();
+    let refused = device.order(&ticket(1, 1), &activation).refused;
+    assert!(matches!(refused.unwrap().why, Refusal::SlotDiffers { .. }), "{refused:?}");
+    device.pass(500);
+    assert_eq!(device.take_effects(), []);
+    assert!(!device.report().observed.armed);
+}
+
 #[test]
 fn who_is_not_armed_for_this_attempt_does_not_fire() {
     let mut device = TestDevice::ready(Start::Rollback);
