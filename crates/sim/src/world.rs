@@ -8,6 +8,7 @@
 //! A test sets up a world by hand with [`World::new`] and [`World::on`]; [`run_seed`] draws one
 //! from a seed; [`search`] looks for a seed in which an invariant does not hold.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -32,6 +33,7 @@ mod images;
 mod invariants;
 mod many;
 mod search;
+mod story;
 mod swarm;
 mod timeline;
 mod upload;
@@ -41,9 +43,10 @@ pub use application::WorldApplication;
 pub use board::{Board, BoardSetup, GroupSetup};
 pub use census::Census;
 pub use faults::{Fault, PhaseName, When};
-pub use flash::{ChipFlash, Operation, Place};
+pub use flash::{ChipFlash, Operation, Place, Residue};
 pub use images::{
-    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release,
+    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release, Signing,
+    team_trust,
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
@@ -90,6 +93,8 @@ pub struct World {
     observer: Observer,
     /// Sick firmware is not sick any more.
     is_cured: bool,
+    /// Orders that set out to each board, the latest last.
+    heard: Vec<VecDeque<(usize, Rc<[u8]>, u64)>>,
     /// Journal lines of each board that were told already.
     told: Vec<u32>,
     /// What happened, for people.
@@ -125,6 +130,7 @@ impl World {
             armed: Vec::new(),
             observer,
             is_cured: false,
+            heard: vec![VecDeque::new(); count],
             told: vec![0; count],
             timeline: Timeline::new(setup.detail),
             census: Census::default(),
@@ -194,7 +200,12 @@ impl World {
 
     /// Hands a bundle to the lead, from now on.
     pub fn upload(&mut self, bundle: Rc<Bundle>, manner: Manner) {
-        bundle.images.iter().for_each(|image| self.observer.allow(image));
+        for image in &bundle.images {
+            match bundle.is_forged {
+                true => self.observer.forbid(image),
+                false => self.observer.allow(image),
+            }
+        }
         self.say(|| format!("hands over a bundle of {} bytes", bundle.size_bytes()));
         self.upload = Some(Upload::new(self.now, bundle, manner));
         self.uploaded = None;
@@ -228,9 +239,7 @@ impl World {
         self.armed.clear();
         for index in 0..self.boards.len() {
             let board = &mut self.boards[index];
-            if board.flash.is_armed() && !board.flash.has_lost_power() {
-                board.flash.power_on();
-            }
+            board.flash.heal();
             if let Some((at, _)) = &mut board.boots_at {
                 *at = (*at).min(self.now + board.setup.boot_ms);
             }
@@ -301,8 +310,9 @@ impl World {
         let boot_ms = board.setup.boot_ms;
         match result {
             BootResult::Runs => {
-                self.observer.look(now, &mut self.boards[index], &self.group);
                 self.observer.note_boot(now, &self.boards[index]);
+                self.observer.look(now, &mut self.boards[index], &self.group);
+                self.note_trial(index);
                 self.after(index);
             }
             BootResult::Resets(reset, why) => {
@@ -317,6 +327,21 @@ impl World {
                 self.observer.violation.get_or_insert(violation);
                 board.stop(now + boot_ms, reset);
             }
+        }
+    }
+
+    fn note_trial(&mut self, index: usize) {
+        let board = &mut self.boards[index];
+        board.orders_heard.clear();
+        let on_trial = board.node.as_ref().is_some_and(|node| node.agent().on_trial());
+        let last = self.observer.last;
+        if on_trial {
+            self.census.count("boots", "on trial");
+            self.arm_trial(index);
+        } else if index == LEAD
+            && let Some(Seen { phase: Phase::Trial | Phase::Settling(_), .. }) = last
+        {
+            self.census.count("recovery", "lead goes on under old firmware");
         }
     }
 
@@ -341,16 +366,40 @@ impl World {
         {
             self.observer.note_announce(from, to, announce.announced);
         }
-        if kind == Some(FrameType::Control) && flight.is_original {
-            self.observer.note_heard(from, to);
+        if kind == Some(FrameType::Control) && flight.is_intact {
+            self.observer.note_heard(now, from, to);
             if is_order(&flight.frame) {
                 self.observer.note_order(now, to);
+                if !board.orders_heard.insert(flight.number) {
+                    return self.deliver_again(flight);
+                }
             }
         }
         node.handle_frame(uptime, from_id, &flight.frame, &mut board.flash);
         if node.application().frames_taken != taken_before {
             self.observer.invariant_5_gate(now, (from, to), &self.group);
         }
+        self.after(to);
+    }
+
+    /// An order that this boot has heard already must not be answered.
+    fn deliver_again(&mut self, flight: &air::Flight) {
+        let now = self.now;
+        let (from_id, to) = (self.boards[flight.from].id, flight.to);
+        while self.send_one(to) {}
+        let board = &mut self.boards[to];
+        let uptime = board.uptime(now);
+        let Some(node) = &mut board.node else { return };
+        node.handle_frame(uptime, from_id, &flight.frame, &mut board.flash);
+        let before = core::mem::take(&mut board.last_report);
+        while self.send_one(to) {
+            // A report that is due for another reason says something else than the last one.
+            let board = &mut self.boards[to];
+            if !before.is_empty() && board.last_report == before {
+                self.observer.rule_a_replay_is_not_obeyed(now, board);
+            }
+        }
+        self.census.count("replay", "heard twice");
         self.after(to);
     }
 
@@ -432,19 +481,31 @@ impl World {
             return;
         }
         board.sends_at = u64::MAX;
-        let uptime = board.uptime(now);
-        for _ in 0..FRAMES_PER_MS {
-            let board = &mut self.boards[index];
-            let Some(node) = &mut board.node else { return };
-            let mut buffer = [0; FRAME_BYTES_MAX];
-            let polled = node.poll_frame(uptime, &mut buffer, &mut board.flash);
-            let Some((to, len)) = polled else { return };
-            let is_mute = board.behaviour == Behaviour::Mute || board.hangs(now);
-            if !is_mute {
-                self.broadcast(index, to, &buffer[..len]);
-            }
+        if (0..FRAMES_PER_MS).all(|_| self.send_one(index)) {
+            self.boards[index].sends_at = now + 1;
         }
-        self.boards[index].sends_at = now + 1;
+    }
+
+    /// One frame. `false`: there is none.
+    fn send_one(&mut self, index: usize) -> bool {
+        let now = self.now;
+        let board = &mut self.boards[index];
+        let uptime = board.uptime(now);
+        let Some(node) = &mut board.node else { return false };
+        let mut buffer = [0; FRAME_BYTES_MAX];
+        let polled = node.poll_frame(uptime, &mut buffer, &mut board.flash);
+        let Some((to, len)) = polled else { return false };
+        let bytes = &buffer[..len];
+        if let (Some(FrameType::Control), Some(REPORT)) = (frame_type(bytes), bytes.get(KIND_AT)) {
+            board.last_report.clear();
+            let body = bytes.get(KIND_AT..len - TAG_BYTES).unwrap_or_default();
+            board.last_report.extend_from_slice(body);
+        }
+        let is_mute = board.behaviour == Behaviour::Mute || board.hangs(now);
+        if !is_mute {
+            self.broadcast(index, to, bytes);
+        }
+        true
     }
 
     fn broadcast(&mut self, from: usize, to: DeviceId, bytes: &[u8]) {
@@ -463,7 +524,14 @@ impl World {
                 self.air.send(now, from, target, &frame);
             }
         } else if let Some(target) = index_of(to).filter(|&target| target < count) {
-            self.air.send(now, from, target, &frame);
+            let number = self.air.send(now, from, target, &frame);
+            if frame_type(bytes) == Some(FrameType::Control) && is_order(bytes) {
+                let heard = &mut self.heard[target];
+                if heard.len() == ORDERS_KEPT_MAX {
+                    heard.pop_front();
+                }
+                heard.push_back((from, frame, number));
+            }
         }
     }
 
@@ -498,7 +566,7 @@ impl World {
         else {
             return;
         };
-        let Some(before) = self.observer.look_at_record(record) else { return };
+        let Some(before) = self.observer.look_at_record(self.now, record) else { return };
         let Some(seen) = self.observer.last else { return };
         self.count_record(before, seen);
         if before.is_none_or(|before| (before.id, before.phase) != (seen.id, seen.phase)) {
@@ -598,6 +666,10 @@ fn describe(group: &GroupSetup, to: DeviceId, frame: &[u8]) -> String {
 }
 
 const KIND_AT: usize = 26;
+const TAG_BYTES: usize = 8;
+const REPORT: &u8 = &0x21;
+/// Orders to each board that may be heard once more.
+const ORDERS_KEPT_MAX: usize = 64;
 /// How often it is asked whether something holds: some things are not cheap to tell.
 const ASK_EVERY_MS: u64 = 5;
 /// What a radio takes: some 2 Mbit/s, so that a window of blocks takes longer than its answer.

@@ -60,8 +60,10 @@ pub(crate) struct Flight {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) frame: Rc<[u8]>,
-    /// Bits were flipped on the way, or it is a copy.
-    pub(crate) is_original: bool,
+    /// The same for every copy of a frame.
+    pub(crate) number: u64,
+    /// Nothing was flipped on the way.
+    pub(crate) is_intact: bool,
 }
 
 impl PartialEq for Flight {
@@ -125,30 +127,40 @@ impl Air {
         self.blocked_until.fill(0);
     }
 
-    pub(crate) fn send(&mut self, now: u64, from: usize, to: usize, frame: &Rc<[u8]>) {
+    /// A frame sets out. Its number, for whoever wants to send it again one day.
+    pub(crate) fn send(&mut self, now: u64, from: usize, to: usize, frame: &Rc<[u8]>) -> u64 {
         self.counts.sent += 1;
+        let number = self.counts.sent;
         let blocked = self.blocked_until.get(from * self.boards + to).is_some_and(|&at| at > now);
         if blocked || self.draws(self.weather.loss_percent) {
             self.counts.lost += 1;
-            return;
+            return number;
         }
-        self.fly(now, from, to, frame, true);
+        self.fly(now, (from, to), frame, number);
         if self.draws(self.weather.duplicate_percent) {
             self.counts.duplicated += 1;
-            self.fly(now, from, to, frame, false);
+            self.fly(now, (from, to), frame, number);
         }
+        number
     }
 
-    fn fly(&mut self, now: u64, from: usize, to: usize, frame: &Rc<[u8]>, is_original: bool) {
+    /// A copy of a frame sets out, perhaps of one that arrived long ago.
+    pub(crate) fn fly(
+        &mut self,
+        now: u64,
+        (from, to): (usize, usize),
+        frame: &Rc<[u8]>,
+        number: u64,
+    ) {
         let mut at = now + self.weather.delay_ms;
         if self.draws(self.weather.late_percent) {
             self.counts.delayed += 1;
             at += self.rng.u64(0..=self.weather.late_ms_max);
         }
-        let (mut frame, mut is_original) = (Rc::clone(frame), is_original);
+        let (mut frame, mut is_intact) = (Rc::clone(frame), true);
         if self.draws(self.weather.corrupt_percent) {
             self.counts.corrupted += 1;
-            is_original = false;
+            is_intact = false;
             let mut bytes = frame.to_vec();
             for _ in 0..self.rng.usize(1..=BITS_FLIPPED_MAX) {
                 let at = self.rng.usize(0..bytes.len());
@@ -157,7 +169,8 @@ impl Air {
             frame = bytes.into();
         }
         self.seq += 1;
-        self.flights.push(Reverse(Flight { at, seq: self.seq, from, to, frame, is_original }));
+        let seq = self.seq;
+        self.flights.push(Reverse(Flight { at, seq, from, to, frame, number, is_intact }));
     }
 
     fn draws(&mut self, percent: u8) -> bool {

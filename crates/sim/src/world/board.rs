@@ -1,6 +1,7 @@
 //! One board of a world: its flash outlives everything else; node and application live from a boot
 //! to the next reset.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use lockstep_agent::Booted as AgentBooted;
@@ -80,6 +81,10 @@ pub struct Board {
     pub(crate) wakes_at: u64,
     /// When its radio takes the next frame, if the node may have one.
     pub(crate) sends_at: u64,
+    /// Numbers of the orders that this boot has heard.
+    pub(crate) orders_heard: BTreeSet<u64>,
+    /// The body of the last report that it sent.
+    pub(crate) last_report: Vec<u8>,
     /// How long it stays off when its flash loses power.
     pub(crate) off_ms: u64,
 }
@@ -112,6 +117,8 @@ impl Board {
             boots_at: Some((0, ResetReason::PowerOn)),
             wakes_at: u64::MAX,
             sends_at: u64::MAX,
+            orders_heard: BTreeSet::new(),
+            last_report: Vec::new(),
             off_ms: 0,
         }
     }

@@ -47,6 +47,21 @@ pub enum Fault {
         /// For how long, in milliseconds.
         ms: u64,
     },
+    /// A bit of what lies in a board's other slot flips, as long as it does not boot next.
+    Rot {
+        /// Whose.
+        board: usize,
+    },
+    /// The next write into a slot goes wrong without a word.
+    BadWrite {
+        /// Whose.
+        board: usize,
+    },
+    /// An order that a board has heard before arrives once more.
+    Replay {
+        /// Who hears it.
+        board: usize,
+    },
     /// Somebody asks the lead to end the rollout.
     Abort,
     /// Somebody else hands over another bundle.
@@ -60,6 +75,8 @@ pub enum When {
     At(u64),
     /// So long after the lead enters a phase next.
     Phase(PhaseName, u64),
+    /// So long after this board boots on trial next.
+    OnTrial(usize, u64),
 }
 
 /// A phase without what belongs to it.
@@ -98,7 +115,7 @@ impl Armed {
     pub(super) const fn at(&self) -> u64 {
         match self.when {
             When::At(at) => at,
-            When::Phase(..) => u64::MAX,
+            When::Phase(..) | When::OnTrial(..) => u64::MAX,
         }
     }
 }
@@ -115,6 +132,17 @@ impl World {
         for armed in &mut self.armed {
             if let When::Phase(awaited, delay_ms) = armed.when
                 && awaited == entered
+            {
+                armed.when = When::At(self.now + delay_ms);
+            }
+        }
+    }
+
+    /// A board has booted on trial: what waited for it has a time now.
+    pub(super) fn arm_trial(&mut self, board: usize) {
+        for armed in &mut self.armed {
+            if let When::OnTrial(awaited, delay_ms) = armed.when
+                && awaited == board
             {
                 armed.when = When::At(self.now + delay_ms);
             }
@@ -152,6 +180,9 @@ impl World {
                 }
                 self.say(|| format!("{board} is out of reach for {ms} ms"));
             }
+            Fault::Rot { board } => self.rot(board),
+            Fault::BadWrite { board } => self.boards[board].flash.spoil_next_write(),
+            Fault::Replay { board } => self.replay(board),
             Fault::Abort => self.abort(),
             Fault::SecondUpload => self.try_second_upload(),
         }
@@ -168,6 +199,31 @@ impl World {
         board.stop(now + off_ms.max(board.setup.boot_ms), ResetReason::PowerOn);
         self.census.count("cut in phase", phase);
         self.timeline.say(now, &name(board), || format!("loses power for {off_ms} ms"));
+    }
+
+    /// Only what is staged rots here: a device whose only image rots is lost, whoever updates it.
+    fn rot(&mut self, index: usize) {
+        let now = self.now;
+        let board = &mut self.boards[index];
+        let Some(node) = &board.node else { return };
+        let observed = node.agent().report().observed;
+        // Once it is armed it has been hashed for the last time.
+        if !observed.staged || observed.armed || observed.activated || observed.on_trial {
+            return;
+        }
+        board.flash.rot(1 - node.setup().running_slot);
+        self.census.count("rot", "of a staged image");
+        self.timeline.say(now, &name(board), || "a bit of its other slot flips".into());
+    }
+
+    fn replay(&mut self, index: usize) {
+        let heard = &self.heard[index];
+        if heard.is_empty() {
+            return;
+        }
+        let (from, frame, number) = heard[self.rng.usize(0..heard.len())].clone();
+        self.air.fly(self.now, (from, index), &frame, number);
+        self.census.count("replay", "of an order");
     }
 
     fn abort(&mut self) {
@@ -193,7 +249,7 @@ impl World {
         self.census.count("second rollout", if refused { "refused" } else { "taken" });
         if !refused {
             let text = "a second rollout was taken while one was open".into();
-            let violation = super::Violation { invariant: 3, at_ms: self.now, text };
+            let violation = super::Violation { invariant: 0, at_ms: self.now, text };
             self.observer.violation.get_or_insert(violation);
         }
     }

@@ -2,6 +2,7 @@
 //! what was touched, so that an observer looks only where something has changed.
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
+use fastrand::Rng;
 use lockstep_proto::otadata::{ENTRY_BYTES, OtaEntry, Sector};
 use lockstep_proto::partition::{
     PartitionEntry, PartitionTable, RECORD_LABEL, SUBTYPE_OTA_0, SUBTYPE_OTADATA,
@@ -66,6 +67,25 @@ pub struct ChipFlash {
     /// Bit 0 and 1: the slots; bit 2: otadata. Set when something there changes.
     touched: u8,
     cut: Option<(Operation, Place)>,
+    /// What a cut leaves of the byte that was being written.
+    residue: Residue,
+    /// Bits that are neither 0 nor 1 any more, and the byte they are in.
+    weak: Option<(u32, u8)>,
+    /// The next write into a slot goes wrong without a word.
+    spoils_next_write: bool,
+    rng: Rng,
+}
+
+/// What a cut leaves of the byte that was being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Residue {
+    /// Nothing of it is written.
+    #[default]
+    Nothing,
+    /// Some of its bits are, the others are not.
+    SomeBits,
+    /// And one of the others reads as it likes until its sector is erased.
+    WeakBit,
 }
 
 impl ChipFlash {
@@ -76,7 +96,44 @@ impl ChipFlash {
         partition_table().write(&mut table);
         write_erased(&mut memory, TABLE_OFFSET, &table).expect("within the flash");
         write_erased(&mut memory, SLOT_0, image).expect("within the flash");
-        Self { memory, touched: TOUCHED_ALL, cut: None }
+        Self {
+            memory,
+            touched: TOUCHED_ALL,
+            cut: None,
+            residue: Residue::Nothing,
+            weak: None,
+            spoils_next_write: false,
+            rng: Rng::with_seed(0),
+        }
+    }
+
+    /// What cuts leave from here on, drawn from `seed`.
+    pub fn set_residue(&mut self, residue: Residue, seed: u64) {
+        self.residue = residue;
+        self.rng = Rng::with_seed(seed);
+    }
+
+    /// The next write into a slot goes wrong without a word.
+    pub const fn spoil_next_write(&mut self) {
+        self.spoils_next_write = true;
+    }
+
+    /// Writes go right again, and the power stays.
+    pub(crate) fn heal(&mut self) {
+        self.spoils_next_write = false;
+        if self.is_armed() && !self.has_lost_power() {
+            self.memory.power_on();
+        }
+    }
+
+    /// A bit of a slot flips.
+    pub fn rot(&mut self, slot: u8) {
+        let at = SLOT_0 + u32::from(slot) * IMAGE_BYTES + self.rng.u32(0..IMAGE_BYTES);
+        let bit = 1 << self.rng.u8(0..8);
+        if let Some(byte) = self.memory.bytes.get_mut(at as usize) {
+            *byte ^= bit;
+        }
+        self.touched |= 1 << slot;
     }
 
     /// Becomes as `other` is.
@@ -84,6 +141,8 @@ impl ChipFlash {
         self.memory.power_on();
         self.memory.bytes.copy_from_slice(&other.memory.bytes);
         (self.touched, self.cut) = (TOUCHED_ALL, None);
+        (self.weak, self.spoils_next_write) = (None, false);
+        self.set_residue(Residue::Nothing, 0);
     }
 
     /// Which slot a partition is.
@@ -159,7 +218,14 @@ impl ReadNorFlash for ChipFlash {
     const READ_SIZE: usize = MemFlash::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashError> {
-        self.memory.read(offset, bytes)
+        self.memory.read(offset, bytes)?;
+        if let Some((at, bits)) = self.weak
+            && let Some(byte) = at.checked_sub(offset).and_then(|at| bytes.get_mut(at as usize))
+            && self.rng.bool()
+        {
+            *byte &= !bits;
+        }
+        Ok(())
     }
 
     fn capacity(&self) -> usize {
@@ -174,15 +240,44 @@ impl NorFlash for ChipFlash {
     fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
         let had_power = !self.memory.power_lost();
         let erased = self.memory.erase(from, to);
+        self.weak = self.weak.filter(|(at, _)| !(from..to).contains(at));
         self.note(Operation::Erase, from, had_power);
         erased
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
         let had_power = !self.memory.power_lost();
+        let budget = self.memory.power_budget_bytes;
         let written = self.memory.write(offset, bytes);
         self.note(Operation::Write, offset, had_power);
+        if had_power && self.memory.power_lost() {
+            self.leave_residue(offset, bytes, budget.unwrap_or_default());
+        } else if self.spoils_next_write && Place::of(offset) == Place::Slot {
+            self.spoils_next_write = false;
+            let at = offset as usize + self.rng.usize(0..bytes.len().max(1));
+            let bit = 1 << self.rng.u8(0..8);
+            if let Some(byte) = self.memory.bytes.get_mut(at) {
+                *byte &= !bit;
+            }
+        }
         written
+    }
+}
+
+impl ChipFlash {
+    /// The power went before byte `done` of `bytes` was written: what is left of that byte?
+    fn leave_residue(&mut self, offset: u32, bytes: &[u8], done: u64) {
+        let done = usize::try_from(done).unwrap_or(usize::MAX);
+        let Some(wanted) = bytes.get(done).filter(|_| self.residue != Residue::Nothing) else {
+            return;
+        };
+        let at = offset as usize + done;
+        let Some(stored) = self.memory.bytes.get_mut(at) else { return };
+        *stored &= wanted | self.rng.u8(..);
+        let between = *stored & !wanted;
+        if self.residue == Residue::WeakBit && between != 0 {
+            self.weak = u32::try_from(at).ok().map(|at| (at, between));
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::rc::Rc;
 
-use lockstep_proto::compat::check;
+use lockstep_device::setup::Duty;
+use lockstep_proto::compat::{Announced, check};
+use lockstep_proto::frame::order::Ticket;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{ImageHash, RolloutId};
 use lockstep_proto::otadata::{OtaEntry, OtaState, active, slot_of};
@@ -16,7 +18,7 @@ use super::images::Image;
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in the list of the design.
+    /// Its number in the list of the design; 0: a rule of the rollout that has none there.
     pub invariant: u8,
     /// When, in milliseconds of the world's time.
     pub at_ms: u64,
@@ -39,7 +41,13 @@ struct BoardView {
     /// When an order last reached it.
     order_at: u64,
     /// What each other board announced last, as it arrived here.
-    announced: Vec<Option<lockstep_proto::compat::Announced>>,
+    announced: Vec<Option<Announced>>,
+    /// The last activation that was seen.
+    activated: Option<Ticket>,
+    /// When it last heard each other board, in its present boot.
+    heard_at: Vec<Option<u64>>,
+    /// It was healthy at some time since it booted, as far as its application knows.
+    was_healthy: bool,
 }
 
 /// What was observed of a rollout.
@@ -48,6 +56,8 @@ struct RolloutView {
     id: RolloutId,
     /// For each board: the image that `keep` leaves it with.
     targets: Vec<Option<ImageHash>>,
+    /// Boards that held their targets whole, as bits; they may have been spoilt since.
+    staged: u32,
     /// Boards that were healthy on their targets, as bits.
     healthy: u32,
     /// For each board: whom it heard while both ran their targets, as bits.
@@ -60,6 +70,8 @@ struct RolloutView {
 #[derive(Debug)]
 pub(crate) struct Observer {
     images: Vec<Rc<Image>>,
+    /// Images that nobody may run, by hash.
+    forbidden: Vec<ImageHash>,
     boards: Vec<BoardView>,
     rollouts: Vec<RolloutView>,
     /// The last look at the lead's record.
@@ -79,9 +91,11 @@ pub(crate) struct Seen {
 
 impl Observer {
     pub(crate) fn new(boards: usize) -> Self {
-        let view = BoardView { announced: vec![None; boards], ..BoardView::default() };
+        let (announced, heard_at) = (vec![None; boards], vec![None; boards]);
+        let view = BoardView { announced, heard_at, ..BoardView::default() };
         Self {
             images: Vec::new(),
+            forbidden: Vec::new(),
             boards: vec![view; boards],
             rollouts: Vec::new(),
             last: None,
@@ -95,6 +109,12 @@ impl Observer {
         if !self.images.iter().any(|known| known.hash == image.hash) {
             self.images.push(Rc::clone(image));
         }
+    }
+
+    /// Nobody may ever run this image: it stands in no manifest that a device would believe.
+    pub(crate) fn forbid(&mut self, image: &Rc<Image>) {
+        self.allow(image);
+        self.forbidden.push(image.hash);
     }
 
     /// What a slot of a board holds, as it was seen last.
@@ -119,6 +139,9 @@ impl Observer {
                 let found = self.identify(board.flash.slot(slot));
                 self.boards[board.index].slots[usize::from(slot)] = found;
             }
+        }
+        if slot_0 || slot_1 {
+            self.note_staged(board.index);
         }
         // What makes a board healthy may also make it confirm, all in one event.
         self.note_health(board);
@@ -156,6 +179,7 @@ impl Observer {
         {
             self.invariant_1_staged_everywhere(now, board, rollout);
             self.invariant_7_epoch(now, board);
+            self.rule_an_attempt_is_accepted_once(now, board, node.agent().member().ticket);
         }
         for (old, new) in before.into_iter().zip(entries) {
             let (Some(old), Some(new)) = (old, new) else { continue };
@@ -173,19 +197,47 @@ impl Observer {
             let text = format!("{} activates for rollout `{rollout}` of no lead", board.id);
             return self.violate(1, now, text);
         };
-        let lacking = view.targets.iter().enumerate().find(|(index, target)| {
-            let holds = |slot: Option<ImageIndex>| {
-                slot.and_then(|image| self.images.get(image)).map(|image| image.hash) == **target
-            };
-            target.is_some() && !self.boards[*index].slots.into_iter().any(holds)
-        });
-        if let Some((lacking, _)) = lacking {
+        let mut targets = view.targets.iter().enumerate();
+        let lacking =
+            targets.find(|(index, target)| target.is_some() && view.staged & 1 << index == 0);
+        let own = &self.boards[board.index];
+        if own.slots[usize::from(1 - own.running_slot)].is_none() {
+            let text = format!("{} activates what is no whole image", board.id);
+            self.violate(4, now, text);
+        } else if let Some((lacking, _)) = lacking {
             let text = format!(
                 "{} activates for rollout `{rollout}`, but board {lacking} has not staged",
                 board.id
             );
             self.violate(1, now, text);
         }
+    }
+
+    /// Orders are compare-and-set: an attempt is accepted once, and none of an older rollout.
+    fn rule_an_attempt_is_accepted_once(&mut self, now: u64, board: &Board, ticket: Ticket) {
+        let before = self.boards[board.index].activated.replace(ticket);
+        let is_older = |before: Ticket| {
+            ticket.generation < before.generation
+                || (ticket.rollout == before.rollout && ticket.attempt <= before.attempt)
+        };
+        if before.is_some_and(is_older) {
+            let text = format!("{} activates for {ticket:?} after {before:?}", board.id);
+            return self.violate(0, now, text);
+        }
+        let last = self.rollouts.last().map(|view| view.id);
+        if last != Some(ticket.rollout) {
+            let text = format!(
+                "{} activates for rollout `{}`, the last one is {last:?}",
+                board.id, ticket.rollout
+            );
+            self.violate(0, now, text);
+        }
+    }
+
+    /// A frame that arrives twice is obeyed once.
+    pub(crate) fn rule_a_replay_is_not_obeyed(&mut self, now: u64, board: &Board) {
+        let text = format!("{} answers an order that it had heard already", board.id);
+        self.violate(0, now, text);
     }
 
     /// 2. Nobody confirms before everybody was healthy, in the same rollout and generation.
@@ -202,8 +254,9 @@ impl Observer {
         });
         if let Some(missing) = missing.next() {
             let text = format!(
-                "{} confirms for rollout `{rollout}`, but board {missing} was never healthy in it",
-                board.id
+                "{} confirms for rollout `{rollout}`, but board {missing} was never healthy in it: \
+                 boards that were {:b}, heard by it {:b}",
+                board.id, view.healthy, view.heard[missing]
             );
             self.violate(2, now, text);
         }
@@ -231,6 +284,10 @@ impl Observer {
         };
         if image.spec.role != board.setup.role {
             let text = format!("{} would boot an image for `{}`", board.id, image.spec.role);
+            return self.violate(6, now, text);
+        }
+        if self.forbidden.contains(&image.hash) {
+            let text = format!("{} would boot {}, which no manifest names", board.id, image.hash);
             self.violate(6, now, text);
         }
     }
@@ -257,6 +314,8 @@ impl Observer {
         view.order_at = now;
         view.running = view.slots[usize::from(slot)];
         view.announced.fill(None);
+        view.was_healthy = false;
+        view.heard_at.fill(None);
         let Some(image) = view.running.and_then(|index| self.images.get(index)) else {
             let text = format!("{} runs an image from slot {slot} that is none", board.id);
             return self.violate(4, now, text);
@@ -298,12 +357,7 @@ impl Observer {
     }
 
     /// An announce has arrived as it stands here.
-    pub(crate) fn note_announce(
-        &mut self,
-        from: usize,
-        to: usize,
-        announced: lockstep_proto::compat::Announced,
-    ) {
+    pub(crate) fn note_announce(&mut self, from: usize, to: usize, announced: Announced) {
         self.boards[to].announced[from] = Some(announced);
     }
 
@@ -329,7 +383,8 @@ impl Observer {
     }
 
     /// A control frame has arrived: a link that carries data.
-    pub(crate) fn note_heard(&mut self, from: usize, to: usize) {
+    pub(crate) fn note_heard(&mut self, now: u64, from: usize, to: usize) {
+        self.boards[to].heard_at[from] = Some(now);
         let runs = [from, to].map(|index| self.running(index).map(|image| image.hash));
         let Some(rollout) = self.rollouts.last_mut() else { return };
         let targets = [from, to].map(|index| rollout.targets[index]);
@@ -338,11 +393,35 @@ impl Observer {
         }
     }
 
+    fn note_staged(&mut self, index: usize) {
+        let Some(rollout) = self.rollouts.last_mut() else { return };
+        let holds = |slot: Option<ImageIndex>| {
+            slot.and_then(|image| self.images.get(image)).map(|image| image.hash)
+        };
+        let target = rollout.targets[index];
+        if target.is_some() && self.boards[index].slots.into_iter().any(|it| holds(it) == target) {
+            rollout.staged |= 1 << index;
+        }
+    }
+
+    /// Links between boards that a rollout only watches may be as old as a link counts as fresh.
+    fn note_old_links(&mut self, now: u64) {
+        for to in 0..self.boards.len() {
+            for from in 0..self.boards.len() {
+                let heard_at = self.boards[to].heard_at[from];
+                if let Some(at) = heard_at.filter(|&at| now - at <= LINK_FRESH_MS_MAX) {
+                    self.note_heard(at, from, to);
+                }
+            }
+        }
+    }
+
     fn note_health(&mut self, board: &Board) {
         let Some(node) = &board.node else { return };
         if node.application().healthy_answers < HEALTHY_ANSWERS {
             return;
         }
+        self.boards[board.index].was_healthy = true;
         let runs = self.running(board.index).map(|image| image.hash);
         let Some(rollout) = self.rollouts.last_mut() else { return };
         if rollout.targets[board.index].is_some() && runs == rollout.targets[board.index] {
@@ -366,8 +445,17 @@ impl Observer {
             self.images.get(index).is_some_and(|image| image.spec.role == board.setup.role)
         });
         let policy = &group.policy;
-        let leads = board.setup.duty == lockstep_device::setup::Duty::Lead;
-        if leads || board.hangs(now) {
+        if board.hangs(now) {
+            return;
+        }
+        let limit_ms = u64::from(policy.trial_limit_ms) * 5 / 4 + LEASE_SLACK_MS;
+        let trial_ms = now - board.booted_at;
+        let is_sick = running.is_some() && !view.was_healthy;
+        if is_sick && can_go_back && trial_ms > limit_ms {
+            let text = format!("{} is on trial and never healthy for {trial_ms} ms", board.id);
+            return self.violate(9, now, text);
+        }
+        if board.setup.duty == Duty::Lead {
             return;
         }
         if running.is_some() && can_go_back && silent_ms > allowed_ms(policy.lease_ms) {
@@ -382,7 +470,11 @@ impl Observer {
     }
 
     /// Looks at the lead's record. Returns what was known before, if it is another now.
-    pub(crate) fn look_at_record(&mut self, record: &RolloutRecord) -> Option<Option<Seen>> {
+    pub(crate) fn look_at_record(
+        &mut self,
+        now: u64,
+        record: &RolloutRecord,
+    ) -> Option<Option<Seen>> {
         if record.phase == Phase::Preflight {
             return None;
         }
@@ -404,9 +496,19 @@ impl Observer {
                 }
             }
             let heard = vec![0; self.boards.len()];
-            let (id, healthy, confirmed, reverted) = (record.id, 0, false, false);
-            let view = RolloutView { id, targets, healthy, heard, confirmed, reverted };
-            self.rollouts.push(view);
+            let (id, confirmed, reverted) = (record.id, false, false);
+            let (staged, healthy) = (0, 0);
+            self.rollouts.push(RolloutView {
+                id,
+                targets,
+                staged,
+                healthy,
+                heard,
+                confirmed,
+                reverted,
+            });
+            (0..self.boards.len()).for_each(|index| self.note_staged(index));
+            self.note_old_links(now);
         }
         Some(self.last.replace(seen))
     }
@@ -454,7 +556,9 @@ impl Observer {
 }
 
 const SLOTS: u8 = 2;
+/// Longer than any world's link counts as fresh.
+const LINK_FRESH_MS_MAX: u64 = 3_000;
 /// Samples that make a device healthy.
 const HEALTHY_ANSWERS: u32 = lockstep_agent::agent::HEALTHY_SAMPLES as u32;
 /// Rest before a fall back, the reboot, and a tick.
-const LEASE_SLACK_MS: u64 = 4_000;
+const LEASE_SLACK_MS: u64 = 3_000;

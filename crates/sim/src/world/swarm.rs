@@ -13,6 +13,7 @@ use lockstep_rollout::Policy;
 use super::air::AirWeather;
 use super::board::{BoardSetup, GroupSetup};
 use super::faults::{Fault, PhaseName, When};
+use super::flash::Residue;
 use super::images::{Behaviour, LEAD_ROLE, ROLES};
 use super::upload::Manner;
 use crate::bootloader::ResetReason;
@@ -32,6 +33,10 @@ pub struct Swarm {
     pub kinds: Kinds,
     /// Faults for each rollout, at most.
     pub faults_max: u32,
+    /// What a cut leaves of the byte that was being written.
+    pub residue: Residue,
+    /// Devices demand a signature.
+    pub is_signed: bool,
 }
 
 /// Kinds of fault beside those of the air, each there or not.
@@ -53,6 +58,10 @@ pub struct Kinds {
     pub bad_uploads: bool,
     /// People ask for aborts and for second rollouts.
     pub meddling: bool,
+    /// Staged images rot, and writes into slots go wrong.
+    pub bad_flash: bool,
+    /// Somebody sends again what was heard before.
+    pub replays: bool,
 }
 
 /// Draws everything that a world begins with.
@@ -70,12 +79,24 @@ pub fn draw(rng: &mut Rng) -> Swarm {
         sick_firmware: rng.u8(0..3) == 0,
         bad_uploads: rng.u8(0..4) == 0,
         meddling: rng.u8(0..3) == 0,
+        bad_flash: rng.u8(0..6) == 0,
+        replays: rng.u8(0..6) == 0,
     };
     if is_calm {
         kinds = Kinds::default();
     }
     let weather = if is_calm { AirWeather::default() } else { weather };
-    Swarm { boards, group, weather, requests: rng.u32(2..=4), kinds, faults_max: rng.u32(1..=4) }
+    let residue = if rng.bool() { Residue::Nothing } else { Residue::SomeBits };
+    Swarm {
+        boards,
+        group,
+        weather,
+        requests: rng.u32(2..=4),
+        kinds,
+        faults_max: rng.u32(1..=4),
+        residue,
+        is_signed: rng.u8(0..8) == 0,
+    }
 }
 
 fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
@@ -202,12 +223,19 @@ impl Swarm {
         if kinds.meddling {
             faults.push(if rng.bool() { Fault::Abort } else { Fault::SecondUpload });
         }
+        if kinds.bad_flash {
+            faults.push(if rng.bool() { Fault::Rot { board } } else { Fault::BadWrite { board } });
+        }
+        if kinds.replays {
+            faults.push(Fault::Replay { board });
+        }
         if faults.is_empty() {
             return None;
         }
         let fault = faults[rng.usize(0..faults.len())];
         let phases = [PhaseName::Staging, PhaseName::Rest, PhaseName::Trial, PhaseName::Settling];
         let when = match rng.u8(0..3) {
+            0 if rng.bool() => When::OnTrial(board, rng.u64(0..1_500)),
             0 => When::At(now + rng.u64(0..3_000)),
             _ => When::Phase(phases[rng.usize(0..phases.len())], rng.u64(0..800)),
         };
