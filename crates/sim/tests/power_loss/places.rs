@@ -131,7 +131,9 @@ const PACKAGE_HEADER_BYTES: u32 = 32;
 const MEMBER: u8 = 2;
 /// Offset of the state in a member's entry, behind the ticket.
 const STATE_AT: usize = 15;
-const HEAD_BYTES: u32 = 3 * BLOCK_BYTES as u32;
+/// Three blocks: what is judged before anything is erased.
+const HEAD_BYTES: u32 = 3 * 224;
+const _: () = assert!(HEAD_BYTES as usize == 3 * BLOCK_BYTES);
 
 impl Places {
     pub(crate) const fn new(slots: [u32; 2], slot_bytes: u32, store: u32) -> Self {

@@ -229,11 +229,8 @@ impl<W: World> Search<W> {
         }
         self.bench.watch_needs();
         let verdicts = world.run(&mut self.bench, &mut Marks::new(outside.clone()));
-        let (cut, next) = match verdicts[..] {
-            [cut, next] => (cut, next),
-            // The rollout was over for the lead already.
-            _ => panic!("{} tasks were left", verdicts.len()),
-        };
+        // The cut rollout is never over for whoever conducts it: the last mark is before its end.
+        let [cut, next] = verdicts[..] else { panic!("{} rollouts were left", verdicts.len()) };
         assert_eq!(next, Verdict::Keep, "the next rollout succeeds");
         let kept = cut == Verdict::Keep;
         let needs = self.bench.take_needs();
