@@ -63,12 +63,12 @@ impl KnownImages {
         Ok(writer.len_bytes())
     }
 
-    /// Reads the entry; what is not whole is left out.
+    /// Reads the entry; what is not whole is left out, and what is more than is remembered.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut reader = Reader::new(bytes);
         let count = reader.u8().unwrap_or(0);
-        let images = (0..count).map_while(|_| take(&mut reader).ok().flatten()).collect();
-        Self { images }
+        let images = (0..count).map_while(|_| take(&mut reader).ok().flatten());
+        Self { images: images.take(IMAGES_MAX).collect() }
     }
 }
 
@@ -120,6 +120,17 @@ mod tests {
         frozen.extend([0xDB, 0x27, 0, 0, 0x10, 0x27, 0, 0, 1, 2, 5, 0, 0, 0, 0, 0]);
         assert_eq!(buffer[..len], frozen);
         assert_eq!(KnownImages::decode(&frozen), images);
+    }
+
+    // Found by fuzzing: a later version may remember more, and this one could not write them back.
+    #[test]
+    fn an_entry_with_more_images_than_are_remembered_keeps_the_first() {
+        let one = |byte| [&[byte; 32][..], &[0; 8], &[1, 2], &[0; 6]].concat();
+        let entry = [&[5][..], &(1..=5).flat_map(one).collect::<Vec<u8>>()].concat();
+        let images = KnownImages::decode(&entry);
+        assert_eq!(images.encode(&mut [0; IMAGES_BYTES_MAX]), Ok(IMAGES_BYTES_MAX));
+        let is_known = |byte| images.get(ImageHash([byte; 32])).is_some();
+        assert!(is_known(1) && is_known(4) && !is_known(5));
     }
 
     #[test]
