@@ -81,7 +81,9 @@ impl Story {
                     }
                     Event::HeadEnd => {
                         // Whoever may not have the release does not push on.
-                        let Ok(manifest) = head.verify(&Trust::anybody()) else { return Ok(()) };
+                        let Ok(manifest) = head.verify(&Trust::anybody()) else {
+                            return Err(BundleError::NotVerified);
+                        };
                         reader.expect(&manifest);
                         self.manifest = head.manifest().to_vec();
                         is_verified = true;

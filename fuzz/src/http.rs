@@ -272,3 +272,32 @@ const STEPS_MAX: u32 = 1_500;
 /// Longer than any answer, and than what a stream says in its time.
 const REPLY_BYTES_MAX: usize = 256 * 1024;
 const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A fuzzer that is never let in would find nothing behind the password.
+    #[test]
+    fn an_upload_with_the_password_is_taken() {
+        let desk = Desk { world: RefCell::new(World::new(STEPS_MAX)) };
+        let bundle = &releases().bundle;
+        let head = format!(
+            "POST /api/rollout HTTP/1.1\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {}\r\n\r\n",
+            bundle.len()
+        );
+        let request = [head.as_bytes(), bundle].concat();
+        let reply = desk.connect(&Api::new(), &request, 64, 250);
+        let reply = String::from_utf8(reply).expect("text");
+        assert!(reply.starts_with("HTTP/1.1 202"), "{reply}");
+    }
+
+    #[test]
+    fn nobody_is_let_in_without_the_password() {
+        let desk = Desk { world: RefCell::new(World::new(STEPS_MAX)) };
+        let request = b"POST /api/rollout/abort HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        let reply = desk.connect(&Api::new(), request, 1, 9);
+        assert!(reply.starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&reply));
+    }
+}

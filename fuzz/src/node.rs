@@ -1,8 +1,8 @@
 //! A pair of whole nodes between which anything happens: frames of any kind and in any order, said
 //! with the group's key or without it, lost frames, cut power, time.
 //!
-//! An input is a script of commands; see [`Command`]. Images of one byte, hashes and tickets are
-//! chosen from what the pair knows, so that orders get further than to their first check.
+//! An input is a script of commands; see [`Command`]. Hashes and tickets are chosen from what the
+//! pair knows, so that orders get further than to their first check.
 //!
 //! Promises: nothing panics, no loop is endless, memory stays bounded; whatever was said and
 //! wherever the power went, both boards boot a complete image that was released (invariants 4
@@ -77,16 +77,18 @@ pub const COMMANDS: [Command; 14] = [
 pub fn run(data: &[u8]) {
     let _ = releases();
     let _ = World::new(0);
-    memory::within(MEMORY_BYTES_MAX, || {
-        let mut world = World::new(STEPS_MAX);
-        let mut script = Reader::new(data);
-        for _ in 0..COMMANDS_MAX {
-            if obey(&mut world, &mut script).is_err() {
-                break;
-            }
+    memory::within(MEMORY_BYTES_MAX, || play(data).check());
+}
+
+fn play(script: &[u8]) -> World {
+    let mut world = World::new(STEPS_MAX);
+    let mut script = Reader::new(script);
+    for _ in 0..COMMANDS_MAX {
+        if obey(&mut world, &mut script).is_err() {
+            break;
         }
-        world.check();
-    });
+    }
+    world
 }
 
 /// Carries out one command; fails at the end of the script.
@@ -314,3 +316,56 @@ const COMMANDS_MAX: usize = 200;
 const STEPS_MAX: u32 = 1_500;
 /// Two flashes, two nodes with full journals, and what is in the air.
 const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use lockstep_rollout::{Phase, Verdict};
+
+    use super::*;
+
+    const UPLOAD: u8 = 8;
+    const REST: u8 = 1;
+    const ABORT: u8 = 10;
+
+    fn phase(world: &World) -> Option<Phase> {
+        Some(world.boards[LEAD].node.as_ref()?.conducting()?.record.phase)
+    }
+
+    // A fuzzer that never gets past preflight would find nothing behind it.
+    #[test]
+    fn a_script_brings_the_pair_to_the_new_release() {
+        let world = play(&[UPLOAD, REST, 60]);
+        assert_eq!(phase(&world), Some(Phase::Settled(Verdict::Keep)));
+        for (board, image) in world.boards.iter().zip(&releases().new) {
+            let running = board.node.as_ref().map(|node| node.agent().running());
+            assert_eq!(running, Some(image.hash));
+        }
+    }
+
+    #[test]
+    fn a_script_ends_a_rollout_on_trial() {
+        for rests in 0..20 {
+            let mut script = vec![UPLOAD, 0, 100];
+            script.extend([0, 10].repeat(rests));
+            if matches!(phase(&play(&script)), Some(Phase::Trial)) {
+                script.extend([ABORT, REST, 60]);
+                let phase = phase(&play(&script));
+                assert!(matches!(phase, Some(Phase::Settled(Verdict::Revert(_)))), "{phase:?}");
+                return;
+            }
+        }
+        panic!("never on trial");
+    }
+
+    // The fuzzer speaks as a lead that is none: the member stages what nobody uploaded.
+    #[test]
+    fn a_stranger_with_the_key_brings_a_member_to_a_trial() {
+        let seed = crate::seeds::all().into_iter().filter(|seed| seed.target == "node").nth(7);
+        let script = seed.expect("a script").bytes;
+        let reached = (0..script.len()).any(|cut| {
+            let world = play(&script[..cut]);
+            world.boards[MEMBER].node.as_ref().is_some_and(|node| node.agent().on_trial())
+        });
+        assert!(reached, "the member never was on trial");
+    }
+}

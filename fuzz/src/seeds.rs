@@ -211,8 +211,11 @@ fn scripts() -> Vec<Vec<u8>> {
     let fetch = |object, count| (0..count).flat_map(|index| block(object, index)).collect();
     let package: Vec<u8> = fetch(0, 6);
     let artifact: Vec<u8> = fetch(2, 4);
-    let staged = [order(2, 2), package, short.clone(), artifact, short.clone()].concat();
-    let activated = [&staged[..], &order(3, 0), &long[..], &order(6, 2), &short].concat();
+    let second = step(Command::Rest, &[4]);
+    // The first words of a stranger are answered by a challenge only.
+    let staged =
+        [order(0, 0), order(2, 2), package, short.clone(), artifact, short.clone()].concat();
+    let activated = [&staged[..], &order(3, 0), &second, &order(6, 2), &short].concat();
     let body = [&[0x30_u8][..], &[1; 52]].concat();
     vec![
         [&upload[..], &long].concat(),

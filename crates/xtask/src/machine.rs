@@ -46,6 +46,8 @@ pub(crate) enum Tool {
     Minisign,
     /// Checks licences and sources of dependencies.
     CargoDeny,
+    /// Builds libFuzzer.
+    CppCompiler,
 }
 
 /// Who compiles for [`CHIP_TARGET`].
@@ -119,7 +121,9 @@ impl Machine {
     fn has(&self, tool: Tool) -> bool {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
-            Tool::Esptool | Tool::Minisign | Tool::CargoDeny => self.path_of(tool).is_some(),
+            Tool::Esptool | Tool::Minisign | Tool::CargoDeny | Tool::CppCompiler => {
+                self.path_of(tool).is_some()
+            }
         }
     }
 
@@ -157,6 +161,7 @@ impl Tool {
             Self::Esptool => "esptool",
             Self::Minisign => "minisign",
             Self::CargoDeny => "cargo-deny",
+            Self::CppCompiler => "c++",
         }
     }
 
@@ -164,6 +169,7 @@ impl Tool {
         match self {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
+            Self::CppCompiler => &["g++"],
             Self::Esptool | Self::CargoDeny => &[],
         }
     }
@@ -172,7 +178,7 @@ impl Tool {
         match self {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
-            Self::ChipCompiler | Self::Minisign => None,
+            Self::ChipCompiler | Self::Minisign | Self::CppCompiler => None,
         }
     }
 
@@ -185,6 +191,7 @@ impl Tool {
             Self::Esptool => "run `pip install esptool`",
             Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
             Self::CargoDeny => "run `cargo install cargo-deny`",
+            Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! The tests themselves: they stand beside the code they are about.
 
 mod cores;
+mod fuzz;
 mod machine;
 mod shell;
 mod sizes;
@@ -29,6 +30,11 @@ usage: cargo xtask COMMAND
   sizes                    build the cores for a chip and say what each costs in flash
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
+  fuzz [OPTION]... [TARGET]...
+                           run the fuzz targets, or only those named; see docs/fuzzing.md
+    --seconds N            so long each (20)
+    --jobs N               so many at once (as many as there are processors)
+    --minimize             instead, make the corpora of `fuzz/corpus` as small as can be
 
 CI=true in the environment makes a missing tool a failure instead of a reason to skip.
 ";
@@ -53,6 +59,7 @@ enum Command {
     Tidy,
     Sizes,
     Soak { rollouts: u32, seed: u64 },
+    Fuzz(fuzz::Plan),
 }
 
 fn parse(words: &[&str]) -> Result<Command, String> {
@@ -63,6 +70,7 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
         ["soak", options @ ..] => parse_soak(options),
+        ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
         ["tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
         [other, ..] => Err(format!("unknown command `{other}`")),
     }
@@ -117,6 +125,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
+        Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::cores;
+use crate::fuzz::{self, Plan};
 use crate::machine::{Machine, Tool};
 use crate::shell::{self, Failure};
 use crate::tidy;
@@ -40,6 +41,10 @@ pub(crate) const ALL: &[Suite] = &[
         .with(&[Tool::ChipCompiler]),
     Suite::new("e2e", "whole rollouts over real processes", e2e)
         .with(&[Tool::Esptool, Tool::Minisign]),
+    Suite::new("fuzz", "every decoder, for a while, on bytes that a fuzzer makes up", |machine| {
+        fuzz::run(machine, &Plan::of_suite())
+    })
+    .with(fuzz::TOOLS),
     Suite::new("demo", "the demonstration, without staying", demo),
     Suite::new("deny", "licences and sources of dependencies", deny).with(&[Tool::CargoDeny]),
 ];
@@ -122,7 +127,8 @@ fn summarize(rows: &[(&str, Outcome, f32)]) -> Result<(), Failure> {
 
 fn fmt(machine: &Machine) -> Result<(), Failure> {
     shell::run(machine.cargo().args(["fmt", "--all", "--check"]))?;
-    // Not a member of the workspace, so cargo does not know of it.
+    shell::run(machine.cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
+    // Not a member of any workspace, so cargo does not know of it.
     let mut rustfmt = std::process::Command::new("rustfmt");
     rustfmt.current_dir(&machine.root).args(["--check", "--edition", "2024"]);
     shell::run(rustfmt.arg(cores::PROGRAM))
