@@ -47,7 +47,7 @@ fn check(file: &[u8], lengths: &[u8], shorter: u8) {
         Ok(facts) => check_facts(facts, file),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-    check_slot(file, whole, shorter);
+    check_slot(file, &whole, shorter);
 }
 
 fn read(file: &[u8], lengths: &[u8]) -> Result<ImageFacts, ImageError> {
@@ -73,7 +73,7 @@ fn check_facts(facts: &ImageFacts, file: &[u8]) {
 }
 
 /// The file at the start of a slot that is erased behind it, or too small for it.
-fn check_slot(file: &[u8], whole: Result<ImageFacts, ImageError>, shorter: u8) {
+fn check_slot(file: &[u8], whole: &Result<ImageFacts, ImageError>, shorter: u8) {
     let limit = (file.len() + SLACK_BYTES).saturating_sub(usize::from(shorter) * 64);
     let mut slot = file[..file.len().min(limit)].to_vec();
     slot.resize(limit, 0xFF);
@@ -89,7 +89,7 @@ fn check_slot(file: &[u8], whole: Result<ImageFacts, ImageError>, shorter: u8) {
         assert!(found.size_bytes <= limit_bytes);
         assert_eq!(quick, Ok(found.image_hash));
     }
-    if let (Ok(file), true) = (&whole, limit >= file.len()) {
+    if let (Ok(file), true) = (whole, limit >= file.len()) {
         let found = found.expect("what is an image in a file is one in a slot");
         assert_eq!((found.image_hash, found.header), (file.image_hash, file.header));
         assert_eq!((found.app, found.fmta), (file.app, file.fmta));

@@ -9,6 +9,7 @@
 //! and 6), start, and are never woken in the past. The other invariants of a rollout are not
 //! judged here: whoever has the key may break them, and the simulator tries those who have not.
 
+use lockstep_device::Node;
 use lockstep_proto::frame::block::{BLOCK, BLOCK_BYTES, Block, Session, Then};
 use lockstep_proto::frame::control::{CONTROL, Message};
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
@@ -194,7 +195,7 @@ fn ticket_of(world: &World, to: usize, choice: u8) -> Ticket {
     let member = |index: usize| world.boards[index].node.as_ref();
     let known = match choice & 3 {
         0 => member(to).map(|node| node.agent().member().ticket),
-        1 => member(LEAD).and_then(|node| node.conducting()).map(|rollout| Ticket {
+        1 => member(LEAD).and_then(Node::conducting).map(|rollout| Ticket {
             rollout: rollout.record.id,
             generation: rollout.record.generation,
             attempt: rollout.record.seats.first().map_or(0, |seat| seat.attempt),

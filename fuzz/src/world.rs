@@ -35,7 +35,7 @@ use lockstep_sim::flash::MemFlash;
 use crate::frames::KEY;
 
 /// The password of the devices: stretched in one round, so that a wrong one costs little.
-pub const PASSWORD: &str = "sesame";
+pub(crate) const PASSWORD: &str = "sesame";
 pub(crate) const LEAD: usize = 0;
 pub(crate) const MEMBER: usize = 1;
 

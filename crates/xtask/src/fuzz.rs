@@ -3,7 +3,7 @@
 //! The flags are those of `cargo fuzz` without a sanitizer, which any stable toolchain takes: all
 //! of our code forbids `unsafe`, so there is nothing for an address sanitizer to find, while debug
 //! assertions and overflow checks are on. What the fuzzer finds on its way goes into
-//! `target/fuzz/corpus`; what stands in `fuzz/corpus` is only read, and is replaced by `--minimize`.
+//! `target/fuzz/corpus`; what stands in `fuzz/corpus` is only read, and replaced by `--minimize`.
 //!
 //! # Not here
 //!
@@ -100,6 +100,24 @@ fn find(name: &str) -> Result<Target, String> {
     })
 }
 
+/// What the test run does: warnings and tests of the targets themselves, which show that they
+/// reach what they are for, then each of them for a while.
+pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
+    let folder = machine.target.join("fuzz");
+    let cargo = |words: &[&str]| {
+        let mut cargo = machine.cargo();
+        cargo.args(words).args(["--manifest-path", MANIFEST, "--target-dir"]).arg(&folder);
+        if machine.ci {
+            cargo.arg("--locked");
+        }
+        cargo
+    };
+    let mut clippy = cargo(&["clippy", "--lib", "--examples", "--tests"]);
+    shell::run(clippy.args(["--", "-D", "warnings"]))?;
+    shell::run(&mut cargo(&["test", "--lib"]))?;
+    run(machine, &Plan::of_suite())
+}
+
 /// Builds the targets and runs those of the plan; fails if one of them broke a promise.
 pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     machine.provide(TOOLS);
@@ -118,7 +136,7 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
 fn build(machine: &Machine, folder: &Path, host: &str) -> Command {
     let mut cargo = machine.cargo();
     // With a target, the flags do not reach build scripts.
-    cargo.args(["build", "--manifest-path", "fuzz/Cargo.toml", "--release", "--bins"]);
+    cargo.args(["build", "--manifest-path", MANIFEST, "--release", "--bins"]);
     cargo.args(["--target", host, "--target-dir"]).arg(folder);
     if machine.ci {
         cargo.arg("--locked");
@@ -282,6 +300,8 @@ impl fmt::Display for Figures {
     }
 }
 
+/// A workspace of its own, since it is built with other flags.
+const MANIFEST: &str = "fuzz/Cargo.toml";
 /// What the targets are built with besides cargo: libFuzzer is C++.
 pub(crate) const TOOLS: &[Tool] = &[Tool::CppCompiler];
 /// As in cargo-fuzz 0.13, `Project::cargo`.

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::cores;
-use crate::fuzz::{self, Plan};
+use crate::fuzz;
 use crate::machine::{Machine, Tool};
 use crate::shell::{self, Failure};
 use crate::tidy;
@@ -41,10 +41,8 @@ pub(crate) const ALL: &[Suite] = &[
         .with(&[Tool::ChipCompiler]),
     Suite::new("e2e", "whole rollouts over real processes", e2e)
         .with(&[Tool::Esptool, Tool::Minisign]),
-    Suite::new("fuzz", "every decoder, for a while, on bytes that a fuzzer makes up", |machine| {
-        fuzz::run(machine, &Plan::of_suite())
-    })
-    .with(fuzz::TOOLS),
+    Suite::new("fuzz", "every decoder on bytes that a fuzzer makes up", fuzz::suite)
+        .with(fuzz::TOOLS),
     Suite::new("demo", "the demonstration, without staying", demo),
     Suite::new("deny", "licences and sources of dependencies", deny).with(&[Tool::CargoDeny]),
 ];
