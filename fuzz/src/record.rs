@@ -143,9 +143,11 @@ fn check_flash(start: &MemFlash, write: &Write<'_>) {
     let mut log = open(&mut torn);
     let found = read(&log, &mut torn);
     assert!(found == after || cut.is_err() && found == before, "{cut:?} after {write:?}");
-    // And a log that the power cut short can be written on.
+    // And a log that the power cut short can be written on, with something else than before.
     if written.is_ok() {
-        log.write(&mut torn, write.kind, write.version, write.payload).expect("as before");
+        let version = write.version.wrapping_add(1);
+        log.write(&mut torn, write.kind, version, write.payload).expect("as before");
+        after.insert(number_of(write.kind), (version, write.payload.to_vec()));
         assert_eq!(read(&log, &mut torn), after);
     }
 }
