@@ -6,7 +6,7 @@
 //!
 //! Promises: nothing panics, no connection is endless, memory stays bounded; what comes back is
 //! HTTP with a status of the API and as many bytes as it says; JSON is JSON; and without the
-//! password no rollout begins.
+//! password no rollout begins and no member is removed.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use lockstep_device::http::{self, Api, HTTP_BUFFER_BYTES, Platform, Shell};
 use lockstep_device::sample::SampleApplication;
+use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Reader;
 use lockstep_sim::flash::MemFlash;
@@ -42,12 +43,12 @@ pub fn run(data: &[u8]) {
             };
             let length = usize::from(length).min(script.rest().len());
             let request = script.take(length).unwrap_or_default();
-            let before = desk.rollout();
+            let before = desk.standing();
             let reply = desk.connect(&api, request, piece, patience);
             check_reply(&reply);
             let is_basic = contains(&request.to_ascii_lowercase(), b"basic");
             if !is_basic && !contains(request, PASSWORD.as_bytes()) {
-                assert_eq!(desk.rollout(), before, "changed without the password");
+                assert_eq!(desk.standing(), before, "changed without the password");
             }
         }
         desk.world.borrow_mut().check();
@@ -95,11 +96,12 @@ impl Desk {
         socket.outgoing.into_inner()
     }
 
-    /// Which rollout there is.
-    fn rollout(&self) -> Option<String> {
+    /// Which rollout there is, and who is a member.
+    fn standing(&self) -> Option<(Option<RolloutId>, Vec<DeviceId>)> {
         let world = self.world.borrow();
-        let conducting = world.boards[LEAD].node.as_ref()?.conducting()?;
-        Some(format!("{:?}", conducting.record.id))
+        let node = world.boards[LEAD].node.as_ref()?;
+        let rollout = node.conducting().map(|conducting| conducting.record.id);
+        Some((rollout, node.members().iter().map(|(id, _)| *id).collect()))
     }
 }
 

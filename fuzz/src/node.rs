@@ -54,10 +54,12 @@ pub enum Command {
     Cut,
     /// `to low high`: the power of a board goes after so many more units of flash work.
     Tear,
+    /// `id`: a member is removed from the lead's list.
+    Remove,
 }
 
 /// All of them, in the order of their numbers.
-pub const COMMANDS: [Command; 14] = [
+pub const COMMANDS: [Command; 15] = [
     Command::Wait,
     Command::Rest,
     Command::Lose,
@@ -72,6 +74,7 @@ pub const COMMANDS: [Command; 14] = [
     Command::Revert,
     Command::Cut,
     Command::Tear,
+    Command::Remove,
 ];
 
 /// One input.
@@ -124,6 +127,12 @@ fn obey(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
             let board = usize::from(script.u8()? % 2);
             let budget = u64::from(script.u16()?);
             world.boards[board].flash.power_budget_bytes = Some(budget);
+        }
+        Command::Remove => {
+            let id = id_of(usize::from(script.u8()? % 4));
+            let remove =
+                world.boards[LEAD].with(now, |now, node, flash| node.remove_member(now, id, flash));
+            let _ = remove;
         }
     }
     Ok(())
@@ -361,7 +370,7 @@ mod tests {
     // The fuzzer speaks as a lead that is none: the member stages what nobody uploaded.
     #[test]
     fn a_stranger_with_the_key_brings_a_member_to_a_trial() {
-        let seed = crate::seeds::all().into_iter().filter(|seed| seed.target == "node").nth(7);
+        let seed = crate::seeds::all().into_iter().filter(|seed| seed.target == "node").nth(8);
         let script = seed.expect("a script").bytes;
         let reached = (0..script.len()).any(|cut| {
             let world = play(&script[..cut]);

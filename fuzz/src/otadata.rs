@@ -17,7 +17,7 @@ use lockstep_sim::flash::MemFlash;
 
 use crate::memory;
 
-/// Bytes of an input: choices, slots, running slot, operation, budget, then two entries.
+/// Bytes of an input: choices, slots, running slot, two operations, budget, then two entries.
 pub const INPUT_BYTES: usize = 5 + 2 * ENTRY_BYTES;
 
 /// One input.
@@ -38,7 +38,7 @@ pub fn run(data: &[u8]) {
         check_entry(&a);
         check_entry(&b);
         check_numbers(a, running, slots);
-        world.check(operation, u64::from(budget));
+        world.check([operation & 15, operation >> 4], u64::from(budget));
     });
 }
 
@@ -71,27 +71,35 @@ struct World {
 }
 
 impl World {
-    fn check(&self, operation: u8, budget: u64) {
+    /// One operation after the other on the same state, first with all the power that they need.
+    fn check(&self, operations: [u8; 2], budget: u64) {
         let mut flash = self.flash();
-        let before = self.state(&mut flash);
-        let is_safe = self.is_safe(operation);
-        let mut state = before.clone();
-        let done = act(&mut state, operation, &mut flash);
-        assert_eq!(format!("{:?}", self.state(&mut flash)), format!("{state:?}"));
-        // Only numbers that are used up, or an odd one out of many slots, keep it from its work.
-        if done.is_some() {
-            self.check_effect(&before, operation, &flash);
+        let mut state = self.state(&mut flash);
+        for operation in operations {
+            let done = act(&mut state, operation, &mut flash);
+            let reread = self.state(&mut flash);
+            assert_eq!(reread.running_state(), state.running_state());
+            assert_eq!(reread.other_is_next(), state.other_is_next());
+            // Only numbers that are used up keep it from its work.
+            if done.is_some() {
+                self.check_effect(operation, &flash);
+            }
         }
 
         let mut torn = self.flash();
+        let mut state = self.state(&mut torn);
         torn.power_budget_bytes = Some(budget % BUDGET_MAX);
-        let mut state = before;
-        let _ = act(&mut state, operation, &mut torn);
-        torn.power_on();
-        assert!(!is_safe || self.boots(&torn).is_some(), "{self:?} lost both entries");
+        for operation in operations {
+            let is_safe = is_safe(&torn, operation);
+            let _ = act(&mut state, operation, &mut torn);
+            if torn.power_lost() {
+                assert!(!is_safe || self.boots(&torn).is_some(), "{self:?} lost both entries");
+                break;
+            }
+        }
     }
 
-    fn check_effect(&self, before: &BootState, operation: u8, flash: &MemFlash) {
+    fn check_effect(&self, operation: u8, flash: &MemFlash) {
         let (slot, state) = self.boots(flash).expect("the running image has an entry now");
         let other = 1 - self.running;
         match operation % OPERATIONS {
@@ -100,20 +108,8 @@ impl World {
                 assert_eq!(slot, other);
                 assert!(!matches!(state, OtaState::New | OtaState::PendingVerify));
             }
-            CONFIRM => {
-                let running = BootState::running_state(before);
-                assert!(slot != self.running || state == OtaState::Valid, "{running:?}");
-            }
+            CONFIRM => assert!(slot != self.running || state == OtaState::Valid, "{state:?}"),
             _ => assert_eq!(slot, self.running),
-        }
-    }
-
-    /// Whether a usable entry is left while one is written.
-    fn is_safe(&self, operation: u8) -> bool {
-        let is_usable = |bytes| OtaEntry::decode(bytes).is_some_and(|entry| usable(&entry));
-        match operation % OPERATIONS {
-            CONFIRM => is_usable(&self.a) && is_usable(&self.b),
-            _ => is_usable(&self.a) || is_usable(&self.b),
         }
     }
 
@@ -131,10 +127,20 @@ impl World {
 
     /// What the bootloader would start.
     fn boots(&self, flash: &MemFlash) -> Option<(u8, OtaState)> {
-        let entry = |at: usize| OtaEntry::decode(flash.bytes[at..].first_chunk()?);
-        let (_, entry) = active(entry(0), entry(SECTOR_BYTES))?;
+        let [a, b] = entries(flash);
+        let (_, entry) = active(a, b)?;
         Some((slot_of(entry.seq, self.ota_count)?, entry.state))
     }
+}
+
+fn entries(flash: &MemFlash) -> [Option<OtaEntry>; 2] {
+    [0, SECTOR_BYTES].map(|at| OtaEntry::decode(flash.bytes[at..].first_chunk()?))
+}
+
+/// Whether a usable entry is left while one is written.
+fn is_safe(flash: &MemFlash, operation: u8) -> bool {
+    let usable = entries(flash).iter().flatten().filter(|entry| usable(entry)).count();
+    usable >= if operation % OPERATIONS == CONFIRM { 2 } else { 1 }
 }
 
 fn act(state: &mut BootState, operation: u8, flash: &mut MemFlash) -> Option<()> {
@@ -152,6 +158,6 @@ const CONFIRM: u8 = 1;
 const FALL_BACK: u8 = 2;
 const OPERATIONS: u8 = 4;
 const SECTOR_BYTES: usize = 4096;
-/// Two erases and two entries, and a bit more.
-const BUDGET_MAX: u64 = 80;
+/// Four erases and four entries, and a bit more.
+const BUDGET_MAX: u64 = 160;
 const MEMORY_BYTES_MAX: usize = 256 * 1024;

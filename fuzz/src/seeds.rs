@@ -118,8 +118,10 @@ fn otadata() -> Vec<Vec<u8>> {
         [[0xFF; 32], [0xFF; 32]],
     ];
     let inputs = pairs.iter().flat_map(|pair| {
-        (0..4).map(move |operation| {
-            [&[3, 0, operation & 1, operation, 33][..], pair.as_flattened()].concat()
+        (0..16).step_by(3).map(move |operations: u8| {
+            let (first, second) = (operations / 4, operations % 4);
+            let head = [3, 0, first & 1, second << 4 | first, 33];
+            [&head[..], pair.as_flattened()].concat()
         })
     });
     inputs.chain([[&[0, 0, 0, 0, 9][..], OTADATA].concat()]).collect()
@@ -189,6 +191,8 @@ fn requests() -> Vec<Vec<u8>> {
         post("/api/rollout", "\r\nExpect: 100-continue", bundle),
         [post("/api/rollout", "", first), post("/api/rollout", &range, rest)].concat(),
         post("/api/rollout/abort", "", b""),
+        post("/api/group/remove/02:00:00:00:00:01", "", b""),
+        post("/api/group/remove/02%3A00:00:00:00:00", "", b""),
         post("/api/rollout/revert", "\r\nOrigin: http://desk", b""),
         connection(9, "POST /api/rollout HTTP/1.1\r\nAuthorization: Basic eDpzZXNhbWU=", b"x"),
         connection(9, "POST /api/rollout HTTP/1.1\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
@@ -225,6 +229,7 @@ fn scripts() -> Vec<Vec<u8>> {
         [&step(Command::Lose, &[0b0010_0100])[..], &upload, &long].concat(),
         [&upload[..], &short, &step(Command::Cut, &[0]), &long].concat(),
         [&upload[..], &step(Command::Tear, &[1, 0, 9]), &long].concat(),
+        [&step(Command::Lose, &[0xFF])[..], &long, &step(Command::Remove, &[1]), &short].concat(),
         [&activated[..], &order(7, 2), &long].concat(),
         [&activated[..], &order(8, 2), &long].concat(),
         [&staged[..], &order(4, 2), &order(5, 0), &short].concat(),
@@ -269,13 +274,14 @@ const ODD_MANIFEST: &str = r#"{"x":[{"a":[1.5e3,-0,"\u00fc\ud83d\ude00"]},null,t
 "rollback":{"previous_version":"1.2.2","a_url":"u"},
 "keys":{"threshold":1,"keys":["RWQ"]}}"#;
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/",
     "/api/version",
     "/api/health",
     "/api/firmware_info",
     "/api/rollout",
     "/api/rollout/events",
+    "/api/group",
     "/api/history",
     "/api/logs",
     "/ota?x=%41",
