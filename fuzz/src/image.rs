@@ -6,7 +6,7 @@
 //!
 //! Promises: however a file is cut, it means the same; a slot holds the image that the file is;
 //! the hash read at boot is the hash of the whole walk; what was built is read back field by
-//! field; descriptor, application description and header survive being written again.
+//! field; blocks are found wherever they stand; descriptor, application description and header survive being written again.
 
 use lockstep_proto::descriptor::{DESCRIPTOR_BYTES, Descriptor};
 use lockstep_proto::fmta::Fmta;
@@ -70,6 +70,11 @@ fn check_facts(facts: &ImageFacts, file: &[u8]) {
     if let Some(app) = facts.app {
         assert_eq!(AppDescription::decode(&app.encode()), Some(app));
     }
+    // The reader looks for blocks in strides and in pieces, this in every place.
+    let end = Data::of(file).expect("an image").image_end();
+    let places = || (0..end).map(|at| &file[at..end]);
+    assert_eq!(facts.fmta, places().find_map(Fmta::decode));
+    assert_eq!(facts.descriptor, places().find_map(|bytes| Descriptor::decode(bytes).ok()));
 }
 
 /// The file at the start of a slot that is erased behind it, or too small for it.
@@ -103,25 +108,43 @@ fn check_slot(file: &[u8], whole: &Result<ImageFacts, ImageError>, shorter: u8) 
 /// Completes an image: padding, checksum, and the hash if the header says that there is one.
 fn sealed(bytes: &[u8]) -> Vec<u8> {
     let mut file = bytes.to_vec();
-    let Ok(header) = ImageHeader::parse(bytes) else { return file };
-    let mut at = HEADER_BYTES as usize;
-    let mut checksum = 0xEF;
-    for _ in 0..header.segment_count {
-        let Some(length) = bytes.get(at + 4..at + 8) else { return file };
-        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        let Some(data) = bytes.get(at + 8..(at + 8).saturating_add(length)) else { return file };
-        checksum = data.iter().fold(checksum, |sum, byte| sum ^ byte);
-        at += 8 + length;
-    }
-    let behind = file.split_off(at);
-    file.resize((at + 1).next_multiple_of(16) - 1, 0);
+    let Some(Data { end, checksum, hash_appended }) = Data::of(bytes) else { return file };
+    let behind = file.split_off(end);
+    file.resize((end + 1).next_multiple_of(16) - 1, 0);
     file.push(checksum);
-    if header.hash_appended {
+    if hash_appended {
         let hash = Sha256::digest(&file);
         file.extend(hash);
     }
     file.extend(behind);
     file
+}
+
+/// The segments of an image.
+struct Data {
+    end: usize,
+    checksum: u8,
+    hash_appended: bool,
+}
+
+impl Data {
+    fn of(file: &[u8]) -> Option<Self> {
+        let header = ImageHeader::parse(file).ok()?;
+        let (mut end, mut checksum) = (HEADER_BYTES as usize, 0xEF);
+        for _ in 0..header.segment_count {
+            let length = file.get(end + 4..end + 8)?.first_chunk()?;
+            let length = u32::from_le_bytes(*length) as usize;
+            let data = file.get(end + 8..(end + 8).saturating_add(length))?;
+            checksum = data.iter().fold(checksum, |sum, byte| sum ^ byte);
+            end += 8 + length;
+        }
+        Some(Self { end, checksum, hash_appended: header.hash_appended })
+    }
+
+    /// Where the image ends; what follows is padding and signatures.
+    fn image_end(&self) -> usize {
+        (self.end + 1).next_multiple_of(16) + if self.hash_appended { 32 } else { 0 }
+    }
 }
 
 /// The first three bytes say where the segments end; the descriptions come from the bytes too.
