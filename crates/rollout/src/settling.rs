@@ -52,7 +52,7 @@ impl Rollout {
             let failed = view.report.is_some_and(|report| {
                 judge::fell_back(&self.record, seat, &report) || self.cannot_activate(view, &report)
             });
-            if !failed || seat.attempt == u8::MAX {
+            if !failed {
                 continue;
             }
             let spent = seat.reactivations >= self.policy.reactivations_max;
@@ -66,7 +66,10 @@ impl Rollout {
                     Some(_) => (),
                 }
             }
-            self.reactivate(now, index);
+            // An attempt that cannot be told from the one before it would not be obeyed.
+            if self.record.seats.get(index).is_some_and(|seat| seat.attempt < u8::MAX) {
+                self.reactivate(now, index);
+            }
         }
     }
 

@@ -706,6 +706,26 @@ fn no_repair_when_a_way_back_is_missing_then_it_is_activated_again_and_again() {
     assert!(group.all_run(2));
 }
 
+// A lead tries again for as long as a member is off, and its attempts come to an end before that.
+#[test]
+fn attempts_that_are_used_up_do_not_keep_a_repair_from_being_opened() {
+    let mut group = TestGroup::new(2);
+    (group.policy.backoff_ms, group.policy.unreachable_ms) = (1, 500);
+    group.forward(release(2, &[0, 1]));
+    group.members[LEAD].torn_confirms = 1;
+    group.run_until("torn", |group| group.members[LEAD].torn_confirms == 0);
+    let target = group.record().unwrap().seats[LEAD].target;
+    group.members[LEAD].flaws.push((target, Flaw::CrashesAtBoot));
+    group.members[1].cut_off = true;
+    group.run_until("used up", |group| group.record().unwrap().seats[LEAD].attempt == u8::MAX);
+    group.run_ms(10_000);
+    assert_eq!(repairs(&group), 0);
+    group.members[1].cut_off = false;
+    group.run_until_settled();
+    assert_eq!((group.kind(), group.verdict()), (Some(Kind::Repair), Some(Verdict::Keep)));
+    assert!(group.all_run(1));
+}
+
 // The lead itself cannot hold the release: nobody is confirmed, all fall back, nobody is to move.
 #[test]
 fn a_repair_with_nobody_to_update_settles() {
