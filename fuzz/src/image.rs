@@ -6,7 +6,8 @@
 //!
 //! Promises: however a file is cut, it means the same; a slot holds the image that the file is;
 //! the hash read at boot is the hash of the whole walk; what was built is read back field by
-//! field; blocks are found wherever they stand; descriptor, application description and header survive being written again.
+//! field; blocks are found wherever they stand; descriptor, application description and header
+//! survive being written again.
 
 use lockstep_proto::descriptor::{DESCRIPTOR_BYTES, Descriptor};
 use lockstep_proto::fmta::Fmta;

@@ -65,8 +65,8 @@ pub struct Outgoing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the variants name")]
 pub enum Event {
-    /// Preflight found faults, or, with none of them, somebody ended it; nobody was touched, and the
-    /// rollout is over.
+    /// Preflight found faults, or, with none of them, somebody ended it; nobody was touched, and
+    /// the rollout is over.
     Refused(Vec<PreflightFault>),
     /// A phase began.
     Entered(Phase),

@@ -1,8 +1,8 @@
 //! The search, searched: bugs are planted one at a time, and worlds must find them.
 //!
-//! Each line of the output names a bug, the invariant that caught it, and the seed whose timeline is
-//! the shortest of those that did. The feature `planted` is needed: `cargo xtask test --suite
-//! planted`.
+//! Each line of the output names a bug, the invariant that caught it, and the seed whose timeline
+//! is the shortest of those that did. The feature `planted` is needed:
+//! `cargo xtask test --suite planted`.
 
 #![cfg(feature = "planted")]
 

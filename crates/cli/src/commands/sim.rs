@@ -155,7 +155,7 @@ fn speed(many: &Many, seconds: f64, jobs: usize) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = rollouts as f64 / seconds;
     format!(
-        "{} worlds with {rollouts} rollouts in {seconds:.1} s on {jobs} cores: {rate:.0} rollouts/s",
+        "{} worlds, {rollouts} rollouts in {seconds:.1} s on {jobs} cores: {rate:.0} rollouts/s",
         many.worlds
     )
 }

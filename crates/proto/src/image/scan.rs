@@ -61,7 +61,7 @@ impl<T> Scan<T> {
                 rest = behind;
             }
             let within = rest.get(..STRIDE_BYTES).unwrap_or(rest);
-            let Some(start) = within.iter().position(|byte| byte == first) else { return None };
+            let start = within.iter().position(|byte| byte == first)?;
             rest = rest.get(start..)?;
             // All but one in 256 of those that begin alike do not go on alike.
             if rest.get(1).is_none_or(|next| next == second) {

@@ -10,7 +10,7 @@ use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace, StagingPace};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::DeviceId;
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, ImageFacts};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::partition::PartitionEntry;
 use lockstep_proto::time::Instant;
@@ -218,15 +218,34 @@ impl Board {
         if self.behaviour == Behaviour::CrashesAtBoot {
             return BootResult::Resets(ResetReason::Panic, "crashes at boot");
         }
-        let descriptor = booted.image.descriptor.as_ref();
-        let setup = NodeSetup {
+        let setup = self.node_setup(slot, &booted.image, group, seed);
+        let application =
+            WorldApplication::new(self.behaviour, self.setup.rest_ms, self.setup.staging);
+        match Node::boot(Instant::default(), setup, application, &mut self.flash) {
+            _ if self.flash.has_lost_power() => BootResult::LostPower,
+            Ok((node, AgentBooted::Run)) => {
+                self.node = Some(Box::new(node));
+                self.wakes_at = now;
+                BootResult::Runs
+            }
+            Ok((_, AgentBooted::RebootNow(_))) => {
+                BootResult::Resets(ResetReason::Software, "goes back before it starts")
+            }
+            Err(error) => BootResult::Fails(format!("{error}: {error:?}")),
+        }
+    }
+
+    /// What the node is given in this boot.
+    fn node_setup(&self, slot: u8, image: &ImageFacts, group: &GroupSetup, seed: u64) -> NodeSetup {
+        let descriptor = image.descriptor.as_ref();
+        NodeSetup {
             id: self.id,
             role: Label::new(self.setup.role).expect("a short name"),
             chip: self.setup.chip,
             board: Label::new(board_of(self.setup.role)).expect("a short name"),
             hardware: String::new(),
             firmware: Firmware {
-                image: booted.image.image_hash,
+                image: image.image_hash,
                 announced: descriptor.map(lockstep_proto::descriptor::Descriptor::announced),
                 config_schema: 1,
                 build_date: String::new(),
@@ -241,20 +260,6 @@ impl Board {
             policy: group.policy,
             pace: group.pace,
             seed,
-        };
-        let application =
-            WorldApplication::new(self.behaviour, self.setup.rest_ms, self.setup.staging);
-        match Node::boot(Instant::default(), setup, application, &mut self.flash) {
-            _ if self.flash.has_lost_power() => BootResult::LostPower,
-            Ok((node, AgentBooted::Run)) => {
-                self.node = Some(Box::new(node));
-                self.wakes_at = now;
-                BootResult::Runs
-            }
-            Ok((_, AgentBooted::RebootNow(_))) => {
-                BootResult::Resets(ResetReason::Software, "goes back before it starts")
-            }
-            Err(error) => BootResult::Fails(format!("{error}: {error:?}")),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What happens in the world of a seed: the boards meet, several rollouts are asked for while things
-//! go wrong, then the weather clears, the group has to settle, and has to take another release.
+//! What happens in the world of a seed: the boards meet, several rollouts are asked for while
+//! things go wrong, then the weather clears, the group has to settle, and has to take another
+//! release.
 
 use std::rc::Rc;
 
