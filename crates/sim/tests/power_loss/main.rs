@@ -4,7 +4,7 @@
 //! After each cut the bootloader must find a whole image, the firmware must start and tell the
 //! truth, the rollout must come to the end that its verdict names, and the next rollout must be
 //! kept. `docs/power-loss.md` says what lies in flash when, and shows the tables that these tests
-//! print. All of it takes minutes with optimisation, `cargo xtask test power`; without, only a
+//! print. All of it takes minutes with optimisation, `cargo xtask test --suite power`; without, only a
 //! member's record and otadata are cut.
 
 mod bench;
@@ -147,7 +147,7 @@ fn assert_confirmation_is_reached(table: &Table) {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_member_with_rollback_is_whole_after_every_cut() {
     keep::<Member>("member", Rollback::Bootloader);
     keep_again::<Member>("member", Rollback::Bootloader);
@@ -156,7 +156,7 @@ fn a_member_with_rollback_is_whole_after_every_cut() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_member_without_rollback_is_whole_after_every_cut() {
     keep::<Member>("member", Rollback::Agent);
     keep_again::<Member>("member", Rollback::Agent);
@@ -165,7 +165,7 @@ fn a_member_without_rollback_is_whole_after_every_cut() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_lead_with_rollback_is_whole_after_every_cut() {
     keep::<Lead>("lead", Rollback::Bootloader);
     keep_again::<Lead>("lead", Rollback::Bootloader);
@@ -174,7 +174,7 @@ fn a_lead_with_rollback_is_whole_after_every_cut() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_lead_without_rollback_is_whole_after_every_cut() {
     keep::<Lead>("lead", Rollback::Agent);
     keep_again::<Lead>("lead", Rollback::Agent);
@@ -199,7 +199,7 @@ fn the_books_of_a_member_survive_every_cut() {
 
 /// At the application's pace sectors are erased one by one, between pages that are written.
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_member_that_stages_slowly_is_whole_after_every_cut() {
     let scene = scene(Rollback::Bootloader, SIZES_BYTES[1], KEEP);
     let pace = Pace::Background { ms_between: 10 };
@@ -237,13 +237,13 @@ fn full_record<W: World>(who: &str, rollback: Rollback) {
 const BOOT_NUMBER_BYTES: u32 = 12;
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_member_is_whole_after_every_cut_wherever_its_record_is_full() {
     BOOTLOADERS.iter().for_each(|&rollback| full_record::<Member>("member", rollback));
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_lead_is_whole_after_every_cut_wherever_its_record_is_full() {
     BOOTLOADERS.iter().for_each(|&rollback| full_record::<Lead>("lead", rollback));
 }
@@ -266,13 +266,13 @@ fn twice<W: World>(who: &str) {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_member_is_whole_after_two_cuts() {
     twice::<Member>("member");
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test power`")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
 fn a_lead_is_whole_after_two_cuts() {
     twice::<Lead>("lead");
 }
