@@ -4,8 +4,8 @@
 //! After each cut the bootloader must find a whole image, the firmware must start and tell the
 //! truth, the rollout must come to the end that its verdict names, and the next rollout must be
 //! kept. `docs/power-loss.md` says what lies in flash when, and shows the tables that these tests
-//! print. All of it takes minutes with optimisation, `cargo xtask test --suite power`; without, only a
-//! member's record and otadata are cut.
+//! print. All of it takes minutes with optimisation: `cargo xtask test --suite power`. Without,
+//! only a member's record and otadata are cut.
 
 mod bench;
 mod lead;
