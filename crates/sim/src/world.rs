@@ -89,7 +89,7 @@ pub struct World {
     /// Sick firmware is not sick any more.
     is_cured: bool,
     /// Orders that set out to each board, the latest last.
-    heard: Vec<VecDeque<(usize, Rc<[u8]>, u64)>>,
+    heard: Vec<VecDeque<Heard>>,
     /// Journal lines of each board that were told already.
     told: Vec<u32>,
     /// What happened, for people.
@@ -97,6 +97,9 @@ pub struct World {
     /// What happened, counted.
     pub census: Census,
 }
+
+/// An order on the air: who sent it, its frame, and its number among all frames.
+type Heard = (usize, Rc<[u8]>, u64);
 
 impl World {
     /// A world at its beginning: the power comes on.
