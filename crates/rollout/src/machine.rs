@@ -347,7 +347,11 @@ impl Rollout {
             return;
         };
         view.heard_at = Some(now);
-        if judge::is_outdated(view.report.as_ref(), report) {
+        // No answer is on its way for as long as this: whoever says nothing else has lost the last
+        // entry of its record, and would wait for ever.
+        let patience_ms = self.policy.unreachable_ms;
+        let may_be_late = view.reported_at.is_some_and(|at| now.ms_since(at) < patience_ms);
+        if may_be_late && judge::is_outdated(view.report.as_ref(), report) {
             return;
         }
         let on_target = judge::is_on_target(seat, report);

@@ -624,6 +624,22 @@ fn answers_of_an_older_attempt_are_ignored() {
     assert_eq!(known.ticket.attempt, 2);
 }
 
+// A bit that was left between 0 and 1 by a power cut can take the last entry of a member's record
+// with it, long after that entry was read back. Its answers are of an older attempt for ever then.
+#[test]
+fn who_has_lost_its_last_attempt_is_believed_after_a_while() {
+    let mut group = started(2);
+    group.members[1].torn_confirms = 1;
+    group.run_until("on trial again", |group| {
+        let views = group.rollout.as_ref().map(Rollout::views);
+        views.is_some_and(|views| views[1].report.is_some_and(|it| it.ticket.attempt == 2))
+    });
+    group.members[1].durable.ticket.attempt = 1;
+    group.run_until_settled();
+    assert!(group.all_run(2));
+    assert!(group.record().unwrap().seats[1].settled);
+}
+
 #[test]
 fn reactivations_back_off() {
     let mut group = started(2);
