@@ -112,7 +112,10 @@ fn region(entry: &PartitionEntry) -> Region {
 }
 
 fn find_store(table: &PartitionTable) -> Result<(StoreHome, Region), LayoutError> {
-    let own = table.by_label(RECORD_LABEL).filter(|entry| entry.kind == TYPE_DATA);
+    // Whatever it is called: what says which slot boots is not written over.
+    let is_free =
+        |entry: &&PartitionEntry| entry.kind == TYPE_DATA && entry.subtype != SUBTYPE_OTADATA;
+    let own = table.by_label(RECORD_LABEL).filter(is_free);
     let candidates = [
         (StoreHome::Lockstep, own),
         (StoreHome::Spiffs, table.find(TYPE_DATA, SUBTYPE_SPIFFS)),
@@ -258,6 +261,21 @@ mod tests {
             "none of the partitions `lockstep`, `spiffs` and `coredump` has room for the record: \
              the largest has 0x8000 bytes, needed are 0x9000"
         );
+    }
+
+    // Found by fuzzing: the record would have been written over the entries that say what boots.
+    #[test]
+    fn otadata_by_the_name_of_the_record_is_not_its_home() {
+        let rows = [
+            row(TYPE_DATA, SUBTYPE_OTADATA, 0x3D_0000, 0x1_0000, "lockstep"),
+            row(TYPE_APP, SUBTYPE_OTA_0, 0x1_0000, 0x1E_0000, "app0"),
+            row(TYPE_APP, SUBTYPE_OTA_0 + 1, 0x1F_0000, 0x1E_0000, "app1"),
+            row(TYPE_DATA, SUBTYPE_COREDUMP, 0x3F_0000, 0x1_0000, "coredump"),
+        ];
+        let layout = Layout::of(&PartitionTable::new(&rows).unwrap()).unwrap();
+        assert_eq!((layout.home, layout.record().offset), (StoreHome::Coredump, 0x3F_0000));
+        let refused = Layout::of(&PartitionTable::new(&rows[..3]).unwrap());
+        assert_eq!(refused, Err(LayoutError::NoStore { largest_bytes: 0 }));
     }
 
     #[test]
