@@ -894,8 +894,10 @@ fn the_first_screen_is_what_one_needs_first() {
           update       Bring a group to a release, and wait until it is kept or reverted
           abort        Stop the running rollout; the group goes back
           revert       Go back to the release before this one
+          group        See who belongs to a group, and take off who is gone for good
           history      List past rollouts and how they ended
           logs         Print the recent log of a device
+          sim          Search simulated worlds for a rollout that breaks its promises
           completions  Print a script that completes commands in a shell
 
         Options:

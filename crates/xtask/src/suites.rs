@@ -36,6 +36,7 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("clippy", "compiler and clippy warnings", clippy),
     Suite::new("unit", "unit and property tests", unit),
     Suite::new("power", "one device, cut after every byte of a rollout", power),
+    Suite::new("sim", "simulated worlds with faults", sim),
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
@@ -161,6 +162,13 @@ fn power(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo.args(["--", "--nocapture"]))
 }
 
+/// The same worlds each time: what they found before is mended, and must stay so.
+fn sim(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["run", "--release"]).args(locked(machine));
+    shell::run(cargo.args(["--", "sim", "--seeds", SIM_WORLDS]))
+}
+
 fn doc(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
     cargo.args(["doc", "--workspace", "--no-deps"]).args(locked(machine));
@@ -232,6 +240,9 @@ fn has_nextest() -> bool {
 fn locked(machine: &Machine) -> Option<&'static str> {
     machine.ci.then_some("--locked")
 }
+
+/// Two minutes on two processors.
+const SIM_WORLDS: &str = "8000";
 
 #[cfg(test)]
 mod tests {

@@ -126,7 +126,11 @@ fn assert_activation_is_reached(table: &Table, rollback: Rollback) {
     let at = |step, what| table.sum(|found, place| (found, place) == (step, what));
     assert!(at(Step::Activate, What::Record(2)).cuts > 0);
     assert_eq!(at(Step::Activate, What::OtadataErase).cuts % 5, 0);
-    assert!(at(Step::Activate, What::OtadataErase).erases > 0);
+    // A boot that gave the entry up when it staged does not erase it a second time.
+    let erased = table.sum(|step, place| {
+        matches!(step, Step::Stage | Step::Activate) && place == What::OtadataErase
+    });
+    assert!(erased.erases > 0);
     assert!(at(Step::Activate, What::OtadataWrite).cuts >= 32);
     for what in [What::OtadataErase, What::OtadataWrite] {
         assert_eq!(at(Step::Activate, what).new, 0, "what ran keeps its entry: {what:?}");
