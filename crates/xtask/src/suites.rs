@@ -241,7 +241,7 @@ fn locked(machine: &Machine) -> Option<&'static str> {
     machine.ci.then_some("--locked")
 }
 
-/// Two minutes on two processors.
+/// Seen to take 141 s on two processors that had other work.
 const SIM_WORLDS: &str = "8000";
 
 #[cfg(test)]
