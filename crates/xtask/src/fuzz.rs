@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{fmt, thread};
 
+use crate::corpus;
 use crate::machine::{Machine, Tool};
 use crate::shell::{self, Failure};
 
@@ -55,8 +56,8 @@ pub(crate) struct Plan {
 pub(crate) enum Goal {
     /// Look for inputs that break a promise, for so long.
     Search { seconds: u32 },
-    /// Replace its corpus in `fuzz/corpus` by the fewest inputs that reach as much code as all that
-    /// were found.
+    /// Replace its corpus in `fuzz/corpus` by few inputs that reach most of what all that were
+    /// found reach.
     Minimize,
 }
 
@@ -207,21 +208,34 @@ impl Work<'_> {
         ended.map(|()| Figures::read(&text))
     }
 
-    /// Merges by code that is reached, not by how often it is: far fewer inputs, as good to begin
-    /// with.
+    /// Counts which code is reached, not how often: far fewer inputs, as good to begin with.
     fn minimize(&self, target: &Target) -> Result<(), Failure> {
+        let (found, kept) = (self.found(target)?, self.kept(target));
+        let control = self.folder.join("logs").join(format!("{}.merge", target.name));
+        // Written anew: what stands there would be gone on with.
+        shell::write(&control, b"")?;
+        let empty = self.folder.join("merged").join(target.name);
+        remake(&empty)?;
+        let mut program = self.program(target);
+        program.args(["-set_cover_merge=1", "-use_counters=0"]);
+        program.arg(format!("-merge_control_file={}", control.display()));
+        program.arg(empty).arg(&kept).arg(found).stderr(Stdio::null());
+        shell::run(&mut program)?;
+        let text = fs::read_to_string(&control);
+        let text = text.map_err(|source| Failure::File { path: control, source })?;
+        let inputs = corpus::read(&text);
+        let chosen = corpus::choose(&inputs);
+        let share = corpus::share_percent(&chosen, &inputs);
+        println!("{}: {} of {} inputs, {share} %", target.name, chosen.len(), inputs.len());
         let small = self.folder.join("small").join(target.name);
         remake(&small)?;
-        let found = self.found(target)?;
-        let mut program = self.program(target);
-        program.args(["-merge=1", "-use_counters=0"]).arg(&small).arg(self.kept(target));
-        shell::run(program.arg(found).stderr(Stdio::null()))?;
-        let kept = self.kept(target);
+        for input in chosen {
+            copy_into(&small, &input.path)?;
+        }
         remake(&kept)?;
         let failed = |source| Failure::File { path: small.clone(), source };
         for file in fs::read_dir(&small).map_err(failed)? {
-            let file = file.map_err(failed)?;
-            fs::copy(file.path(), kept.join(file.file_name())).map_err(failed)?;
+            copy_into(&kept, &file.map_err(failed)?.path())?;
         }
         Ok(())
     }
@@ -254,6 +268,11 @@ impl Work<'_> {
 fn remake(folder: &Path) -> Result<(), Failure> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).map_err(|source| Failure::File { path: folder.into(), source })
+}
+
+fn copy_into(folder: &Path, file: &Path) -> Result<(), Failure> {
+    let copied = fs::copy(file, folder.join(file.file_name().unwrap_or_default()));
+    copied.map(|_| ()).map_err(|source| Failure::File { path: file.into(), source })
 }
 
 /// From the panic on, or the last lines.

@@ -7,6 +7,7 @@
 //! The tests themselves: they stand beside the code they are about.
 
 mod cores;
+mod corpus;
 mod fuzz;
 mod machine;
 mod shell;
