@@ -44,9 +44,6 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn member(&mut self, reader: &mut Reader<'a>, key: &'a str) -> Result<(), ManifestError> {
-        if reader.take_null() {
-            return Ok(());
-        }
         let field = Field::top;
         match key {
             "schema" => once(reader, &mut self.schema, field("schema"), schema),
@@ -169,9 +166,6 @@ impl<'a> DeviceDraft<'a> {
         role: &str,
         key: &str,
     ) -> Result<(), ManifestError> {
-        if reader.take_null() {
-            return Ok(());
-        }
         let field = |name| Field::of(role, name);
         match key {
             "version" => once(reader, &mut self.version, field("version"), version),
@@ -262,26 +256,19 @@ fn update_instructions<'a>(
     _: &Field,
 ) -> Result<UpdateInstructions<'a>, ManifestError> {
     let (mut roles, mut delay, mut timeout) = (None, None, None);
-    reader.object(|reader, key| {
-        if reader.take_null() {
-            return Ok(());
+    reader.object(|reader, key| match key {
+        "order" => once(reader, &mut roles, Field::top("update_instructions.order"), order),
+        "reboot_delay_seconds" => {
+            let field = Field::top("update_instructions.reboot_delay_seconds");
+            once(reader, &mut delay, field, |reader, field| integer(reader, field, 0, SECONDS_MAX))
         }
-        match key {
-            "order" => once(reader, &mut roles, Field::top("update_instructions.order"), order),
-            "reboot_delay_seconds" => {
-                let field = Field::top("update_instructions.reboot_delay_seconds");
-                once(reader, &mut delay, field, |reader, field| {
-                    integer(reader, field, 0, SECONDS_MAX)
-                })
-            }
-            "health_check_timeout_seconds" => {
-                let field = Field::top("update_instructions.health_check_timeout_seconds");
-                once(reader, &mut timeout, field, |reader, field| {
-                    integer(reader, field, 1, SECONDS_MAX)
-                })
-            }
-            _ => Ok::<(), ManifestError>(reader.skip()?),
+        "health_check_timeout_seconds" => {
+            let field = Field::top("update_instructions.health_check_timeout_seconds");
+            once(reader, &mut timeout, field, |reader, field| {
+                integer(reader, field, 1, SECONDS_MAX)
+            })
         }
+        _ => Ok::<(), ManifestError>(reader.skip()?),
     })?;
     let default = UpdateInstructions::default();
     Ok(UpdateInstructions {
@@ -317,9 +304,6 @@ fn rollback<'a>(reader: &mut Reader<'a>, field: &Field) -> Result<Rollback<'a>, 
     let mut previous_version = None;
     let mut urls = heapless::Vec::<(&str, Text<'_>), ROLES_MAX>::new();
     reader.object(|reader, key| {
-        if reader.take_null() {
-            return Ok(());
-        }
         if key == "previous_version" {
             let field = Field::top("rollback.previous_version");
             return once(reader, &mut previous_version, field, version);
@@ -329,6 +313,9 @@ fn rollback<'a>(reader: &mut Reader<'a>, field: &Field) -> Result<Rollback<'a>, 
         };
         if urls.iter().any(|(known, _)| *known == role) {
             return Err(ManifestError::Twice { field: Field::top("rollback.*_url") });
+        }
+        if reader.take_null() {
+            return Ok(());
         }
         let url = url(reader, &Field::top("rollback.*_url"))?;
         urls.push((role, url))
@@ -369,7 +356,8 @@ fn keys(reader: &mut Reader<'_>, _: &Field) -> Result<KeySet, ManifestError> {
     KeySet::new(&list, threshold).map_err(|error| ManifestError::KeySet { error })
 }
 
-/// Reads the value of a known field into its place, which must be empty.
+/// Reads the value of a known field into its place, which must be empty, for `null` too: to other
+/// readers it would take the place of the value before.
 fn once<'a, T>(
     reader: &mut Reader<'a>,
     place: &mut Option<T>,
@@ -378,6 +366,9 @@ fn once<'a, T>(
 ) -> Result<(), ManifestError> {
     if place.is_some() {
         return Err(ManifestError::Twice { field });
+    }
+    if reader.take_null() {
+        return Ok(());
     }
     *place = Some(read(reader, &field).map_err(|error| error.in_field(&field))?);
     Ok(())

@@ -207,6 +207,24 @@ fn deep_nesting_is_refused_without_recursion() {
     assert_eq!(error, "`manifest` has `[` at byte 38, expected less nesting: at most 32 levels");
 }
 
+// Found by fuzzing: to us the value counted, to others the `null` behind it.
+#[test]
+fn a_known_field_is_refused_the_second_time_though_it_is_null() {
+    for (field, name) in [
+        (r#""version": "1.0.0""#, "devices.receiver.version"),
+        (r#""system_version": "1.0.0""#, "system_version"),
+        (r#""reboot_delay_seconds": 5"#, "update_instructions.reboot_delay_seconds"),
+        (r#""previous_version": "0.9.5""#, "rollback.previous_version"),
+        (RECEIVER_URL, "rollback.*_url"),
+    ] {
+        let (key, _) = field.split_once(':').unwrap();
+        let expected = format!("`{name}` stands there twice, expected once");
+        assert_eq!(refusal(field, &format!("{field}, {key}: null")), expected);
+    }
+}
+
+const RECEIVER_URL: &str = r#""receiver_url": "http://192.168.1.100/firmware/receiver_v0.9.5.bin""#;
+
 #[test]
 fn every_refusal_names_the_field_and_both_values() {
     for (old, new, text) in REFUSALS {
