@@ -37,6 +37,7 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("unit", "unit and property tests", unit),
     Suite::new("power", "one device, cut after every byte of a rollout", power),
     Suite::new("sim", "simulated worlds with faults", sim),
+    Suite::new("model", "every state that a small group can get into", model),
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
@@ -167,6 +168,14 @@ fn sim(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
     cargo.args(["run", "--release"]).args(locked(machine));
     shell::run(cargo.args(["--", "sim", "--seeds", SIM_WORLDS]))
+}
+
+/// Minutes when optimised, hours when not. One test after the other: each uses two processors.
+fn model(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--release", "--package", "lockstep-sim", "--test", "model"]);
+    cargo.args(locked(machine));
+    shell::run(cargo.args(["--", "--ignored", "--nocapture", "--test-threads=1"]))
 }
 
 fn doc(machine: &Machine) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 use lockstep_agent::{Agent, Kind, Layout, MemberRecord, RecordLog, Region};
-use lockstep_proto::otadata::{ENTRY_BYTES, OtaEntry};
+use lockstep_proto::otadata::{ENTRY_BYTES, OtaEntry, OtaState};
 use lockstep_proto::partition::{
     PartitionEntry, PartitionTable, SUBTYPE_OTA_0, SUBTYPE_OTADATA, SUBTYPE_UNDEFINED, TABLE_BYTES,
     TABLE_OFFSET, TYPE_APP, TYPE_DATA,
@@ -73,6 +73,8 @@ pub(crate) struct Chip {
     package: Vec<u8>,
     layout: Layout,
     records: Mutex<HashMap<Entries, Arc<Record>>>,
+    /// Where the old image is at first: half of the devices run from the other slot.
+    first_slot: u8,
 }
 
 impl Chip {
@@ -85,23 +87,29 @@ impl Chip {
         let file = |images: &[Image]| images[index].file.clone();
         let (old, new) = (file(&group.old), file(&group.new));
         let records = Mutex::default();
-        let mut chip = Self { blank, old, new, package: Vec::new(), layout, records };
+        let first_slot = u8::from(index % 2 == 1);
+        let package = Vec::new();
+        let mut chip = Self { blank, old, new, package, layout, records, first_slot };
         chip.package = chip.package_region(index, &group.package);
         chip
     }
 
-    /// As it left the factory: the old image, nothing else.
-    pub(crate) fn factory(&self) -> MemFlash {
+    /// As its owner has it: the old image, confirmed, nothing else. A chip fresh from the factory
+    /// would run from the first slot, where the bootloader also looks when it is told nothing.
+    pub(crate) fn before(&self) -> MemFlash {
         let mut flash = self.blank.clone();
-        put(&mut flash, SLOTS[0], &self.old);
+        put(&mut flash, SLOTS[usize::from(self.first_slot)], &self.old);
+        let entry = OtaEntry::new(u32::from(self.first_slot) + 1, OtaState::Valid);
+        put(&mut flash, ENTRIES[0], &entry.encode());
         flash
     }
 
     /// The store's bytes when the package is in it, as the agent writes them.
     fn package_region(&self, index: usize, package: &[u8]) -> Vec<u8> {
-        let mut flash = self.factory();
+        let mut flash = self.before();
         let now = Instant::from_ms(0);
-        let (mut agent, _) = Agent::boot(now, setup(index, 0, 0), &mut flash).unwrap();
+        let (mut agent, _) =
+            Agent::boot(now, setup(index, self.first_slot, 0), &mut flash).unwrap();
         agent.install_package(now, package, &mut flash).unwrap();
         let at = self.layout.package().offset as usize;
         let end = flash.bytes[at..].iter().rposition(|byte| *byte != 0xFF);

@@ -128,8 +128,8 @@ struct Run<'a> {
 }
 
 impl Device {
-    pub(crate) fn factory(chip: &Chip, index: usize) -> Self {
-        let content = chip.put_away(&mut chip.factory());
+    pub(crate) fn before(chip: &Chip, index: usize) -> Self {
+        let content = chip.put_away(&mut chip.before());
         Self { index, content, live: None }
     }
 
@@ -502,7 +502,7 @@ pub(crate) fn after_preflight(group: &Group, chips: &[Chip]) -> Vec<Ran> {
     let none = |_: u16| panic!("no frame is on its way");
     let mut ran: Vec<Ran> = (0..group.devices)
         .map(|index| {
-            let off = Device::factory(&chips[index], index);
+            let off = Device::before(&chips[index], index);
             off.step(group, &chips[index], &none, Step::Boot { crashes: false }, None)
         })
         .collect();

@@ -3,7 +3,7 @@
 //! stands behind them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -72,18 +72,51 @@ pub(crate) struct LeadLook {
 /// A lock of its own for each part of the numbers.
 #[derive(Debug)]
 struct Shards<K, V> {
-    hasher: RandomState,
-    shards: Vec<RwLock<HashMap<K, V>>>,
+    shards: Vec<RwLock<HashMap<K, V, Quickly>>>,
+}
+
+/// Numbers that are given one after the other need no hash that withstands anybody.
+#[derive(Debug, Default)]
+struct QuickHash(u64);
+
+type Quickly = BuildHasherDefault<QuickHash>;
+
+impl Hasher for QuickHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u16(&mut self, word: u16) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
 }
 
 impl<K: Hash + Eq, V: Clone> Shards<K, V> {
     fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..64).map(|_| RwLock::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
     }
 
     fn get_or(&self, key: K, make: impl FnOnce(&K) -> V) -> V {
-        let hash = usize::try_from(self.hasher.hash_one(&key) % 64).unwrap();
-        let shard = &self.shards[hash];
+        let hash = Quickly::default().hash_one(&key) >> 40;
+        let shard = &self.shards[usize::try_from(hash).unwrap() % SHARDS];
         if let Some(known) = shard.read().unwrap().get(&key) {
             return known.clone();
         }
@@ -152,6 +185,8 @@ fn place_of(number: u32) -> (usize, usize) {
     (number / PAGE, number % PAGE)
 }
 
+/// Locks of one table.
+const SHARDS: usize = 64;
 /// Things on a page.
 const PAGE: usize = 4096;
 /// Beyond this the memory would not do either.
