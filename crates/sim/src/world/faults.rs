@@ -2,6 +2,7 @@
 
 use lockstep_rollout::Phase;
 
+use super::flash::Place;
 use super::{LEAD, World, name};
 use crate::bootloader::ResetReason;
 
@@ -23,6 +24,26 @@ pub enum Fault {
         units: u64,
         /// For how long, in milliseconds.
         off_ms: u64,
+    },
+    /// The power goes in the middle of flash work at one place.
+    AimedCut {
+        /// Whose.
+        board: usize,
+        /// Where.
+        place: Place,
+        /// After so many operations there.
+        operations: u32,
+        /// And so many units.
+        units: u64,
+        /// For how long, in milliseconds.
+        off_ms: u64,
+    },
+    /// The chip resets now, and in each of its next trials.
+    Plague {
+        /// Which.
+        board: usize,
+        /// In how many trials.
+        trials: u32,
     },
     /// The chip resets.
     Reset {
@@ -140,12 +161,12 @@ impl World {
 
     /// A board has booted on trial: what waited for it has a time now.
     pub(super) fn arm_trial(&mut self, board: usize) {
-        for armed in &mut self.armed {
-            if let When::OnTrial(awaited, delay_ms) = armed.when
-                && awaited == board
-            {
-                armed.when = When::At(self.now + delay_ms);
-            }
+        // One for each trial, so that several wait for several.
+        let waits = |armed: &&mut Armed| matches!(armed.when, When::OnTrial(it, _) if it == board);
+        if let Some(armed) = self.armed.iter_mut().find(waits)
+            && let When::OnTrial(_, delay_ms) = armed.when
+        {
+            armed.when = When::At(self.now + delay_ms);
         }
     }
 
@@ -160,6 +181,21 @@ impl World {
                     board.off_ms = off_ms;
                     board.flash.cut_after(units);
                 }
+            }
+            Fault::AimedCut { board, place, operations, units, off_ms } => {
+                let board = &mut self.boards[board];
+                if board.is_on() && !board.flash.is_armed() {
+                    board.off_ms = off_ms;
+                    board.flash.cut_in(place, operations, units);
+                }
+            }
+            Fault::Plague { board, trials } => {
+                let reset = Fault::Reset { board, reason: ResetReason::BrownOut };
+                for _ in 0..trials {
+                    let delay_ms = self.rng.u64(0..PLAGUE_MS_MAX);
+                    self.on(When::OnTrial(board, delay_ms), reset);
+                }
+                self.apply(reset);
             }
             Fault::Reset { board, reason } => {
                 let board = &mut self.boards[board];
@@ -256,3 +292,5 @@ impl World {
 }
 
 const SECOND_UPLOAD_BYTES: u32 = 100_000;
+/// How long a trial lasts in a plague, at most: too short to be confirmed, mostly.
+const PLAGUE_MS_MAX: u64 = 400;

@@ -67,6 +67,8 @@ pub struct ChipFlash {
     /// Bit 0 and 1: the slots; bit 2: otadata. Set when something there changes.
     touched: u8,
     cut: Option<(Operation, Place)>,
+    /// So many operations at a place, and then so many units, until the power goes.
+    aimed: Option<(Place, u32, u64)>,
     /// What a cut leaves of the byte that was being written.
     residue: Residue,
     /// Bits that are neither 0 nor 1 any more, and the byte they are in.
@@ -100,6 +102,7 @@ impl ChipFlash {
             memory,
             touched: TOUCHED_ALL,
             cut: None,
+            aimed: None,
             residue: Residue::Nothing,
             weak: None,
             spoils_next_write: false,
@@ -120,7 +123,7 @@ impl ChipFlash {
 
     /// Writes go right again, and the power stays.
     pub(crate) fn heal(&mut self) {
-        self.spoils_next_write = false;
+        (self.spoils_next_write, self.aimed) = (false, None);
         if self.is_armed() && !self.has_lost_power() {
             self.memory.power_on();
         }
@@ -141,7 +144,7 @@ impl ChipFlash {
         self.memory.power_on();
         self.memory.bytes.copy_from_slice(&other.memory.bytes);
         (self.touched, self.cut) = (TOUCHED_ALL, None);
-        (self.weak, self.spoils_next_write) = (None, false);
+        (self.weak, self.spoils_next_write, self.aimed) = (None, false, None);
         self.set_residue(Residue::Nothing, 0);
     }
 
@@ -180,9 +183,26 @@ impl ChipFlash {
         self.memory.power_budget_bytes = Some(units);
     }
 
+    /// The power goes so many units after so many operations at this place.
+    pub const fn cut_in(&mut self, place: Place, operations: u32, units: u64) {
+        self.aimed = Some((place, operations, units));
+    }
+
     /// Whether the power is to go at some unit of writing.
     pub const fn is_armed(&self) -> bool {
-        self.memory.power_budget_bytes.is_some()
+        self.memory.power_budget_bytes.is_some() || self.aimed.is_some()
+    }
+
+    /// An operation begins: is it the one?
+    fn aim(&mut self, offset: u32) {
+        let Some((place, operations, units)) = self.aimed else { return };
+        if Place::of(offset) != place {
+            return;
+        }
+        self.aimed = operations.checked_sub(1).map(|left| (place, left, units));
+        if operations == 0 {
+            self.memory.power_budget_bytes = Some(units);
+        }
     }
 
     /// Whether the power went.
@@ -192,6 +212,7 @@ impl ChipFlash {
 
     /// Power is back, and stays. Says what was cut, if something was.
     pub const fn power_on(&mut self) -> Option<(Operation, Place)> {
+        self.aimed = None;
         self.memory.power_on();
         self.cut.take()
     }
@@ -238,6 +259,7 @@ impl NorFlash for ChipFlash {
     const ERASE_SIZE: usize = MemFlash::ERASE_SIZE;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
+        self.aim(from);
         let had_power = !self.memory.power_lost();
         let erased = self.memory.erase(from, to);
         self.weak = self.weak.filter(|(at, _)| !(from..to).contains(at));
@@ -246,6 +268,7 @@ impl NorFlash for ChipFlash {
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
+        self.aim(offset);
         let had_power = !self.memory.power_lost();
         let budget = self.memory.power_budget_bytes;
         let written = self.memory.write(offset, bytes);

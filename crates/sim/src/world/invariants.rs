@@ -186,6 +186,10 @@ impl Observer {
             let tried = matches!(old.state, OtaState::New | OtaState::PendingVerify);
             if tried && new.state == OtaState::Valid && new.seq == old.seq && !is_other(&new) {
                 self.invariant_2_healthy_everywhere(now, board, rollout);
+                if !self.boards[board.index].was_healthy {
+                    let text = format!("{} confirms without being healthy in this boot", board.id);
+                    self.violate(2, now, text);
+                }
                 self.note_verdict(now, rollout, true);
             }
         }

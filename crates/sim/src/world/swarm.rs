@@ -13,7 +13,7 @@ use lockstep_rollout::Policy;
 use super::air::AirWeather;
 use super::board::{BoardSetup, GroupSetup};
 use super::faults::{Fault, PhaseName, When};
-use super::flash::Residue;
+use super::flash::{Place, Residue};
 use super::images::{Behaviour, LEAD_ROLE, ROLES};
 use super::upload::Manner;
 use crate::bootloader::ResetReason;
@@ -203,6 +203,11 @@ impl Swarm {
                 _ => rng.u64(0..80_000),
             };
             faults.push(Fault::FlashCut { board, units, off_ms });
+            let place =
+                [Place::Otadata, Place::Record, Place::Package, Place::Slot][rng.usize(0..4)];
+            let units = if rng.bool() { rng.u64(0..=6) } else { rng.u64(0..=256) };
+            let operations = rng.u32(0..24) * rng.u32(0..=1);
+            faults.push(Fault::AimedCut { board, place, operations, units, off_ms });
         }
         if kinds.resets {
             let reasons = [
@@ -231,6 +236,10 @@ impl Swarm {
         }
         if faults.is_empty() {
             return None;
+        }
+        if kinds.resets && rng.u8(0..8) == 0 {
+            let plague = Fault::Plague { board, trials: rng.u32(1..=6) };
+            return Some((When::Phase(PhaseName::Settling, rng.u64(0..150)), plague));
         }
         let fault = faults[rng.usize(0..faults.len())];
         let phases = [PhaseName::Staging, PhaseName::Rest, PhaseName::Trial, PhaseName::Settling];
