@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 use lockstep_device::Action;
-use lockstep_rollout::{Kind, Phase, RolloutRecord, Verdict};
+use lockstep_rollout::{Kind, Phase, RolloutRecord, SeatRecord, Verdict};
 
 use crate::bootloader::ResetReason;
 
@@ -88,6 +88,8 @@ pub struct World {
     observer: Observer,
     /// Sick firmware is not sick any more.
     is_cured: bool,
+    /// Applications come to rest when they are asked.
+    rests: bool,
     /// Orders that set out to each board, the latest last.
     heard: Vec<VecDeque<Heard>>,
     /// Journal lines of each board that were told already.
@@ -128,6 +130,7 @@ impl World {
             armed: Vec::new(),
             observer,
             is_cured: false,
+            rests: false,
             heard: vec![VecDeque::new(); count],
             told: vec![0; count],
             timeline: Timeline::new(setup.detail),
@@ -230,14 +233,19 @@ impl World {
         }
     }
 
-    /// Faults stop: the air is clear, nothing more is armed, whoever is off is switched on.
+    /// Faults stop: the air is clear, nothing more is armed, whoever is off is switched on, and
+    /// applications come to rest, without which nobody may be rebooted. Sick firmware stays sick.
     pub fn clear(&mut self) {
         self.say(|| "the weather clears".into());
         self.air.clear();
         self.armed.clear();
+        self.rests = true;
         for index in 0..self.boards.len() {
             let board = &mut self.boards[index];
             board.flash.heal();
+            if let Some(node) = &mut board.node {
+                node.application_mut().learn_to_rest();
+            }
             if let Some((at, _)) = &mut board.boots_at {
                 *at = (*at).min(self.now + board.setup.boot_ms);
             }
@@ -247,6 +255,40 @@ impl World {
     /// What the group still lacks to be settled; `None`: it is settled.
     pub fn unsettled(&self) -> Option<String> {
         self.observer.unsettled(&self.boards, self.record())
+    }
+
+    /// A repair goes back to what a member's epoch refuses: members raise it a while after they were
+    /// confirmed, and do not know whether the whole group has settled by then.
+    pub fn is_repair_below_epoch(&self) -> bool {
+        let Some(record) = self.record().filter(|record| record.kind == Kind::Repair) else {
+            return false;
+        };
+        record.seats.iter().any(|seat| {
+            let board = radio::index_of(seat.id).and_then(|index| self.boards.get(index));
+            let floor =
+                board.and_then(|board| board.node.as_ref()).map(|it| it.agent().epoch_floor());
+            let target = self.observer.image(&seat.target);
+            target.zip(floor).is_some_and(|(image, floor)| image.spec.epoch < floor)
+        })
+    }
+
+    /// Where the lead's rollout stands, seat by seat, for the end of a timeline.
+    pub fn tell_seats(&mut self) {
+        let Some(conducting) = self.boards[LEAD].node.as_ref().and_then(|it| it.conducting())
+        else {
+            return;
+        };
+        let seats = conducting.record.seats.iter().zip(conducting.views);
+        let lines = seats.map(|(seat, view)| {
+            let report = view.report.map(|it| (it.ticket.attempt, it.state, it.running, it.observed));
+            let SeatRecord { id, part, target, before, attempt, settled, .. } = seat;
+            format!(
+                "{id}: {part:?} from {before:?} to {target:?}, attempt {attempt}, settled {settled}; \
+                 reports {report:?}"
+            )
+        });
+        let lines: Vec<String> = lines.collect();
+        lines.into_iter().for_each(|line| self.say(|| line));
     }
 
     /// Whether nothing is under way: no upload, and the lead's last rollout is over.
@@ -297,10 +339,14 @@ impl World {
         let board = &mut self.boards[index];
         let Some((_, reset)) = board.boots_at else { return };
         self.observer.look(now, board, &self.group);
-        let (observer, is_cured) = (&self.observer, self.is_cured);
+        let (observer, is_cured, rests) = (&self.observer, self.is_cured, self.rests);
         let knows = |slot: u8| {
             let image = Rc::clone(observer.in_slot(index, slot)?);
-            let behaviour = if is_cured { Behaviour::Healthy } else { image.spec.behaviour };
+            let behaviour = match image.spec.behaviour {
+                _ if is_cured => Behaviour::Healthy,
+                Behaviour::NeverRests if rests => Behaviour::Healthy,
+                behaviour => behaviour,
+            };
             Some((image, behaviour))
         };
         let result = board.boot(now, reset, &self.group, seed, knows);

@@ -30,6 +30,13 @@ impl WorldApplication {
         Self { behaviour, rest_ms, pace, rest_at, sent_at, healthy_answers: 0, frames_taken: 0 }
     }
 
+    /// It comes to rest when it is asked, whatever its image orders.
+    pub(crate) fn learn_to_rest(&mut self) {
+        if self.behaviour == Behaviour::NeverRests {
+            self.behaviour = Behaviour::Healthy;
+        }
+    }
+
     /// Whether it has stopped its work, or is about to.
     pub(crate) const fn is_resting(&self) -> bool {
         self.rest_at.is_some()

@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-fn index_of(id: DeviceId) -> Option<usize> {
+pub(super) fn index_of(id: DeviceId) -> Option<usize> {
     usize::from(id.0[5]).checked_sub(1)
 }
 

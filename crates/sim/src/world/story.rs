@@ -24,6 +24,8 @@ pub(super) struct Story {
     minor: u16,
     /// The highest epoch that was ever offered.
     epoch_max: u32,
+    /// It has come to an end that is known, and is not looked at further.
+    is_over: bool,
     /// What did not hold of the story as a whole.
     pub(super) violation: Option<Violation>,
 }
@@ -61,7 +63,7 @@ impl Story {
         for board in &mut world.boards {
             board.flash.set_residue(swarm.residue, rng.u64(..));
         }
-        Self { world, swarm, rng, minor: 0, epoch_max: 0, violation: None }
+        Self { world, swarm, rng, minor: 0, epoch_max: 0, is_over: false, violation: None }
     }
 
     pub(super) fn live(&mut self, library: &mut Library) {
@@ -81,7 +83,7 @@ impl Story {
             }
         }
         self.settle();
-        if self.violation.is_none() && self.world.violation().is_none() {
+        if !self.is_over && self.violation.is_none() && self.world.violation().is_none() {
             self.update_once_more(library);
         }
     }
@@ -214,7 +216,13 @@ impl Story {
         self.world.clear();
         let is_settled = |world: &World| world.upload.is_none() && world.unsettled().is_none();
         if !self.world.run_until(SETTLE_MS, is_settled) {
+            if self.world.is_repair_below_epoch() {
+                self.world.census.count("known", "repair below a member's epoch");
+                self.is_over = true;
+                return;
+            }
             let why = self.world.unsettled().unwrap_or_else(|| "an upload never ends".into());
+            self.world.tell_seats();
             self.fail(8, format!("the group does not settle: {why}"));
         }
     }
@@ -240,6 +248,7 @@ impl Story {
         if !self.world.run_until(SETTLE_MS, runs_it) {
             let (uploaded, lacks) = (&self.world.uploaded, self.world.unsettled());
             let text = format!("the next good release is not taken: {uploaded:?}, {lacks:?}");
+            self.world.tell_seats();
             self.fail(8, text);
         }
     }
