@@ -215,6 +215,14 @@ impl Story {
     fn settle(&mut self) {
         self.world.clear();
         let is_settled = |world: &World| world.upload.is_none() && world.unsettled().is_none();
+        if self.world.run_until(SETTLE_MS, is_settled) {
+            return;
+        }
+        if self.world.record().is_some_and(|record| record.kind == Kind::Repair) {
+            // It goes back to what there was, and has to wait until that is well.
+            self.world.cure();
+            self.world.census.count("known", "repair to firmware that is not well");
+        }
         if !self.world.run_until(SETTLE_MS, is_settled) {
             if self.world.is_repair_below_epoch() {
                 self.world.census.count("known", "repair below a member's epoch");

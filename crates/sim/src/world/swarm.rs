@@ -86,7 +86,7 @@ pub fn draw(rng: &mut Rng) -> Swarm {
         kinds = Kinds::default();
     }
     let weather = if is_calm { AirWeather::default() } else { weather };
-    let residue = [Residue::Nothing, Residue::SomeBits, Residue::WeakBit][rng.usize(0..3)];
+    let residue = if rng.bool() { Residue::Nothing } else { Residue::SomeBits };
     Swarm {
         boards,
         group,
