@@ -41,7 +41,7 @@ pub use faults::{Fault, PhaseName, When};
 pub use flash::{ChipFlash, Operation, Place, Residue};
 pub use images::{
     Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release, Signing,
-    team_trust,
+    any_image, team_trust,
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};

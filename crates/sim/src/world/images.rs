@@ -197,6 +197,18 @@ fn build(spec: ImageSpec) -> Image {
     Image { spec, bytes, hash, file, announced, facts }
 }
 
+/// A healthy image for the lead: any will do.
+pub fn any_image(library: &mut Library) -> Rc<Image> {
+    library.image(ImageSpec {
+        role: LEAD_ROLE,
+        chip: ChipId::ESP32_S3,
+        version: (1, 0),
+        protocol: (1, 1),
+        epoch: 0,
+        behaviour: Behaviour::Healthy,
+    })
+}
+
 /// The board that a device of this role has.
 pub(super) fn board_of(role: &str) -> &'static str {
     match role {

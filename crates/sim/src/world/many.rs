@@ -120,10 +120,41 @@ const fn expect(what: &'static str, counted: &'static str, per_thousand_min: u64
     Expected { what, counted, per_thousand_min }
 }
 
-/// Shares are about half of what is measured, so that only a real change of reach is called rare.
+/// Shares are less than half of what is measured, so that only a real change of reach is called
+/// rare.
 const EXPECTED: &[Expected] = &[
-    expect("rollouts kept", "verdict: keep", 1_000),
-    expect("rollouts reverted", "verdict: revert", 300),
+    expect("rollouts kept", "verdict: keep of forward", 1_200),
+    expect("rollouts back that are kept", "verdict: keep of back", 80),
+    expect("rollouts reverted", "verdict: revert", 400),
+    expect("reverts after an abort", "cause: aborted", 40),
+    expect("reverts after a bad upload", "cause: bad-upload", 60),
+    expect("reverts since a member fell back", "cause: fell-back", 160),
+    expect("reverts since a member was not healthy", "cause: not-healthy", 60),
+    expect("reverts since an application did not rest", "cause: not-now", 4),
+    expect("reverts since a member refused", "cause: refused", 15),
+    expect("reverts since nothing more came", "cause: staging-deadline", 40),
+    expect("power cuts while staging", "cut in phase: staging", 140),
+    expect("power cuts at rest", "cut in phase: rest", 15),
+    expect("power cuts on trial", "cut in phase: trial", 110),
+    expect("power cuts while settling", "cut in phase: settling", 50),
+    expect("power cuts after settling", "cut in phase: settled", 30),
+    expect("cuts in a write of otadata", "cut in flash: write of otadata", 7),
+    expect("cuts in a write of the record", "cut in flash: write of record", 70),
+    expect("cuts in a write of the package", "cut in flash: write of package", 15),
+    expect("cuts in a write of a slot", "cut in flash: write of slot", 50),
+    expect("torn erases of otadata", "cut in flash: erase of otadata", 4),
+    expect("torn erases", "cut in flash: erase", 15),
+    expect("activated again after keep", "recovery: activated again", 80),
+    expect("repairs", "recovery: repair opened", 12),
+    expect("repairs that end", "verdict: keep of repair", 10),
+    expect("leads that go on under old firmware", "recovery: lead goes on", 250),
+    expect("uploads resumed after a restart", "upload: resumed", 60),
+    expect("uploads that vanish", "upload: vanished", 30),
+    expect("second rollouts refused", "second rollout: refused", 50),
+    expect("forged releases refused", "upload: failed, Untrusted", 25),
+    expect("releases below the epoch refused", "upload: refused, epoch-too-low", 1),
+    expect("incompatible releases refused", "upload: refused, incompatible", 40),
+    expect("orders heard twice", "replay: heard twice", 1_500),
 ];
 
 /// Seeds that one job takes at a time.

@@ -214,25 +214,32 @@ impl Story {
     /// 8. Faults stop, and the group settles whole.
     fn settle(&mut self) {
         self.world.clear();
-        let is_settled = |world: &World| world.upload.is_none() && world.unsettled().is_none();
-        if self.world.run_until(SETTLE_MS, is_settled) {
+        if self.settles() {
             return;
         }
         if self.world.record().is_some_and(|record| record.kind == Kind::Repair) {
             // It goes back to what there was, and has to wait until that is well.
             self.world.cure();
             self.world.census.count("known", "repair to firmware that is not well");
-        }
-        if !self.world.run_until(SETTLE_MS, is_settled) {
-            if self.world.is_repair_below_epoch() {
-                self.world.census.count("known", "repair below a member's epoch");
-                self.is_over = true;
+            if self.settles() {
                 return;
             }
-            let why = self.world.unsettled().unwrap_or_else(|| "an upload never ends".into());
-            self.world.tell_seats();
-            self.fail(8, format!("the group does not settle: {why}"));
         }
+        let why = self.world.unsettled().unwrap_or_else(|| "an upload never ends".into());
+        self.world.tell_seats();
+        self.fail(8, format!("the group does not settle: {why}"));
+    }
+
+    /// Whether the group settles, or comes to an end that is known.
+    fn settles(&mut self) -> bool {
+        let is_settled = |world: &World| world.upload.is_none() && world.unsettled().is_none();
+        let is_over = |world: &World| is_settled(world) || world.is_repair_below_epoch();
+        let is_there = self.world.run_until(SETTLE_MS, is_over);
+        if is_there && !is_settled(&self.world) {
+            self.world.census.count("known", "repair below a member's epoch");
+            self.is_over = true;
+        }
+        is_there
     }
 
     /// Whatever it has been through, a whole group takes the next good release.
@@ -283,6 +290,6 @@ const REQUEST_MS: u64 = 90_000;
 /// Between two requests, at most: sometimes long enough for a soak.
 const PAUSE_MS_MAX: u64 = 3_000;
 /// A group without faults has settled by then.
-const SETTLE_MS: u64 = 400_000;
+const SETTLE_MS: u64 = 150_000;
 /// Between the settled group and its next release: probes that were lost are forgotten.
 const REST_MS: u64 = 4_000;
