@@ -28,6 +28,7 @@ mod invariants;
 mod many;
 mod radio;
 mod search;
+mod signing;
 mod story;
 mod swarm;
 mod timeline;
@@ -40,12 +41,12 @@ pub use census::Census;
 pub use faults::{Fault, PhaseName, When};
 pub use flash::{ChipFlash, Operation, Place, Residue};
 pub use images::{
-    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release, Signing,
-    any_image, team_trust,
+    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release, any_image,
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
 pub use search::{Found, Outcome, run_seed, search};
+pub use signing::{Signing, team_trust};
 pub use swarm::{Kinds, Swarm, draw};
 pub use timeline::{Detail, Timeline};
 pub use upload::{Manner, Uploaded};
@@ -257,8 +258,8 @@ impl World {
         self.observer.unsettled(&self.boards, self.record())
     }
 
-    /// A repair goes back to what a member's epoch refuses: members raise it a while after they were
-    /// confirmed, and do not know whether the whole group has settled by then.
+    /// A repair goes back to what a member's epoch refuses: members raise it a while after they
+    /// were confirmed, and do not know whether the whole group has settled by then.
     pub fn is_repair_below_epoch(&self) -> bool {
         let Some(record) = self.record().filter(|record| record.kind == Kind::Repair) else {
             return false;
@@ -280,11 +281,11 @@ impl World {
         };
         let seats = conducting.record.seats.iter().zip(conducting.views);
         let lines = seats.map(|(seat, view)| {
-            let report = view.report.map(|it| (it.ticket.attempt, it.state, it.running, it.observed));
+            let report = view.report.map(|it| (it.ticket.attempt, it.state, it.observed));
             let SeatRecord { id, part, target, before, attempt, settled, .. } = seat;
             format!(
-                "{id}: {part:?} from {before:?} to {target:?}, attempt {attempt}, settled {settled}; \
-                 reports {report:?}"
+                "{id}: {part:?} from {before:?} to {target:?}, attempt {attempt}, \
+                 settled {settled}; reports {report:?}"
             )
         });
         let lines: Vec<String> = lines.collect();

@@ -44,19 +44,9 @@ fn planted_bugs_are_found() {
     assert!(missed.is_empty(), "not found any more: {missed:?}");
 }
 
-/// What worlds were not seen to find in [`WORLDS_MAX`]; the last one was not tried. Whether other
-/// tests find them was not looked at.
-const NOT_FOUND_YET: &[Bug] = &[
-    Bug::RepairReverses,
-    Bug::AttemptTwice,
-    Bug::StaleGeneration,
-    Bug::ConfirmUnhealthy,
-    Bug::NoTrialLimit,
-    Bug::StageKeepsTrial,
-    Bug::NoSlotCheck,
-    Bug::ProgressBeforeBytes,
-    Bug::EpochIgnored,
-    Bug::ReplayTaken,
-];
+/// What worlds do not find in [`WORLDS_MAX`]: each has a test of its own with the agent or the
+/// rollout, which does.
+const NOT_FOUND_YET: &[Bug] =
+    &[Bug::AttemptTwice, Bug::StaleGeneration, Bug::StageKeepsTrial, Bug::ProgressBeforeBytes];
 const BATCH_WORLDS: u64 = 256;
 const WORLDS_MAX: u64 = 2_048;

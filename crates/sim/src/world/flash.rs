@@ -86,8 +86,8 @@ pub enum Residue {
     Nothing,
     /// Some of its bits are, the others are not.
     SomeBits,
-    /// And the others read as they like until their sector is erased. No seed draws this: a log that
-    /// is appended to does not survive it.
+    /// And the others read as they like until their sector is erased. No seed draws this: a log
+    /// that is appended to does not survive it.
     WeakBit,
 }
 

@@ -13,11 +13,10 @@ use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageFacts, ImageReader};
-use lockstep_proto::manifest::{KeySet, Trust};
-use lockstep_proto::signature::PublicKey;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
 use super::flash::ChipFlash;
+use super::signing::Signing;
 use crate::firmware::FirmwareSpec;
 
 /// The size of every image, and of a slot.
@@ -237,48 +236,6 @@ pub struct Release {
     pub signing: Signing,
 }
 
-/// Who vouches for a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Signing {
-    /// Nobody.
-    #[default]
-    Nobody,
-    /// The team whose key the devices have.
-    Team,
-    /// The team, as it seems: the signature is that of another manifest.
-    Forger,
-}
-
-impl Signing {
-    /// The signature of `manifest`, if there is one.
-    ///
-    /// # Panics
-    ///
-    /// Never: the key is one.
-    fn of(self, manifest: &str) -> Option<String> {
-        let signed = match self {
-            Self::Nobody => return None,
-            Self::Team => manifest,
-            Self::Forger => "{}",
-        };
-        let secret = minisign::SecretKeyBox::from_string(TEAM_SECRET).expect("a key");
-        let secret = secret.into_unencrypted_secret_key().expect("a key without a password");
-        let comment = Some("timestamp:0");
-        let signature = minisign::sign(None, &secret, signed.as_bytes(), comment, comment);
-        Some(signature.expect("a signature").into_string())
-    }
-}
-
-/// The team's key, for devices that demand its signature.
-///
-/// # Panics
-///
-/// Never: the key is one.
-pub fn team_trust() -> Trust {
-    let key = PublicKey::parse(TEAM_PUBLIC.as_bytes()).expect("a key");
-    Trust::signed_by(KeySet::new(&[key], 1).expect("one key of one"))
-}
-
 impl Release {
     /// Its bundle.
     pub fn bundle(&self) -> Bundle {
@@ -387,11 +344,5 @@ impl Bundle {
 
 /// The system that every release is for.
 const SYSTEM: &str = "sim";
-/// Signs nothing but simulated releases.
-const TEAM_SECRET: &str = "untrusted comment: simulated team\n\
-    RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
-    POMNpWxLMVWK9V/rM8u1GB6LDLEXN5vW7hA90eK1ncivvGzbf0t8H4N+H6Gni6ZjNnsx1ZGB\
-    UdFGsqhzDBbeJlQDOGZP1/00cYvX1cVbOWGvffbS5gvxe5qzbU84OWWENVJjYxQ3+Bo=\n";
-const TEAM_PUBLIC: &str = "RWQ84w2lbEsxVYN+H6Gni6ZjNnsx1ZGBUdFGsqhzDBbeJlQDOGZP1/00";
 /// What is kept of images at most: some 40 MB.
 const LIBRARY_IMAGES_MAX: usize = 600;

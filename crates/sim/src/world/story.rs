@@ -8,8 +8,9 @@ use fastrand::Rng;
 use lockstep_proto::manifest::Trust;
 use lockstep_rollout::{Kind, Phase, Verdict};
 
-use super::images::{Behaviour, Image, ImageSpec, Library, ROLES, Release, Signing, team_trust};
+use super::images::{Behaviour, Image, ImageSpec, Library, ROLES, Release};
 use super::invariants::Violation;
+use super::signing::{Signing, team_trust};
 use super::swarm::Swarm;
 use super::timeline::Detail;
 use super::upload::{Manner, Uploaded};
