@@ -162,7 +162,7 @@ fn order(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
     let (kind, ticket, hashes, number) = (script.u8()?, script.u8()?, script.u8()?, script.u16()?);
     let ticket = ticket_of(world, to, ticket);
     let (image, running) = (hash_of(world, to, hashes), hash_of(world, to, hashes >> 4));
-    let order = match kind % 9 {
+    let order = match kind % 10 {
         0 => Order::Inspect(Detail::Report),
         1 => Order::Inspect(Detail::Facts),
         2 => Order::Stage(stage(image, number)),
@@ -171,7 +171,8 @@ fn order(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
         5 => Order::Fire { in_ms: number },
         6 => Order::Activate { image, running },
         7 => Order::Confirm { image },
-        _ => Order::Revert,
+        8 => Order::Revert,
+        _ => Order::Settled,
     };
     world.speak(to, from, Message::Order(ticket, order));
     Ok(())

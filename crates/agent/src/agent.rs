@@ -237,13 +237,23 @@ impl Agent {
         self.record.write(flash, kind, version, payload)
     }
 
+    /// Whether this device runs the release that it has kept, and so does, as the lead has said,
+    /// everybody else.
+    pub fn has_settled(&self) -> bool {
+        let member = &self.member;
+        member.state == MemberState::Kept
+            && member.settled == member.ticket.generation
+            && self.running == member.target
+            && !self.on_trial()
+    }
+
     /// Releases below this epoch are refused.
     pub const fn epoch_floor(&self) -> u32 {
         self.epoch_floor
     }
 
-    /// Raises the epoch floor; it never sinks. Only after a kept release and a soak: the way back
-    /// is refused from then on, if its epoch is lower.
+    /// Raises the epoch floor; it never sinks. Only once [`Agent::has_settled`] and after a soak:
+    /// the way back is refused from then on, if its epoch is lower.
     pub fn raise_epoch<F: NorFlash>(
         &mut self,
         floor: u32,
@@ -373,6 +383,7 @@ impl Agent {
             staged: self.is_staged(),
             activated: self.boot.other_is_next()
                 && !matches!(self.leaving, Some(Leaving::Back { .. })),
+            settled: self.has_settled(),
         }
     }
 

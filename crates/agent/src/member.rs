@@ -1,16 +1,16 @@
 //! A member's durable part in its last rollout: what it was asked, how far it has come.
 //!
 //! It is stored before otadata is touched, so that a late order finds out that it is late. It says
-//! what was begun, never what is true now: that is observed at boot. Version 1 is frozen; later
-//! versions append, and what they appended is kept and written back.
+//! what was begun, never what is true now: that is observed at boot. Versions 1 and 2 are frozen;
+//! later ones append, and what they appended is kept and written back.
 
 use lockstep_proto::frame::order::{Source, Terms, Ticket};
 use lockstep_proto::frame::report::MemberState;
-use lockstep_proto::id::{ImageHash, Sha256};
+use lockstep_proto::id::{Generation, ImageHash, Sha256};
 use lockstep_proto::wire::{Full, Reader, TooShort, Writer};
 
 /// The longest encoded record.
-pub const MEMBER_BYTES_MAX: usize = BYTES_V1 + TAIL_BYTES_MAX;
+pub const MEMBER_BYTES_MAX: usize = BYTES_V2 + TAIL_BYTES_MAX;
 
 /// What is stored of the last rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub struct MemberRecord {
     pub trial_boots: u8,
     /// A revert was accepted while `target` ran or was about to: it is left whenever it runs.
     pub leaves_target: bool,
+    /// The last generation of which the lead has said that everybody has kept it. Firmware of
+    /// version 1 carries this on unread, through rollouts of its own.
+    pub settled: Generation,
     pub(crate) version: u8,
     pub(crate) tail: heapless::Vec<u8, TAIL_BYTES_MAX>,
 }
@@ -66,6 +69,7 @@ impl MemberRecord {
             terms: Terms { lease_ms: 0, trial_limit_ms: 0, rest_lease_ms: 0 },
             trial_boots: 0,
             leaves_target: false,
+            settled: Generation { term: 0, counter: 0 },
             version: VERSION,
             tail: heapless::Vec::new(),
         }
@@ -95,6 +99,8 @@ impl MemberRecord {
         self.terms.put(&mut writer)?;
         writer.u8(self.trial_boots)?;
         writer.u8(u8::from(self.leaves_target))?;
+        writer.u16(self.settled.term)?;
+        writer.u32(self.settled.counter)?;
         writer.put(&self.tail)?;
         Ok(writer.len_bytes())
     }
@@ -119,6 +125,10 @@ impl MemberRecord {
             terms: Terms::take(&mut reader)?,
             trial_boots: reader.u8()?,
             leaves_target: reader.u8()? & 1 == 1,
+            settled: match version {
+                ..=1 => Generation::default(),
+                _ => Generation { term: reader.u16()?, counter: reader.u32()? },
+            },
             version: version.max(VERSION),
             tail: heapless::Vec::new(),
         };
@@ -131,15 +141,17 @@ impl MemberRecord {
 /// Stands for "no image" in records and reports.
 pub(crate) const NO_IMAGE: ImageHash = ImageHash([0; 32]);
 /// Version of the entry as this firmware writes it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Length of version 1.
 const BYTES_V1: usize = Ticket::LEN_BYTES + 1 + 32 + 32 + 4 + 32 + 2 + 32 + 4 + 1 + 12 + 1 + 1;
+/// Length of version 2.
+const BYTES_V2: usize = BYTES_V1 + 2 + 4;
 /// What later versions can append without losing it to this firmware.
 const TAIL_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use lockstep_proto::id::{Generation, RolloutId};
+    use lockstep_proto::id::RolloutId;
 
     use super::*;
 
@@ -162,6 +174,7 @@ mod tests {
             terms: Terms { lease_ms: 1, trial_limit_ms: 2, rest_lease_ms: 3 },
             trial_boots: 1,
             leaves_target: true,
+            settled: Generation { term: 3, counter: 69 },
             ..MemberRecord::idle()
         }
     }
@@ -170,11 +183,20 @@ mod tests {
     fn what_is_encoded_is_decoded() {
         let mut buffer = [0; MEMBER_BYTES_MAX];
         let length = record().encode(&mut buffer).unwrap();
-        assert_eq!(length, BYTES_V1);
-        assert_eq!(MemberRecord::decode(1, &buffer[..length]), Ok(record()));
+        assert_eq!(length, BYTES_V2);
+        assert_eq!(MemberRecord::decode(2, &buffer[..length]), Ok(record()));
         for cut in 0..length {
-            assert!(MemberRecord::decode(1, &buffer[..cut]).is_err(), "{cut}");
+            assert!(MemberRecord::decode(2, &buffer[..cut]).is_err(), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_record_of_version_1_has_settled_nothing() {
+        let mut buffer = [0; MEMBER_BYTES_MAX];
+        record().encode(&mut buffer).unwrap();
+        let read = MemberRecord::decode(1, &buffer[..BYTES_V1]).unwrap();
+        let expected = MemberRecord { settled: Generation::default(), ..record() };
+        assert_eq!((read.version(), read), (VERSION, expected));
     }
 
     // A lead or member reboots into older firmware in the middle of a rollout, and goes on.

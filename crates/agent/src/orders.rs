@@ -71,6 +71,7 @@ impl Agent {
             }
             Order::Confirm { image } => self.on_confirm(*image, flash)?,
             Order::Revert => self.on_revert(ticket, flash)?,
+            Order::Settled => self.on_settled(flash)?,
         }
         Ok(Reply::Report)
     }
@@ -290,6 +291,18 @@ impl Agent {
         }
         // Confirmed already, or a watcher that runs the image for other reasons: the report tells.
         if self.on_trial() { self.confirm(flash) } else { Ok(()) }
+    }
+
+    /// Durable, since the lead stops saying it when it was answered.
+    fn on_settled<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        if self.member.state != MemberState::Kept {
+            return Err(Refusal::NotStaged);
+        }
+        let settled = self.member.ticket.generation;
+        if self.member.settled != settled {
+            self.store_member(MemberRecord { settled, ..self.member.clone() }, flash)?;
+        }
+        Ok(())
     }
 
     fn on_revert<F: NorFlash>(&mut self, ticket: &Ticket, flash: &mut F) -> Result<(), Refusal> {

@@ -78,8 +78,10 @@ pub struct Node<A> {
     pub(crate) frames_sent: u32,
     drawn: u64,
     asks_rest: bool,
-    /// Since when, in this boot, the running image is kept for good.
-    pub(crate) kept_since: Option<Instant>,
+    /// The running image is kept, and what follows from that was done.
+    pub(crate) is_kept: bool,
+    /// Since when, in this boot, everybody is known to have kept it.
+    pub(crate) settled_since: Option<Instant>,
     /// That has lasted long enough, and what follows from it was done.
     pub(crate) is_soaked: bool,
     pub(crate) last_state: MemberState,
@@ -174,7 +176,8 @@ impl<A: Application> Node<A> {
             frames_sent: 0,
             drawn: 0,
             asks_rest: false,
-            kept_since: None,
+            is_kept: false,
+            settled_since: None,
             is_soaked: false,
             last_state,
             timers: Timers::default(),

@@ -91,7 +91,7 @@ pub struct Pace {
     pub wants_ms: u64,
     /// An answer of a member about blocks may take so long.
     pub answer_ms: u64,
-    /// So long after it was kept a release may raise the epoch.
+    /// So long after everybody has kept it a release raises the epoch.
     pub soak_ms: u64,
 }
 

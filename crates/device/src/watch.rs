@@ -10,6 +10,7 @@ use lockstep_agent::package::digest;
 use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::report::{MemberState, Probe};
 use lockstep_proto::id::DeviceId;
+use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 
 use crate::identity::KnownImage;
@@ -77,37 +78,48 @@ impl<A: Application> Node<A> {
         }
     }
 
-    /// Once a release is kept: remember the next keys it names, and after a soak raise the epoch.
-    /// Both are looked at again after every boot, since the power may go right after `Kept`.
+    /// Once a release is kept: remember the next keys it names. Once everybody has kept it, and
+    /// after a soak: raise the epoch. Both are looked at again after every boot, since the power
+    /// may go right after `Kept`.
     pub(crate) fn after_keep<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
         let state = self.agent.member().state;
         let runs_target = self.agent.running() == self.agent.member().target;
         let is_kept = state == MemberState::Kept && runs_target && !self.agent.on_trial();
-        if is_kept && self.kept_since.is_none() {
-            self.kept_since = Some(now);
-            self.is_soaked = false;
+        if is_kept && !self.is_kept {
             self.rotate_keys(now, flash);
         }
-        if !is_kept {
-            self.kept_since = None;
-        }
+        self.is_kept = is_kept;
         if state == MemberState::Staged && self.last_state != MemberState::Staged {
             self.learn_from_manifest(flash);
         }
         self.last_state = state;
-        let soaked = self.kept_since.is_some_and(|at| now.ms_since(at) >= self.setup.pace.soak_ms);
-        if soaked && !self.is_soaked {
-            self.is_soaked = true;
-            let floor = self.agent.member().epoch;
-            if floor > self.agent.epoch_floor() {
-                if let Err(error) = self.agent.raise_epoch(floor, flash) {
-                    self.journal.log(now, Level::Error, format!("cannot raise the epoch: {error}"));
-                    return;
-                }
-                let text = format!("releases below epoch {floor} are refused from now on");
-                self.journal.log(now, Level::Notice, text);
-            }
+        self.soak(now, flash);
+    }
+
+    /// A repair could not go back below a raised epoch, and so there must be none any more.
+    fn soak<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        let may_raise =
+            self.agent.has_settled() || (self.is_kept && planted::has(Bug::EpochBeforeSettled));
+        if !may_raise {
+            (self.settled_since, self.is_soaked) = (None, false);
+            return;
         }
+        let since = *self.settled_since.get_or_insert(now);
+        if self.is_soaked || now.ms_since(since) < self.setup.pace.soak_ms {
+            return;
+        }
+        self.is_soaked = true;
+        let floor = self.agent.member().epoch;
+        if floor <= self.agent.epoch_floor() {
+            return;
+        }
+        let (level, text) = match self.agent.raise_epoch(floor, flash) {
+            Ok(()) => {
+                (Level::Notice, format!("releases below epoch {floor} are refused from now on"))
+            }
+            Err(error) => (Level::Error, format!("cannot raise the epoch: {error}")),
+        };
+        self.journal.log(now, level, text);
     }
 
     /// Firmware without a descriptor cannot say its version: remember what the manifest says of it.

@@ -52,6 +52,8 @@ pub enum Bug {
     ProgressBeforeBytes,
     /// Releases below the device's epoch are taken.
     EpochIgnored,
+    /// A member raises its epoch although others may still have to go back.
+    EpochBeforeSettled,
     /// Application data passes the gate unasked.
     GateOpen,
     /// An old frame with a good tag is taken again.
@@ -60,7 +62,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::VerdictBeforeRecord,
         Self::TrialBeforeAllStaged,
         Self::KeepOnFirstHealthy,
@@ -83,6 +85,7 @@ impl Bug {
         Self::EraseBothEntries,
         Self::ProgressBeforeBytes,
         Self::EpochIgnored,
+        Self::EpochBeforeSettled,
         Self::GateOpen,
         Self::ReplayTaken,
     ];

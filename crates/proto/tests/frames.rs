@@ -101,6 +101,7 @@ fn messages() -> Vec<Message> {
         Order::Activate { image, running },
         Order::Confirm { image },
         Order::Revert,
+        Order::Settled,
     ];
     let role = Label::new("receiver").unwrap();
     let mut messages: Vec<_> =

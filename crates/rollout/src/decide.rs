@@ -47,6 +47,7 @@ impl Rollout {
             }
             Phase::Settled(verdict) => {
                 self.settle(now, verdict);
+                self.note_final(verdict);
                 None
             }
         }
@@ -63,6 +64,7 @@ impl Rollout {
         match preflight.evaluate(&mut self.record.seats, &self.views) {
             Ok(()) => {
                 self.record.generation = self.next_generation();
+                self.record.raises_epoch = self.will_raise_epoch();
                 if self.record.number_before == 0 {
                     self.record.number_before = self.number_of_lead();
                 }
@@ -74,6 +76,14 @@ impl Rollout {
                 None
             }
         }
+    }
+
+    /// Whether a member that takes part would raise its epoch once the release is kept.
+    fn will_raise_epoch(&self) -> bool {
+        let epoch = self.record.epoch;
+        self.record.seats.iter().zip(&self.views).any(|(seat, view)| {
+            seat.part == Part::Update && view.facts.is_some_and(|facts| facts.epoch_floor < epoch)
+        })
     }
 
     /// Before the first rollout no release is known; what the lead's firmware calls itself is the

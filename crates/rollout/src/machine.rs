@@ -490,6 +490,8 @@ fn blank_record(
         reboot_delay_ms: 0,
         order: Vec::new(),
         seats,
+        raises_epoch: false,
+        is_final: false,
         appended: Vec::new(),
     }
 }

@@ -33,6 +33,8 @@ impl Rollout {
             due.push(Outgoing { to: seat.id, ticket: self.ticket(seat), order });
             if let Some(view) = self.views.get_mut(index) {
                 view.asked_at = Some(now);
+                let says_settled = order == Order::Settled;
+                view.settled_said = view.settled_said.saturating_add(u8::from(says_settled));
                 if matches!(order, Order::Activate { .. }) {
                     view.activate_said_at = view.activate_said_at.or(Some(now));
                 }
@@ -162,7 +164,8 @@ impl Rollout {
             // A repair may be near: then it must be known who still holds a way back.
             let troubled =
                 self.record.seats.iter().any(|seat| seat.reactivations > 0 && !seat.settled);
-            return troubled.then_some((Order::Inspect(Detail::Report), self.policy.poll_ms));
+            let poll = (Order::Inspect(Detail::Report), self.policy.poll_ms);
+            return if troubled { Some(poll) } else { self.wanted_when_final(seat, view) };
         }
         let on_target = view.report.is_some_and(|report| judge::is_on_target(seat, &report));
         let waits_for_lead = seat.id != self.lead && !self.lead_is_settled();
@@ -175,6 +178,16 @@ impl Rollout {
             Some(_) if on_target => (Order::Confirm { image: seat.target }, self.policy.resend_ms),
             Some(_) => self.activate(now, seat, view),
         })
+    }
+
+    /// Said until it is known, less and less often: firmware that does not know this order never
+    /// says that it does.
+    fn wanted_when_final(&self, seat: &SeatRecord, view: &SeatView) -> Option<(Order, u64)> {
+        let knows =
+            view.report.is_some_and(|it| judge::is_ours(&self.record, &it) && it.observed.settled);
+        let is_due = self.record.is_final && seat.part == Part::Update && !knows;
+        let doublings = view.settled_said.min(SETTLED_DOUBLINGS_MAX);
+        is_due.then_some((Order::Settled, self.policy.poll_ms << doublings))
     }
 
     /// The others first: the lead's own way back is a reboot, and they should have heard by then.
@@ -237,5 +250,7 @@ impl Rollout {
 
 /// The attempt that arming and firing are about: whoever misses it is activated on its own.
 pub(crate) const FIRST_ATTEMPT: u8 = 1;
+/// `Settled` is said half as often each time, and at last every 17 minutes on a board.
+const SETTLED_DOUBLINGS_MAX: u8 = 10;
 /// The longest countdown that `Fire` can say.
 const FIRE_MS_MAX: u16 = 60_000;

@@ -1,7 +1,8 @@
 //! The rollout's durable record: what a lead must know after it lost power at any moment.
 //!
 //! Layout, little endian; the *frozen core* is everything up to and with the seats. Later versions
-//! append behind it, and an older firmware keeps those bytes as it found them.
+//! append behind it, and an older firmware keeps those bytes as it found them. Version 2 appended
+//! the flags, which a record of version 1 ends before.
 //!
 //! | size | field |
 //! |---|---|
@@ -17,6 +18,7 @@
 //! | 4 + 4 | trial limit, reboot delay, in ms |
 //! | 1 + 16 n | order: number of roles, roles |
 //! | 1 + 94 n | seats: number, then each as in [`SeatRecord`] |
+//! | 1 | flags; bit 0: raises the epoch, bit 1: final |
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -28,7 +30,7 @@ use lockstep_proto::wire::{Full, Reader, Role, TooShort, Writer};
 /// Devices in a group, at most: so many seats fit the record's half of 8 KiB beside the rest.
 pub const MEMBERS_MAX: usize = 32;
 /// Version of the record as this code writes it.
-pub const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 2;
 /// Largest record in bytes, later versions' additions included.
 pub const RECORD_BYTES_MAX: usize = 3_800;
 /// An order names roles that the group has, each once.
@@ -158,6 +160,10 @@ pub struct RolloutRecord {
     pub order: Vec<Role>,
     /// Every device of the group, sorted by id.
     pub seats: Vec<SeatRecord>,
+    /// Once it is kept, members raise their epoch, which bars the way back.
+    pub raises_epoch: bool,
+    /// All have kept it and may be told so. No repair goes back behind it any more.
+    pub is_final: bool,
     /// What a later version appended; kept as it is.
     pub appended: Vec<u8>,
 }
@@ -403,6 +409,7 @@ impl RolloutRecord {
         self.order.iter().try_for_each(|role| writer.put(role.bytes()))?;
         writer.u8(u8::try_from(self.seats.len()).unwrap_or(u8::MAX))?;
         self.seats.iter().try_for_each(|seat| seat.put(writer))?;
+        writer.u8(u8::from(self.raises_epoch) | u8::from(self.is_final) << 1)?;
         writer.put(&self.appended)
     }
 
@@ -415,7 +422,7 @@ impl RolloutRecord {
         let kind = Kind::from_number(found)
             .ok_or(RecordError::Field { field: "kind", found: found.into() })?;
         let phase = take_phase(&mut reader)?;
-        Ok(Self {
+        let mut record = Self {
             id,
             generation,
             kind,
@@ -430,8 +437,16 @@ impl RolloutRecord {
             reboot_delay_ms: reader.u32()?,
             order: take_list(&mut reader, "order", ROLES_MAX, take_role)?,
             seats: take_list(&mut reader, "seats", MEMBERS_MAX, SeatRecord::take)?,
-            appended: reader.rest().to_vec(),
-        })
+            raises_epoch: false,
+            is_final: false,
+            appended: Vec::new(),
+        };
+        if let [flags, appended @ ..] = reader.rest() {
+            record.raises_epoch = flags & 1 != 0;
+            record.is_final = flags & 2 != 0;
+            record.appended = appended.to_vec();
+        }
+        Ok(record)
     }
 }
 

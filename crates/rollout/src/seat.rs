@@ -25,6 +25,8 @@ pub struct SeatView {
     pub(crate) activate_said_at: Option<Instant>,
     /// When it may be activated again after a fall back.
     pub(crate) backoff_until: Option<Instant>,
+    /// How often it was told that everybody has kept the release.
+    pub(crate) settled_said: u8,
     /// The last milestone that was told as an event.
     pub(crate) milestone: Milestone,
 }

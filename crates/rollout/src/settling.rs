@@ -73,6 +73,17 @@ impl Rollout {
         }
     }
 
+    /// Once all have kept a release that raises the epoch there is no way back from it: that is
+    /// durable before anybody is told, and holds whatever happens later.
+    pub(crate) fn note_final(&mut self, verdict: Verdict) {
+        let all_kept =
+            verdict == Verdict::Keep && self.record.seats.iter().all(|seat| seat.settled);
+        if all_kept && self.record.raises_epoch && !self.record.is_final {
+            self.record.is_final = true;
+            self.is_dirty = true;
+        }
+    }
+
     /// Whether it has refused the present attempt for a reason that lasts: its slot is spoilt.
     fn cannot_activate(&self, view: &SeatView, report: &Report) -> bool {
         let Some(refused) = report.refused else { return false };
@@ -99,14 +110,15 @@ impl Rollout {
     }
 
     /// A repair exists only if every member that would go back is known to have something to go
-    /// back to.
+    /// back to, and that it may go back to it.
     fn member_without_way_back(&self) -> Option<DeviceId> {
         let mut seats = self.record.seats.iter().zip(&self.views);
         let lost = seats.find(|(seat, view)| {
             let holds = view
                 .report
                 .is_some_and(|report| report.running == seat.before || report.other == seat.before);
-            seat.before == ImageHash([0; 32]) || !holds
+            let is_barred = self.record.is_final && seat.part == Part::Update;
+            seat.before == ImageHash([0; 32]) || !holds || is_barred
         });
         lost.map(|(seat, _)| seat.id)
     }
@@ -128,6 +140,7 @@ impl Rollout {
         self.record.package_size_bytes = 0;
         // Whatever the devices' floor is, a repair must not raise it.
         self.record.epoch = 0;
+        self.record.raises_epoch = false;
         self.record.order.clear();
         for (seat, view) in self.record.seats.iter_mut().zip(&mut self.views) {
             core::mem::swap(&mut seat.target, &mut seat.before);

@@ -15,7 +15,8 @@ use lockstep_rollout::{
 };
 use proptest::prelude::*;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rollout-record-v1.txt");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rollout-record-v2.txt");
+const GOLDEN_V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rollout-record-v1.txt");
 /// Where the byte with the kind stands; phase, verdict and cause follow.
 const KIND_AT: usize = 14;
 
@@ -49,6 +50,8 @@ fn record(phase: Phase) -> RolloutRecord {
         reboot_delay_ms: 2_000,
         order: vec![Role::new("transmitter").unwrap(), Role::new("receiver").unwrap()],
         seats: vec![seat(1, "receiver", Part::Watch), seat(2, "transmitter", Part::Update)],
+        raises_epoch: true,
+        is_final: matches!(phase, Phase::Settled(_)),
         appended: Vec::new(),
     }
 }
@@ -107,12 +110,26 @@ fn the_bytes_of_every_record_are_those_of_the_golden_file() {
     let golden = std::fs::read_to_string(GOLDEN).unwrap();
     for ((found, expected), (_, record)) in text.lines().zip(golden.lines()).zip(named()) {
         assert_eq!(found, expected);
-        let (_, hex) = expected.split_once(": ").unwrap();
-        let byte = |pair| u8::from_str_radix(&hex[pair * 2..pair * 2 + 2], 16).unwrap();
-        let bytes: Vec<_> = (0..hex.len() / 2).map(byte).collect();
-        assert_eq!(RolloutRecord::decode(&bytes), Ok(record));
+        assert_eq!(RolloutRecord::decode(&bytes_of(expected)), Ok(record));
     }
     assert_eq!(text, golden);
+}
+
+#[test]
+fn a_record_of_version_1_is_read_and_bars_nothing() {
+    let golden = std::fs::read_to_string(GOLDEN_V1).unwrap();
+    assert_eq!(golden.lines().count(), named().len());
+    for (line, (_, record)) in golden.lines().zip(named()) {
+        let record = RolloutRecord { raises_epoch: false, is_final: false, ..record };
+        assert_eq!(RolloutRecord::decode(&bytes_of(line)), Ok(record));
+    }
+}
+
+/// The bytes of a line `name: hex`.
+fn bytes_of(line: &str) -> Vec<u8> {
+    let (_, hex) = line.split_once(": ").unwrap();
+    let byte = |pair| u8::from_str_radix(&hex[pair * 2..pair * 2 + 2], 16).unwrap();
+    (0..hex.len() / 2).map(byte).collect()
 }
 
 // A lead that fell back to old firmware goes on with the rollout that the new one began.
@@ -153,7 +170,8 @@ fn an_impossible_field_is_named_with_its_value() {
 #[test]
 fn a_record_that_is_cut_anywhere_is_refused() {
     let bytes = encode(&record(Phase::Staging));
-    for len in 0..bytes.len() {
+    // Without the flags it is a whole record of version 1.
+    for len in 0..bytes.len() - 1 {
         let cut = RolloutRecord::decode(&bytes[..len]);
         assert!(matches!(cut, Err(RecordError::TooShort(_))), "{len}: {cut:?}");
     }

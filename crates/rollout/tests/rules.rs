@@ -16,6 +16,7 @@ const FIRE: u8 = 0x14;
 const ACTIVATE: u8 = 0x15;
 const CONFIRM: u8 = 0x16;
 const REVERT: u8 = 0x17;
+const SETTLED: u8 = 0x18;
 
 fn started(count: usize) -> TestGroup {
     let mut group = TestGroup::new(count);
@@ -720,6 +721,126 @@ fn no_repair_when_a_way_back_is_missing_then_it_is_activated_again_and_again() {
     let told = group.events.iter().filter(|event| **event == Event::NoRepair(device(LEAD)));
     assert_eq!(told.count(), 1);
     assert!(group.all_run(2));
+}
+
+// --- The epoch, which bars the way back ---
+
+fn told_settled(group: &TestGroup) -> Vec<usize> {
+    let told = group.sent.iter().filter(|(_, out)| out.order.kind() == SETTLED);
+    let member = |out: &lockstep_rollout::Outgoing| {
+        (0..group.members.len()).find(|&index| device(index) == out.to).unwrap()
+    };
+    told.map(|(_, out)| member(out)).collect()
+}
+
+/// Time in which everybody who can be reached announces itself, as devices do.
+fn run_announcing(group: &mut TestGroup, ms: u64) {
+    for _ in 0..ms / 10_000 {
+        group.run_ms(10_000);
+        for index in 0..group.members.len() {
+            if !group.members[index].cut_off {
+                group.announce(index);
+            }
+        }
+    }
+}
+
+// A member that had raised its epoch by itself would refuse this repair for ever.
+#[test]
+fn nobody_raises_its_epoch_while_a_repair_may_still_come() {
+    let mut group = started(3);
+    group.members.iter_mut().for_each(|member| member.raises_epoch = true);
+    group.members[2].torn_confirms = 200;
+    group.run_until("repair", |group| repairs(group) == 1);
+    assert_eq!(told_settled(&group), []);
+    group.members[2].torn_confirms = 0;
+    group.run_until_settled();
+    run_announcing(&mut group, 300_000);
+    assert!(group.all_run(1));
+    assert_eq!(told_settled(&group), [], "a repair raises nothing");
+}
+
+#[test]
+fn everybody_is_told_once_all_have_kept_a_release_that_raises_the_epoch() {
+    let mut group = started(3);
+    group.run_until_settled();
+    run_announcing(&mut group, 300_000);
+    let mut told = told_settled(&group);
+    told.sort_unstable();
+    assert_eq!(told, [0, 1, 2], "once each: they answer");
+    assert!(group.record().unwrap().is_final);
+}
+
+#[test]
+fn nobody_is_told_before_a_debt_is_paid() {
+    let mut group = started(3);
+    group.run_until("verdict", |group| {
+        group.record().is_some_and(|record| record.phase == Phase::Settling(Verdict::Keep))
+    });
+    group.members[2].cut_off = true;
+    run_announcing(&mut group, 300_000);
+    assert_eq!(group.phase(), Some(Phase::Settled(Verdict::Keep)));
+    assert_eq!(told_settled(&group), []);
+    group.members[2].cut_off = false;
+    run_announcing(&mut group, 30_000);
+    assert!(group.all_run(2));
+    assert_eq!(told_settled(&group).len(), 3);
+}
+
+#[test]
+fn a_release_that_raises_no_epoch_is_never_called_final() {
+    let mut group = TestGroup::new(2);
+    group.members.iter_mut().for_each(|member| member.facts.epoch_floor = 2);
+    group.forward(release(2, &[0, 1]));
+    group.run_until_settled();
+    run_announcing(&mut group, 300_000);
+    assert_eq!(told_settled(&group), []);
+    assert!(!group.record().unwrap().is_final);
+}
+
+// Its lead goes on saying it after a restart, since the member may have missed it.
+#[test]
+fn who_missed_that_all_have_settled_is_told_when_it_is_heard_again() {
+    let mut group = started(2);
+    group.run_until("final", |group| group.record().is_some_and(|record| record.is_final));
+    group.members[1].cut_off = true;
+    group.run_ms(1_000);
+    group.members[1].durable.settled = Generation::default();
+    run_announcing(&mut group, 300_000);
+    group.reset(LEAD, 0);
+    run_announcing(&mut group, 300_000);
+    assert_eq!(group.members[1].durable.settled, Generation::default());
+    group.members[1].cut_off = false;
+    run_announcing(&mut group, 20_000);
+    assert_eq!(group.members[1].durable.settled, group.record().unwrap().generation);
+}
+
+// The others may have raised their epoch: they could not go back with it.
+#[test]
+fn behind_a_final_release_there_is_no_repair() {
+    let mut group = started(2);
+    group.run_until("final", |group| group.record().is_some_and(|record| record.is_final));
+    group.run_ms(10_000);
+    // Its image does not boot any more, and its bootloader takes the other one.
+    let fallen = &mut group.members[1];
+    core::mem::swap(&mut fallen.running, &mut fallen.other);
+    fallen.torn_confirms = 8;
+    let report = fallen.report(View::default());
+    group.feed(&Input::Report(device(1), report));
+    run_announcing(&mut group, 300_000);
+    assert_eq!(repairs(&group), 0);
+    assert!(group.events.contains(&Event::NoRepair(device(LEAD))));
+    assert!(group.all_run(2), "it is activated until it holds");
+}
+
+#[test]
+fn firmware_that_does_not_know_the_order_hears_it_less_and_less_often() {
+    let mut group = started(2);
+    group.members[1].knows_settled = false;
+    group.run_until_settled();
+    run_announcing(&mut group, 3_600_000);
+    let told = told_settled(&group).iter().filter(|&&index| index == 1).count();
+    assert!((16..=30).contains(&told), "{told} times in an hour");
 }
 
 // A lead tries again for as long as a member is off, and its attempts come to an end before that.

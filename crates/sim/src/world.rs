@@ -258,21 +258,6 @@ impl World {
         self.observer.unsettled(&self.boards, self.record())
     }
 
-    /// A repair goes back to what a member's epoch refuses: members raise it a while after they
-    /// were confirmed, and do not know whether the whole group has settled by then.
-    pub fn is_repair_below_epoch(&self) -> bool {
-        let Some(record) = self.record().filter(|record| record.kind == Kind::Repair) else {
-            return false;
-        };
-        record.seats.iter().any(|seat| {
-            let board = radio::index_of(seat.id).and_then(|index| self.boards.get(index));
-            let floor =
-                board.and_then(|board| board.node.as_ref()).map(|it| it.agent().epoch_floor());
-            let target = self.observer.image(&seat.target);
-            target.zip(floor).is_some_and(|(image, floor)| image.spec.epoch < floor)
-        })
-    }
-
     /// Where the lead's rollout stands, seat by seat, for the end of a timeline.
     pub fn tell_seats(&mut self) {
         let Some(conducting) = self.boards[LEAD].node.as_ref().and_then(|it| it.conducting())

@@ -76,7 +76,7 @@ impl World {
             + u8::try_from(self.draw(3)).unwrap().saturating_sub(1).max(u8::from(self.draw(4) > 0));
         let image = self.image_of(counter);
         let running = self.device.running();
-        let order = match self.draw(26) {
+        let order = match self.draw(27) {
             0..=3 => return self.stage(counter),
             4..=5 => Order::Rest,
             6..=8 => {
@@ -98,6 +98,7 @@ impl World {
                 return self.device.pass(ms);
             }
             22 if self.draw(4) == 0 => return self.reset(),
+            26 => Order::Settled,
             23 => {
                 let units = self.draw(1_500);
                 self.device.flash.power_budget_bytes = Some(units);

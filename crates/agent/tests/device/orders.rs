@@ -393,6 +393,52 @@ fn a_newer_rollout_takes_over_from_one_that_is_activated_but_not_booted() {
     assert_eq!(device.running(), device.old.hash);
 }
 
+// Rule: the epoch is raised only once all have kept; until then a repair may come.
+#[test]
+fn only_who_has_kept_can_be_told_that_all_have() {
+    for in_trial in [false, true] {
+        let mut device = match in_trial {
+            true => TestDevice::in_trial(Start::Rollback),
+            false => TestDevice::ready(Start::Rollback),
+        };
+        let attempt = u8::from(in_trial);
+        device.assert_refused(&ticket(1, attempt), &Order::Settled, Refusal::NotStaged);
+        assert!(!device.agent().has_settled());
+    }
+    let mut device = TestDevice::kept(Start::Rollback);
+    assert!(!device.report().observed.settled, "it does not conclude that by itself");
+    let stale = Refusal::StaleGeneration { offered: 0, known: 1 };
+    device.assert_refused(&ticket(0, 1), &Order::Settled, stale);
+    assert!(device.order(&ticket(1, 1), &Order::Settled).observed.settled);
+    assert!(device.order(&ticket(1, 1), &Order::Settled).observed.settled, "again is fine");
+}
+
+// The lead stops saying it when it was answered.
+#[test]
+fn that_all_have_settled_is_known_after_a_reboot_and_only_of_that_rollout() {
+    let mut device = TestDevice::kept(Start::Rollback);
+    device.order(&ticket(1, 1), &Order::Settled);
+    device.power_cycle();
+    assert!(device.agent().has_settled());
+    device.order(&ticket(2, 0), &Order::Stage(Release::of(firmware(3)).stage()));
+    assert!(!device.agent().has_settled());
+    device.assert_refused(&ticket(2, 0), &Order::Settled, Refusal::NotStaged);
+    device.power_cycle();
+    assert!(!device.report().observed.settled);
+}
+
+#[test]
+fn that_all_have_settled_is_not_believed_before_it_is_durable() {
+    let mut device = TestDevice::kept(Start::Rollback);
+    device.flash.power_budget_bytes = Some(3);
+    device.send(&ticket(1, 1), &Order::Settled);
+    assert!(!device.report().observed.settled);
+    device.flash.power_on();
+    device.power_cycle();
+    assert!(!device.agent().has_settled());
+    assert!(device.order(&ticket(1, 1), &Order::Settled).observed.settled);
+}
+
 #[test]
 fn the_epoch_floor_rises_only_when_it_is_raised_and_never_sinks() {
     let mut device = TestDevice::kept(Start::Rollback);

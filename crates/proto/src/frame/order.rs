@@ -124,6 +124,9 @@ pub enum Order {
     },
     /// Go back, or stay on, what ran before this rollout.
     Revert,
+    /// Everybody has kept the release, so that no repair of this rollout can come any more: what
+    /// bars the way back may be done.
+    Settled,
 }
 
 impl Order {
@@ -138,6 +141,7 @@ impl Order {
             Self::Activate { .. } => 0x15,
             Self::Confirm { .. } => 0x16,
             Self::Revert => 0x17,
+            Self::Settled => 0x18,
         }
     }
 
@@ -145,7 +149,7 @@ impl Order {
         match self {
             Self::Inspect(detail) => writer.u8(u8::from(*detail == Detail::Facts)),
             Self::Stage(stage) => stage.put(writer),
-            Self::Rest | Self::Revert => Ok(()),
+            Self::Rest | Self::Revert | Self::Settled => Ok(()),
             Self::Arm { image, running } | Self::Activate { image, running } => {
                 writer.put(&image.0)?;
                 writer.put(&running.0)
@@ -173,6 +177,7 @@ impl Order {
             },
             0x16 => Self::Confirm { image: ImageHash(reader.array()?) },
             0x17 => Self::Revert,
+            0x18 => Self::Settled,
             found => return Err(ControlError::Kind { found }),
         })
     }

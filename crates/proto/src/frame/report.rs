@@ -152,6 +152,8 @@ pub struct Observed {
     pub staged: bool,
     /// The otadata entry of the other slot would boot next: activated, not booted yet.
     pub activated: bool,
+    /// The lead has said that everybody has kept the rollout of the record.
+    pub settled: bool,
 }
 
 impl Observed {
@@ -164,6 +166,7 @@ impl Observed {
             self.not_now,
             self.staged,
             self.activated,
+            self.settled,
         ]
         .iter()
         .enumerate()
@@ -179,6 +182,7 @@ impl Observed {
             not_now: bits & 16 != 0,
             staged: bits & 32 != 0,
             activated: bits & 64 != 0,
+            settled: bits & 128 != 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
     Facts, MemberState, Observed, Refusal, Refused, Report, Rollback, View,
 };
-use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::id::{DeviceId, Generation, ImageHash};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::version::ProtocolRange;
@@ -33,6 +33,8 @@ pub struct Durable {
     pub ticket: Ticket,
     pub state: MemberState,
     pub target: ImageHash,
+    /// The generation that the lead has called settled.
+    pub settled: Generation,
 }
 
 #[derive(Debug, Clone)]
@@ -69,7 +71,15 @@ pub struct Member {
     pub refuses_stage: Option<Refusal>,
     /// Its bootloader knows no rollback and leaves the entry of what runs as it was written.
     pub leaves_new: bool,
+    /// It does not soak: its epoch is that of the release as soon as that may be.
+    pub raises_epoch: bool,
+    pub knows_settled: bool,
     pub reboots: u32,
+}
+
+/// See [`super::image`] and [`super::release`].
+fn epoch_of(image: ImageHash) -> u32 {
+    image.0[1].into()
 }
 
 impl Member {
@@ -85,6 +95,7 @@ impl Member {
                 ticket: Ticket::default(),
                 state: MemberState::Idle,
                 target: NO_IMAGE,
+                settled: Generation::default(),
             },
             up_at: 0,
             at_rest: false,
@@ -106,6 +117,8 @@ impl Member {
             slot_spoilt: false,
             refuses_stage: None,
             leaves_new: false,
+            raises_epoch: false,
+            knows_settled: true,
             reboots: 0,
         }
     }
@@ -182,6 +195,9 @@ impl Member {
         if let Order::Inspect(detail) = order {
             return Some(*detail);
         }
+        if *order == Order::Settled && !self.knows_settled {
+            return None;
+        }
         match self.obey(now, ticket, order) {
             Ok(Done::Answered) => self.refused = None,
             Ok(Done::Rebooting) => return None,
@@ -230,6 +246,15 @@ impl Member {
             }
             Order::Fire { .. } => (),
             Order::Confirm { image } => return self.confirm(now, *image),
+            Order::Settled if self.durable.state != MemberState::Kept => {
+                return Err(Refusal::NotStaged);
+            }
+            Order::Settled => {
+                self.durable.settled = mine.generation;
+                if self.raises_epoch {
+                    self.facts.epoch_floor = epoch_of(self.durable.target);
+                }
+            }
             Order::Inspect(_) => (),
         }
         Ok(Done::Answered)
@@ -243,6 +268,10 @@ impl Member {
         if newer && self.trial {
             self.reset(now, 0);
             return Ok(Done::Rebooting);
+        }
+        let (offered, floor) = (epoch_of(stage.image), self.facts.epoch_floor);
+        if offered < floor {
+            return Err(Refusal::EpochTooLow { offered, floor });
         }
         if stage.image == self.running {
             return Err(Refusal::OtherRunning { running: 0, expected: 0 });
@@ -265,6 +294,7 @@ impl Member {
             ticket: Ticket { attempt: 0, ..*ticket },
             state: MemberState::Staging,
             target: stage.image,
+            ..self.durable
         };
         self.heard_at = now;
         match stage.source {
@@ -383,6 +413,7 @@ impl Member {
                 not_now: self.not_now_said,
                 staged: staged && self.other == self.durable.target,
                 activated: self.activated,
+                settled: self.durable.settled == self.durable.ticket.generation,
             },
             staged_bytes: 0,
             linked: 0,
@@ -416,7 +447,7 @@ fn facts(role: Role) -> Facts {
         link_loss_percent: 0,
         flash_mode: [2, 0x2F],
         keys: 1,
-        generation: lockstep_proto::id::Generation::default(),
+        generation: Generation::default(),
         running: NO_IMAGE,
         other: NO_IMAGE,
     }

@@ -117,11 +117,6 @@ impl Observer {
         self.forbidden.push(image.hash);
     }
 
-    /// The image with this hash.
-    pub(crate) fn image(&self, hash: &ImageHash) -> Option<&Rc<Image>> {
-        self.images.iter().find(|image| image.hash == *hash)
-    }
-
     /// What a slot of a board holds, as it was seen last.
     pub(crate) fn in_slot(&self, board: usize, slot: u8) -> Option<&Rc<Image>> {
         self.images.get(self.boards.get(board)?.slots[usize::from(slot)]?)

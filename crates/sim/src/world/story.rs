@@ -25,8 +25,6 @@ pub(super) struct Story {
     minor: u16,
     /// The highest epoch that was ever offered.
     epoch_max: u32,
-    /// It has come to an end that is known, and is not looked at further.
-    is_over: bool,
     /// What did not hold of the story as a whole.
     pub(super) violation: Option<Violation>,
 }
@@ -64,7 +62,7 @@ impl Story {
         for board in &mut world.boards {
             board.flash.set_residue(swarm.residue, rng.u64(..));
         }
-        Self { world, swarm, rng, minor: 0, epoch_max: 0, is_over: false, violation: None }
+        Self { world, swarm, rng, minor: 0, epoch_max: 0, violation: None }
     }
 
     pub(super) fn live(&mut self, library: &mut Library) {
@@ -84,7 +82,7 @@ impl Story {
             }
         }
         self.settle();
-        if !self.is_over && self.violation.is_none() && self.world.violation().is_none() {
+        if self.violation.is_none() && self.world.violation().is_none() {
             self.update_once_more(library);
         }
     }
@@ -231,16 +229,9 @@ impl Story {
         self.fail(8, format!("the group does not settle: {why}"));
     }
 
-    /// Whether the group settles, or comes to an end that is known.
     fn settles(&mut self) -> bool {
         let is_settled = |world: &World| world.upload.is_none() && world.unsettled().is_none();
-        let is_over = |world: &World| is_settled(world) || world.is_repair_below_epoch();
-        let is_there = self.world.run_until(SETTLE_MS, is_over);
-        if is_there && !is_settled(&self.world) {
-            self.world.census.count("known", "repair below a member's epoch");
-            self.is_over = true;
-        }
-        is_there
+        self.world.run_until(SETTLE_MS, is_settled)
     }
 
     /// Whatever it has been through, a whole group takes the next good release.
