@@ -8,6 +8,7 @@
 //! to the same bytes, but for those that mean nothing and for what later versions append.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use lockstep_proto::frame::block::{BLOCK, Block, BlockError};
@@ -22,7 +23,7 @@ use sha2::Sha256;
 use crate::memory;
 
 /// The group's key.
-pub const KEY: GroupKey = GroupKey::new([0x5A; 32]);
+pub static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([0x5A; 32]));
 /// Bytes of a control frame's tag.
 pub const CONTROL_TAG_BYTES: usize = 8;
 /// Bytes of a block's tag.

@@ -373,7 +373,7 @@ impl Board {
             running_slot,
             reset_reason: 1,
             rollback: Rollback::Bootloader,
-            group_key: KEY,
+            group_key: KEY.clone(),
             trust: Trust::anybody(),
             duty: if index == LEAD { Duty::Lead } else { Duty::Member },
             policy: Policy::desk(),

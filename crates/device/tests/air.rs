@@ -5,6 +5,7 @@ mod group;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use group::{LEAD, MEMBER, TestGroup, images, pair_bundle, spec};
 use lockstep_device::setup::Application as _;
@@ -156,7 +157,7 @@ fn data_of_a_peer_that_was_not_heard_yet_is_dropped() {
     assert_ne!(group.lead().application().figures().unwrap().soc_centipercent, 9_999);
 }
 
-const KEY: GroupKey = GroupKey::new([9; 32]);
+static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([9; 32]));
 
 fn control(key: &GroupKey, from: DeviceId, to: DeviceId, frame: u32, message: Message) -> Vec<u8> {
     let counter = Counter { boot: 1_000, frame };

@@ -4,6 +4,7 @@
 //! one, run `UPDATE_GOLDEN=1 cargo test -p lockstep-proto --test frames` and review the diff.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
@@ -21,7 +22,7 @@ use lockstep_proto::version::ProtocolRange;
 use lockstep_proto::wire::Label;
 use proptest::prelude::*;
 
-const KEY: GroupKey = GroupKey::new([0x5A; 32]);
+static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([0x5A; 32]));
 const LEAD: DeviceId = DeviceId([2, 0, 0, 0, 0, 1]);
 const MEMBER: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
 

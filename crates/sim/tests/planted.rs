@@ -27,7 +27,7 @@ fn planted_bugs_are_found() {
         };
         match shortest(&found) {
             Some(best) => println!(
-                "{bug:?}: found within {worlds} worlds, {} of them; seed {}, invariant {}: {}",
+                "{bug:?}: {} of {worlds} worlds, seed {}, invariant {}: {}",
                 found.len(),
                 best.seed,
                 best.violation.invariant,
@@ -40,13 +40,15 @@ fn planted_bugs_are_found() {
         }
     }
     plant(None);
-    missed.retain(|bug| !NOT_FOUND_YET.contains(bug));
+    missed.retain(|bug| !MODEL_FINDS.contains(bug) && !HARMLESS.contains(bug));
     assert!(missed.is_empty(), "not found any more: {missed:?}");
 }
 
-/// What worlds do not find in [`WORLDS_MAX`]: each has a test of its own with the agent or the
-/// rollout, which does.
-const NOT_FOUND_YET: &[Bug] =
-    &[Bug::AttemptTwice, Bug::StaleGeneration, Bug::StageKeepsTrial, Bug::ProgressBeforeBytes];
+/// Too rare for worlds; `tests/model` finds them, with paths of some twenty steps.
+const MODEL_FINDS: &[Bug] = &[Bug::AttemptTwice, Bug::StageKeepsTrial];
+/// Another rule stands behind them, so that nothing breaks: late frames are dropped by their counter
+/// before the generation is asked, and what was believed to be in flash is found out when the slot
+/// is read back. Tests of the agent show each rule alone.
+const HARMLESS: &[Bug] = &[Bug::StaleGeneration, Bug::ProgressBeforeBytes];
 const BATCH_WORLDS: u64 = 256;
-const WORLDS_MAX: u64 = 2_048;
+const WORLDS_MAX: u64 = 1_024;

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the fixture")]
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use lockstep_agent::Booted as AgentBooted;
 use lockstep_device::sample::{SampleApplication, Work};
@@ -33,7 +34,7 @@ pub(crate) const LEAD: usize = 0;
 pub(crate) const MEMBER: usize = 1;
 /// Small images keep debug builds of the tests quick; what is staged is the same code.
 pub(crate) const IMAGE_BYTES: u32 = 24 * 1024;
-const KEY: GroupKey = GroupKey::new([9; 32]);
+static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([9; 32]));
 const BOOT_MS: u64 = 200;
 const WATCHDOG_MS: u64 = 3_000;
 const STEP_MS: u64 = 10;
@@ -260,7 +261,7 @@ impl TestBoard {
             running_slot: slot,
             reset_reason: 1,
             rollback: self.rollback,
-            group_key: KEY,
+            group_key: KEY.clone(),
             trust: self.trust.clone(),
             duty: if self.role == "receiver" { Duty::Lead } else { Duty::Member },
             policy: Policy::desk(),

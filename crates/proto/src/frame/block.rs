@@ -179,9 +179,11 @@ impl<'a> Block<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const KEY: GroupKey = GroupKey::new([7; 32]);
+    static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([7; 32]));
 
     #[test]
     fn a_block_survives_the_air_and_one_flipped_bit_does_not() {

@@ -31,10 +31,11 @@ const SLOT_BYTES: u32 = 0x2000;
 const STORE: u32 = 0x1_2000;
 const STORE_BYTES: u32 = 0x9000;
 const FLASH_BYTES: u32 = 0x2_0000 + SLOT_BYTES;
-/// The kinds of entries that matter here: member, rollout, progress. Boots are not counted.
-const KINDS: [u8; 3] = [MEMBER, ROLLOUT, 10];
+/// The kinds of entries that matter here: member, rollout, epoch, progress. Boots are not counted.
+const KINDS: [u8; 4] = [MEMBER, ROLLOUT, EPOCH, 10];
 const MEMBER: u8 = 2;
 const ROLLOUT: u8 = 3;
+const EPOCH: u8 = 6;
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -80,7 +80,7 @@ fn rollout_key(rollout: &Rollout, now: Instant, key: &mut String) {
         "policy" | "lead" | "events" | "milestone" | "restarts" | "Revert" => Rule::Leave,
         "is_ailing" | "progress_at" | "said_at" | "at" => Rule::Leave,
         // Everything is due again in the next step, and no wait is left then.
-        "asked_at" | "backoff_until" => Rule::Leave,
+        "asked_at" | "backoff_until" | "settled_said" => Rule::Leave,
         // Only a trial asks for them, and a repair begins with none.
         "all_on_target_since" | "healthy_since" if is_decided => Rule::Leave,
         "activate_said_at" if is_reverting => Rule::Leave,

@@ -79,7 +79,7 @@ impl Group {
         };
         Release {
             number: announced(1).number,
-            epoch: 0,
+            epoch: 1,
             package: package::digest(&self.package),
             package_size_bytes: u16::try_from(self.package.len()).unwrap(),
             artifacts: self.new.iter().enumerate().map(artifact).collect(),
@@ -159,7 +159,7 @@ fn image(index: usize, minor: u8) -> Image {
         version: ReleaseVersion::new(1, minor, 0).unwrap(),
         min_compatible: ReleaseVersion::new(1, 0, 0).unwrap(),
         protocol: ProtocolRange::single(1),
-        epoch: 0,
+        epoch: minor.into(),
         config_schema: 1,
     };
     let spec = FirmwareSpec { size_bytes: SIZE_MIN_BYTES, ..FirmwareSpec::new(descriptor, CHIP) };
@@ -196,7 +196,7 @@ fn package_of(new: &[Image]) -> Vec<u8> {
         system: Some(text("companion")),
         system_version: version,
         sequence: 1,
-        epoch: 0,
+        epoch: 1,
         release_date: text("2026-01-01"),
         min_compatible_version: version,
         description: text(""),
