@@ -69,7 +69,7 @@ impl<'a> Write<'a> {
     fn of(kind: u8, version: u8, length: u8, budget: [u8; 2], bytes: &'a [u8]) -> Self {
         let length = (usize::from(length) * 16).min(bytes.len());
         Self {
-            kind: Kind::new(kind % KINDS).expect("below the number of kinds"),
+            kind: Kind::new(kind % (KINDS - 1) + 1).expect("below the number of kinds"),
             version,
             payload: &bytes[..length],
             budget: u16::from_le_bytes(budget).into(),
@@ -159,7 +159,7 @@ fn open(flash: &mut MemFlash) -> RecordLog {
 
 fn read(log: &RecordLog, flash: &mut MemFlash) -> Entries {
     let mut entries = Entries::new();
-    for number in 0..KINDS {
+    for number in 1..KINDS {
         let kind = Kind::new(number).expect("below the number of kinds");
         let mut payload = vec![0; HALF_BYTES];
         if let Some((version, length)) = log.read(flash, kind, &mut payload).expect("in memory") {
@@ -171,7 +171,7 @@ fn read(log: &RecordLog, flash: &mut MemFlash) -> Entries {
 }
 
 fn number_of(kind: Kind) -> u8 {
-    (0..KINDS).find(|&number| Kind::new(number) == Some(kind)).expect("it was made from one")
+    (1..KINDS).find(|&number| Kind::new(number) == Some(kind)).expect("it was made from one")
 }
 
 fn check_payload(number: u8, version: u8, payload: &[u8]) {
@@ -240,7 +240,7 @@ fn check_package(payload: &[u8]) {
 /// A lead and a member start with this as one of their entries, and live on for a while.
 fn check_node(number: u8, version: u8, payload: &[u8]) {
     let payload = &payload[..payload.len().min(PAYLOAD_BYTES_MAX)];
-    let kind = Kind::new(number % KINDS).expect("below the number of kinds");
+    let kind = Kind::new(number % (KINDS - 1) + 1).expect("below the number of kinds");
     // Whoever damages the keys must not get a device that trusts anybody: it does not start.
     if kind == Kind::TRUST && Trust::decode(payload).is_err() {
         return;

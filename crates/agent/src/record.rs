@@ -8,6 +8,11 @@
 //! on it is in force, since its sequence number is higher. The same happens before anything is
 //! written behind a torn entry.
 //!
+//! A cut can leave bits that read differently each time. So before the first write of a boot the
+//! half in force is made firm: its header and the checksum of its last entry are programmed once
+//! more, the other half's magic is cleared, and an empty entry of kind 0 goes where the next one
+//! would begin, so that a byte that only seems to be erased is all zeros then.
+//!
 //! The layout is frozen; kinds are only added. Entries of a kind or a version that this firmware
 //! does not know are carried along unchanged. What the payloads mean is not known here.
 
@@ -16,6 +21,7 @@ use core::fmt;
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::frame::report::Refusal;
+use lockstep_proto::planted::{self, Bug};
 
 use crate::flash::{self, FlashFault, Operation, Region, SECTOR_BYTES, bytes_u32};
 
@@ -52,9 +58,9 @@ impl Kind {
     /// Everything else that a person has set.
     pub const SETTINGS: Self = Self(11);
 
-    /// The kind with this number; `None` from [`KINDS`] on.
+    /// The kind with this number; `None` for 0, which says nothing, and from [`KINDS`] on.
     pub const fn new(number: u8) -> Option<Self> {
-        if number < KINDS { Some(Self(number)) } else { None }
+        if number != 0 && number < KINDS { Some(Self(number)) } else { None }
     }
 
     /// Kinds without which a device could not go on or go back. Others leave room for them.
@@ -71,18 +77,21 @@ impl Kind {
 pub struct RecordLog {
     region: Region,
     active: Option<Half>,
+    /// What a power cut before this boot left has been written once more.
+    is_firm: bool,
 }
 
 /// The half that is in force.
 #[derive(Debug, Clone)]
 struct Half {
     offset: u32,
-    format: u16,
-    sequence: u32,
+    header: Header,
     /// Offset of the latest entry of each kind within the half; 0: none.
     latest: [u16; KINDS as usize],
     /// Where the next entry goes, within the half.
     end: u32,
+    /// The last entry: where it begins within the half.
+    last: Option<(u32, Head)>,
     /// Something that is no entry follows the last one.
     torn: bool,
 }
@@ -96,7 +105,7 @@ impl RecordLog {
         let other = header_at(flash, second)?.map(|header| (second, header));
         let newest = match (one, other) {
             (Some(one), Some(other)) => {
-                Some(if one.1.sequence >= other.1.sequence { one } else { other })
+                Some(if one.1.sequence() >= other.1.sequence() { one } else { other })
             }
             (one, other) => one.or(other),
         };
@@ -104,7 +113,7 @@ impl RecordLog {
             Some((offset, header)) => Some(scan(flash, offset, header)?),
             None => None,
         };
-        Ok(Self { region, active })
+        Ok(Self { region, active, is_firm: false })
     }
 
     /// Copies the latest payload of `kind` into `payload` and returns its version and its whole
@@ -141,6 +150,7 @@ impl RecordLog {
         }
         let length = u16::try_from(payload.len()).map_err(|_| too_large)?;
         let head = Head { kind, version, length };
+        self.make_firm(flash).map_err(RecordError::Flash)?;
         if self.holds(flash, head, payload)? {
             return Ok(());
         }
@@ -151,6 +161,35 @@ impl RecordLog {
             }
             _ => self.compact(flash, head, payload).map_err(RecordError::Flash),
         }
+    }
+
+    /// What the last cut left may read differently next time: it is programmed once more, before
+    /// anything is built upon it.
+    fn make_firm<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), FlashFault> {
+        if self.is_firm || planted::has(Bug::WeakBitsBelieved) {
+            return Ok(());
+        }
+        if let Some(half) = &mut self.active {
+            flash::write(flash, half.offset, &half.header.0)?;
+            flash::verify(flash, half.offset, &half.header.0)?;
+            // It might be read as the newer one some day, though it was not in this boot.
+            let other = self.region.offset + (HALF_BYTES - (half.offset - self.region.offset));
+            if flash::verify(flash, other, &CLEARED).is_err() {
+                flash::write(flash, other, &CLEARED)?;
+            }
+            if let Some((at, head)) = half.last {
+                let at = half.offset + at;
+                let crc_at = at + head.entry_bytes() - CRC_BYTES;
+                let crc = crc_of(flash, at, crc_at)?.to_le_bytes();
+                flash::write(flash, crc_at, &crc)?;
+                flash::verify(flash, crc_at, &crc)?;
+            }
+            let has_room = half.end + NOTHING.entry_bytes() <= HALF_BYTES;
+            // If it fails, something follows the last entry: the next one goes elsewhere.
+            half.torn |= has_room && !half.torn && half.append(flash, NOTHING, &[]).is_err();
+        }
+        self.is_firm = true;
+        Ok(())
     }
 
     fn find<F: ReadNorFlash>(
@@ -213,40 +252,35 @@ impl RecordLog {
         payload: &[u8],
     ) -> Result<(), FlashFault> {
         let first = self.region.offset;
-        let (target, sequence, format) = match &self.active {
-            Some(half) if half.offset == first => {
-                (first + HALF_BYTES, half.sequence.wrapping_add(1), half.format)
-            }
-            Some(half) => (first, half.sequence.wrapping_add(1), half.format),
-            None => (first, 1, FORMAT),
+        let (target, header) = match &self.active {
+            Some(half) if half.offset == first => (first + HALF_BYTES, half.header.next()),
+            Some(half) => (first, half.header.next()),
+            None => (first, Header::new(FORMAT, 1)),
         };
         // The sector with the header goes first: a half that is cut here is plainly none.
         for sector in (target..target + HALF_BYTES).step_by(SECTOR_BYTES as usize) {
             flash::erase(flash, sector, sector + SECTOR_BYTES)?;
         }
-        let mut half = Half {
-            offset: target,
-            format,
-            sequence,
-            latest: [0; KINDS as usize],
-            end: HEADER_BYTES,
-            torn: false,
-        };
-        for kind in (0..KINDS).map(Kind).filter(|&kind| kind != head.kind) {
+        let mut half = Half::empty(target, header);
+        for kind in (1..KINDS).map(Kind).filter(|&kind| kind != head.kind) {
             if let Some((offset, found)) = self.find(flash, kind)? {
                 half.copy(flash, found, offset)?;
             }
         }
         half.append(flash, head, payload)?;
-        let header = Header { format, sequence }.encode();
-        flash::write(flash, target, &header)?;
-        flash::verify(flash, target, &header)?;
+        flash::write(flash, target, &header.0)?;
+        flash::verify(flash, target, &header.0)?;
         self.active = Some(half);
         Ok(())
     }
 }
 
 impl Half {
+    const fn empty(offset: u32, header: Header) -> Self {
+        let latest = [0; KINDS as usize];
+        Self { offset, header, latest, end: HEADER_BYTES, last: None, torn: false }
+    }
+
     fn append<F: NorFlash>(
         &mut self,
         flash: &mut F,
@@ -301,37 +335,43 @@ impl Half {
             // An offset within 8 KiB.
             *latest = u16::try_from(self.end).unwrap_or_default();
         }
+        self.last = Some((self.end, head));
         self.end += head.entry_bytes();
         self.torn = false;
     }
 }
 
-/// The first words of a half.
+/// The first words of a half, as they stand there.
 #[derive(Debug, Clone, Copy)]
-struct Header {
-    format: u16,
-    sequence: u32,
-}
+struct Header([u8; HEADER_BYTES as usize]);
 
 impl Header {
-    fn encode(self) -> [u8; HEADER_BYTES as usize] {
+    fn new(format: u16, sequence: u32) -> Self {
         let mut bytes = [0; HEADER_BYTES as usize];
         bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&self.format.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[4..6].copy_from_slice(&format.to_le_bytes());
+        bytes[8..12].copy_from_slice(&sequence.to_le_bytes());
         let crc = CRC.checksum(&bytes[..12]);
         bytes[12..].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        Self(bytes)
+    }
+
+    /// Of the half after this one.
+    fn next(self) -> Self {
+        let [_, _, _, _, low, high, ..] = self.0;
+        Self::new(u16::from_le_bytes([low, high]), self.sequence().wrapping_add(1))
+    }
+
+    const fn sequence(&self) -> u32 {
+        let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = self.0;
+        u32::from_le_bytes([a, b, c, d])
     }
 
     /// A later format only adds meaning to what is reserved, so it is read as well.
-    fn decode(bytes: &[u8; HEADER_BYTES as usize]) -> Option<Self> {
-        let [a, b, c, d, e, f, _, _, g, h, i, j, crc @ ..] = *bytes;
-        let whole = u32::from_le_bytes(crc) == CRC.checksum(&bytes[..12]);
-        (whole && [a, b, c, d] == MAGIC).then_some(Self {
-            format: u16::from_le_bytes([e, f]),
-            sequence: u32::from_le_bytes([g, h, i, j]),
-        })
+    fn decode(bytes: [u8; HEADER_BYTES as usize]) -> Option<Self> {
+        let [a, b, c, d, .., e, f, g, h] = bytes;
+        let is_whole = u32::from_le_bytes([e, f, g, h]) == CRC.checksum(&bytes[..12]);
+        (is_whole && [a, b, c, d] == MAGIC).then_some(Self(bytes))
     }
 }
 
@@ -358,7 +398,7 @@ impl Head {
 fn header_at<F: ReadNorFlash>(flash: &mut F, offset: u32) -> Result<Option<Header>, FlashFault> {
     let mut bytes = [0; HEADER_BYTES as usize];
     flash::read(flash, offset, &mut bytes)?;
-    Ok(Header::decode(&bytes))
+    Ok(Header::decode(bytes))
 }
 
 fn read_head<F: ReadNorFlash>(flash: &mut F, offset: u32) -> Result<Option<Head>, FlashFault> {
@@ -371,9 +411,7 @@ fn read_head<F: ReadNorFlash>(flash: &mut F, offset: u32) -> Result<Option<Head>
 
 /// Walks the entries of a half, up to the first that is not whole.
 fn scan<F: ReadNorFlash>(flash: &mut F, offset: u32, header: Header) -> Result<Half, FlashFault> {
-    let Header { format, sequence } = header;
-    let latest = [0; KINDS as usize];
-    let mut half = Half { offset, format, sequence, latest, end: HEADER_BYTES, torn: false };
+    let mut half = Half::empty(offset, header);
     while half.end + HEAD_BYTES + CRC_BYTES <= HALF_BYTES {
         let Some(head) = read_head(flash, offset + half.end)? else { break };
         let fits = half.end + head.entry_bytes() <= HALF_BYTES;
@@ -388,19 +426,24 @@ fn scan<F: ReadNorFlash>(flash: &mut F, offset: u32, header: Header) -> Result<H
 }
 
 fn is_whole<F: ReadNorFlash>(flash: &mut F, offset: u32, head: Head) -> Result<bool, FlashFault> {
+    let crc_at = offset + head.entry_bytes() - CRC_BYTES;
+    let mut crc = [0; CRC_BYTES as usize];
+    flash::read(flash, crc_at, &mut crc)?;
+    Ok(u32::from_le_bytes(crc) == crc_of(flash, offset, crc_at)?)
+}
+
+fn crc_of<F: ReadNorFlash>(flash: &mut F, from: u32, to: u32) -> Result<u32, FlashFault> {
     let mut digest = CRC.digest();
-    let (mut at, crc_at) = (offset, offset + head.entry_bytes() - CRC_BYTES);
-    while at < crc_at {
+    let mut at = from;
+    while at < to {
         let mut piece = [0; 64];
-        let length = (crc_at - at).min(64);
+        let length = (to - at).min(64);
         let piece = &mut piece[..length as usize];
         flash::read(flash, at, piece)?;
         digest.update(piece);
         at += length;
     }
-    let mut crc = [0; CRC_BYTES as usize];
-    flash::read(flash, crc_at, &mut crc)?;
-    Ok(u32::from_le_bytes(crc) == digest.finalize())
+    Ok(digest.finalize())
 }
 
 /// Why an entry was not written. The one before it is in force.
@@ -470,7 +513,11 @@ const HEADER_BYTES: u32 = 16;
 const HEAD_BYTES: u32 = 4;
 const CRC_BYTES: u32 = 4;
 const MAGIC: [u8; 4] = *b"LSR1";
+/// In its place: no bit of it can ever make this half the one in force, until it is erased.
+const CLEARED: [u8; 4] = [0; 4];
 const FORMAT: u16 = 1;
+/// An entry that says nothing. Older firmware carries it along like any other.
+const NOTHING: Head = Head { kind: Kind(0), version: 0, length: 0 };
 /// Room that the vital kinds can count on: boot number, member, trust with eight keys, epoch,
 /// progress, each as long as it gets.
 const VITAL_BYTES: u32 = 1024;

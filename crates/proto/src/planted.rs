@@ -48,6 +48,8 @@ pub enum Bug {
     FlipInTransfer,
     /// Activation erases both entries of otadata before it writes one.
     EraseBothEntries,
+    /// What a power cut left in the record is built upon as it was read.
+    WeakBitsBelieved,
     /// Progress is durable before the bytes are.
     ProgressBeforeBytes,
     /// Releases below the device's epoch are taken.
@@ -62,7 +64,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::VerdictBeforeRecord,
         Self::TrialBeforeAllStaged,
         Self::KeepOnFirstHealthy,
@@ -83,6 +85,7 @@ impl Bug {
         Self::NoSlotCheck,
         Self::FlipInTransfer,
         Self::EraseBothEntries,
+        Self::WeakBitsBelieved,
         Self::ProgressBeforeBytes,
         Self::EpochIgnored,
         Self::EpochBeforeSettled,

@@ -171,8 +171,8 @@ fn sim(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo.args(["--", "sim", "--seeds", SIM_WORLDS]))
 }
 
-/// What takes a minute or two when optimised; `docs/model.md` has the command for what takes longer.
-/// One test after the other: each uses two processors.
+/// What takes a minute or two when optimised; `docs/model.md` has the command for the rest. One
+/// test after the other: each uses two processors.
 fn model(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
     cargo.args(["test", "--release", "--package", "lockstep-sim", "--test", "model"]);

@@ -86,8 +86,7 @@ pub enum Residue {
     Nothing,
     /// Some of its bits are, the others are not.
     SomeBits,
-    /// And the others read as they like until their sector is erased. No seed draws this: a log
-    /// that is appended to does not survive it.
+    /// And the others read as they like until they are written once more, or erased.
     WeakBit,
 }
 
@@ -273,6 +272,7 @@ impl NorFlash for ChipFlash {
         let had_power = !self.memory.power_lost();
         let budget = self.memory.power_budget_bytes;
         let written = self.memory.write(offset, bytes);
+        self.make_firm(offset, bytes);
         self.note(Operation::Write, offset, had_power);
         if had_power && self.memory.power_lost() {
             self.leave_residue(offset, bytes, budget.unwrap_or_default());
@@ -289,6 +289,14 @@ impl NorFlash for ChipFlash {
 }
 
 impl ChipFlash {
+    /// Bits that are programmed once more are 0 from then on.
+    fn make_firm(&mut self, offset: u32, bytes: &[u8]) {
+        let Some((at, bits)) = self.weak.filter(|_| !self.memory.power_lost()) else { return };
+        let written = at.checked_sub(offset).and_then(|index| bytes.get(index as usize));
+        let left = bits & written.copied().unwrap_or(u8::MAX);
+        self.weak = (left != 0).then_some((at, left));
+    }
+
     /// The power went before byte `done` of `bytes` was written: what is left of that byte?
     fn leave_residue(&mut self, offset: u32, bytes: &[u8], done: u64) {
         let done = usize::try_from(done).unwrap_or(usize::MAX);

@@ -86,7 +86,13 @@ pub fn draw(rng: &mut Rng) -> Swarm {
         kinds = Kinds::default();
     }
     let weather = if is_calm { AirWeather::default() } else { weather };
-    let residue = if rng.bool() { Residue::Nothing } else { Residue::SomeBits };
+    // Drawn aside, so that all else of a seed stays as it is.
+    let weak = rng.clone().u8(0..3) != 0;
+    let residue = match (rng.bool(), weak) {
+        (true, _) => Residue::Nothing,
+        (false, true) => Residue::WeakBit,
+        (false, false) => Residue::SomeBits,
+    };
     Swarm {
         boards,
         group,

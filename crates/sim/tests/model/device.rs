@@ -273,8 +273,7 @@ impl Run<'_> {
         let live = self.live.as_mut().expect("the device is on");
         let member = live.agent.member();
         let epoch = member.epoch;
-        let unasked =
-            member.state == MemberState::Kept && planted::has(Bug::EpochBeforeSettled);
+        let unasked = member.state == MemberState::Kept && planted::has(Bug::EpochBeforeSettled);
         if live.agent.has_settled() || unasked {
             // It fails only if the power goes, and is done at the next start then.
             let _ = live.agent.raise_epoch(epoch, &mut self.tape);

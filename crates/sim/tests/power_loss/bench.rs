@@ -46,8 +46,8 @@ pub(crate) struct Journal {
     /// The flash at the beginning.
     pub(crate) start: Vec<u8>,
     pub(crate) changes: Vec<Change>,
-    /// Where the entries of the record that were written begin.
-    pub(crate) entries: Vec<u32>,
+    /// Where the entries of the record that were written begin and end.
+    pub(crate) entries: Vec<(u32, u32)>,
     is_open: bool,
     mark: usize,
 }
@@ -147,7 +147,8 @@ impl Bench {
             What::Write(bytes) => {
                 let last = at as usize + bytes.len().saturating_sub(1);
                 self.touched[at as usize / SECTOR..=last / SECTOR].fill(true);
-                self.places.of_write(at, bytes)
+                let is_there = self.flash.bytes[at as usize..].starts_with(bytes);
+                if is_there { self.places.of_repeat() } else { self.places.of_write(at, bytes) }
             }
         };
         if let Some(watch) = &mut self.needs {
@@ -162,8 +163,8 @@ impl Bench {
             if let (Some(last), true) = (journal.changes.last_mut(), self.places.is_payload(at)) {
                 last.place = place;
             }
-            if self.places.is_first_word(at) {
-                journal.entries.push(at);
+            if let Some(end) = self.places.end_of_entry_at(at) {
+                journal.entries.push((at, end));
             }
             journal.changes.push(Change { at, what, place, mark: journal.mark });
         }

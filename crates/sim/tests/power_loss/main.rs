@@ -220,9 +220,13 @@ fn full_record<W: World>(who: &str, rollback: Rollback) {
     let (journal, _) = first.run();
     let store = scene(rollback, SMALLEST, KEEP).store();
     let mut all = Table::default();
-    for begin in journal.entries {
+    for (begin, end) in journal.entries {
         let room_bytes = HALF_BYTES - (begin - store);
         let idle_starts = room_bytes / BOOT_NUMBER_BYTES;
+        if room_bytes % BOOT_NUMBER_BYTES >= end - begin {
+            // It is so short that it still fits: the one behind it moves the others.
+            continue;
+        }
         let scene = Scene { idle_starts, ..scene(rollback, SMALLEST, KEEP) };
         let mut search = Search::<W>::new(scene);
         search.cut_once(Cuts::BooksOnly);
@@ -237,8 +241,9 @@ fn full_record<W: World>(who: &str, rollback: Rollback) {
     }
 }
 
-/// The record's entry of a start, with its first word and checksum.
-const BOOT_NUMBER_BYTES: u32 = 12;
+/// The record's entries of a start: one that says nothing and the boot number, each with its first
+/// word and checksum.
+const BOOT_NUMBER_BYTES: u32 = 8 + 12;
 
 #[test]
 #[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]

@@ -52,7 +52,11 @@ pub(crate) enum What {
     SlotWrite,
     RecordErase,
     RecordHeader,
+    /// The half that is not in force loses its magic.
+    RecordCleared,
     Record(u8),
+    /// What is there already is programmed once more.
+    Repeat,
     OtadataErase,
     OtadataWrite,
     Elsewhere,
@@ -69,9 +73,11 @@ impl What {
             Self::SlotWrite => "slot, bytes".into(),
             Self::RecordErase => "record, erase".into(),
             Self::RecordHeader => "record, header".into(),
+            Self::RecordCleared => "record, other half".into(),
+            Self::Repeat => "record, once more".into(),
             Self::Record(kind) => {
                 let names: [&str; 14] = [
-                    "?",
+                    "nothing",
                     "boot number",
                     "member",
                     "rollout",
@@ -187,6 +193,11 @@ impl Places {
         (self.step(), what)
     }
 
+    /// A write that changes nothing.
+    pub(crate) fn of_repeat(&self) -> Place {
+        (self.step(), What::Repeat)
+    }
+
     pub(crate) fn of_write(&mut self, at: u32, bytes: &[u8]) -> Place {
         let is_header = at < self.store + RECORD_BYTES + PACKAGE_HEADER_BYTES;
         let what = match at {
@@ -204,10 +215,10 @@ impl Places {
         (self.step(), what)
     }
 
-    /// Whether an entry begins here.
-    pub(crate) const fn is_first_word(&self, at: u32) -> bool {
+    /// Where the entry ends that begins here, if one does.
+    pub(crate) fn end_of_entry_at(&self, at: u32) -> Option<u32> {
         let (_, begin, end) = self.entry;
-        end > 0 && at == begin
+        (end > 0 && at == begin).then_some(end)
     }
 
     /// Whether this is right behind the first word of the entry that is being written.
@@ -219,11 +230,13 @@ impl Places {
     /// Entries begin with kind, version and length; what follows up to their end is theirs.
     fn of_record(&mut self, at: u32, bytes: &[u8]) -> Place {
         if (at - self.store).is_multiple_of(HALF_BYTES) {
-            return (self.step(), What::RecordHeader);
+            let is_magic = bytes.iter().any(|byte| *byte != 0);
+            let what = if is_magic { What::RecordHeader } else { What::RecordCleared };
+            return (self.step(), what);
         }
         let (_, _, end) = self.entry;
         let mut payload = bytes;
-        if at >= end || at < self.entry.1 {
+        if at >= end || at <= self.entry.1 {
             let length = u32::from(u16::from_le_bytes([bytes[2], bytes[3]]));
             self.entry = (bytes[0], at, at + 4 + length.next_multiple_of(4) + 4);
             payload = &bytes[4..];
