@@ -228,7 +228,8 @@ impl<A: Application> Node<A> {
         self.after(now, flash);
     }
 
-    /// When [`Node::tick`] is due at the latest.
+    /// When [`Node::tick`] is due at the latest, as seen from now. Asked after each frame, it only
+    /// ever brings the next tick forward: of two answers since the last tick the earlier one counts.
     pub fn next_wake(&self, now: Instant) -> Instant {
         let mut wake = now + self.setup.pace.sample_ms.min(TICK_MS_MAX);
         if let Some(at) = self.agent.next_wake(now) {
