@@ -361,7 +361,7 @@ fn a_bundle_of_unknown_absurd_or_no_length_is_refused() {
         expect![[r#"
             411
             {"error":{"code":"length-required",
-            "message":"bundle comes without `Content-Length`",
+            "message":"body comes without `Content-Length`",
             "hint":"send the file as it is, not in chunks"}}"#]]
         .assert_eq(&web.send(&upload(""), b"").await.shown());
         let reply = web.send(&upload("\r\nTransfer-Encoding: chunked"), b"0\r\n\r\n").await;
@@ -609,6 +609,86 @@ fn an_abort_ends_an_upload_that_is_on_its_way() {
             "hint":"see `GET /api/history`, then upload the bundle again"},
             "rollout":"(16 digits)"}"#]]
         .assert_eq(&client.read_reply().await.shown());
+    });
+}
+
+#[test]
+fn there_is_nothing_to_schedule_at_first_and_only_a_number_or_null_is_a_schedule() {
+    Web::run_pair(async |web| {
+        let schedule = async |body: &[u8]| web.post("/api/rollout/schedule", body).await.shown();
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-schedule",
+            "message":"no rollout is running that could wait",
+            "hint":"begin one with `POST /api/rollout?hold=true`"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":0}"#).await);
+        for body in ["", "{}", "[]", r#"{"in_s":-1}"#, r#"{"in_s":"soon"}"#, r#"{"in_s":1,"at":2}"#]
+        {
+            let reply = schedule(body.as_bytes()).await;
+            assert!(
+                reply.starts_with("400\n{\"error\":{\"code\":\"bad-request\""),
+                "{body}: {reply}"
+            );
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"body is not what this call takes: missing field `in_s` at line 1 column 2",
+            "hint":"send `{\"in_s\":SECONDS}`, 0 for now, null for not yet"}}"#]]
+        .assert_eq(&schedule(b"{}").await);
+        expect![[r#"
+            413
+            {"error":{"code":"too-large",
+            "message":"body has 300 bytes, allowed are 256",
+            "hint":"send less"}}"#]]
+        .assert_eq(&schedule(&[b' '; 300]).await);
+    });
+}
+
+#[test]
+fn an_upload_can_be_held_scheduled_and_let_go() {
+    Web::run(&["receiver"], 0, async |web| {
+        let bundle = lone_bundle();
+        let reply = web.post("/api/rollout?hold=true", &bundle).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        let waits = async || {
+            let body = web.get("/api/rollout").await.body;
+            let fields = ["phase", "held", "starts_in_s", "schedule_lost"];
+            let of = |field: &&str| {
+                let (_, rest) = body.split_once(&format!("\"{field}\":")).unwrap();
+                format!("{field} {}", rest.split_once(',').unwrap().0)
+            };
+            fields.iter().map(of).collect::<Vec<_>>().join(", ")
+        };
+        sleep(Duration::from_secs(30)).await;
+        expect![[r#"phase "staging", held true, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        let schedule = async |body: &[u8]| web.post("/api/rollout/schedule", body).await.shown();
+        expect![[r#"
+            202
+            {"rollout":"(16 digits)"}"#]]
+        .assert_eq(&schedule(br#"{"in_s":60}"#).await);
+        expect![[r#"phase "staging", held true, starts_in_s 60, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        assert!(schedule(br#"{"in_s":null}"#).await.starts_with("202"));
+        expect![[r#"phase "staging", held true, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"a rollout waits for less than 604800 s",
+            "hint":"name an earlier moment, or let it wait until you say go"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":604800}"#).await);
+        assert!(schedule(br#"{"in_s":5}"#).await.starts_with("202"));
+        sleep(Duration::from_secs(10)).await;
+        expect![[r#"phase "settled", held false, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-schedule",
+            "message":"no rollout is running that could wait",
+            "hint":"begin one with `POST /api/rollout?hold=true`"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":5}"#).await);
     });
 }
 

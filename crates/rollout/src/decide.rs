@@ -11,7 +11,7 @@ use lockstep_proto::time::Instant;
 use crate::judge;
 use crate::machine::{Event, Fire, Input, Rollout};
 use crate::preflight::Preflight;
-use crate::record::{Cause, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
+use crate::record::{Cause, Hold, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
 
 impl Rollout {
     /// The decision table: the phase that `input` leads to, if it completes or ends the present
@@ -113,14 +113,19 @@ impl Rollout {
         }
     }
 
-    fn after_staging(&self, now: Instant) -> Option<Phase> {
+    fn after_staging(&mut self, now: Instant) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
         let is_repair = self.has_one_direction();
         if let Some(cause) = self.refusal_since_entry().filter(|_| !is_repair) {
             return revert(cause);
         }
         if self.all_updates(judge::is_staged) || self.one_has_staged_and_that_is_enough() {
-            return Some(Phase::Rest);
+            if self.record.hold == Hold::No || is_repair {
+                return Some(Phase::Rest);
+            }
+            self.progress_at = now;
+            let late = now.ms_since(self.entered_at) >= self.policy.hold_limit_ms;
+            return if late { revert(Cause::StagingDeadline) } else { None };
         }
         let idle = now.ms_since(self.progress_at) >= self.policy.staging_idle_ms;
         let late = now.ms_since(self.entered_at) >= self.policy.staging_limit_ms;

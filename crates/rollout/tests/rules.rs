@@ -7,7 +7,9 @@ use group::{Flaw, LEAD, NO_IMAGE, TestGroup, device, image, release, role, ticke
 use lockstep_proto::frame::order::Order;
 use lockstep_proto::frame::report::{MemberState, Refusal, Refused, View};
 use lockstep_proto::id::Generation;
-use lockstep_rollout::{Cause, Event, Fault, Input, Kind, Part, Phase, Policy, Rollout, Verdict};
+use lockstep_rollout::{
+    Cause, Event, Fault, Hold, Input, Kind, Part, Phase, Policy, Rollout, Verdict,
+};
 
 const STAGE: u8 = 0x11;
 const REST: u8 = 0x12;
@@ -720,6 +722,78 @@ fn no_repair_when_a_way_back_is_missing_then_it_is_activated_again_and_again() {
     assert_eq!((repairs(&group), reactivated(&group)), (0, 6));
     let told = group.events.iter().filter(|event| **event == Event::NoRepair(device(LEAD)));
     assert_eq!(told.count(), 1);
+    assert!(group.all_run(2));
+}
+
+// --- Held: all have staged, and wait ---
+
+fn held(count: usize) -> TestGroup {
+    let mut group = started(count);
+    group.feed(&Input::Hold(Hold::Held));
+    group.run_ms(20_000);
+    assert!(group.members.iter().all(|member| member.durable.state == MemberState::Staged));
+    group
+}
+
+#[test]
+fn a_rollout_that_is_held_is_staged_and_asks_nobody_to_rest() {
+    let mut group = held(3);
+    (group.policy.staging_limit_ms, group.policy.staging_idle_ms) = (60_000, 30_000);
+    group.reset(LEAD, 0);
+    run_announcing(&mut group, 600_000);
+    assert_eq!(group.phase(), Some(Phase::Staging));
+    assert!(group.sent.iter().all(|(_, out)| out.order.kind() != REST));
+    group.feed(&Input::Hold(Hold::No));
+    group.run_until_settled();
+    assert!(group.all_run(2));
+}
+
+#[test]
+fn a_rollout_that_is_held_waits_for_a_week_and_then_goes_back() {
+    let mut group = held(2);
+    group.policy.hold_limit_ms = 60_000;
+    group.reset(LEAD, 0);
+    run_announcing(&mut group, 50_000);
+    assert_eq!(group.phase(), Some(Phase::Staging));
+    run_announcing(&mut group, 30_000);
+    assert_eq!(group.cause(), Some(Cause::StagingDeadline));
+    group.run_until_settled();
+    assert!(group.all_run(1));
+}
+
+// The lead does not know any more when it should go on: it must not do so by itself.
+#[test]
+fn a_rollout_that_is_held_is_held_after_a_restart_of_the_lead() {
+    for hold in [Hold::Held, Hold::Scheduled] {
+        let mut group = held(2);
+        group.feed(&Input::Hold(hold));
+        group.reset(LEAD, 0);
+        run_announcing(&mut group, 600_000);
+        assert_eq!(group.record().unwrap().hold, hold);
+        assert_eq!(group.phase(), Some(Phase::Staging));
+        group.feed(&Input::Hold(Hold::No));
+        group.run_until_settled();
+        assert!(group.all_run(2));
+    }
+}
+
+#[test]
+fn whoever_waits_can_be_told_to_go_back() {
+    let mut group = held(2);
+    group.abort();
+    group.run_until_settled();
+    assert_eq!(group.cause(), Some(Cause::Aborted));
+    assert!(group.all_run(1));
+}
+
+#[test]
+fn nothing_is_held_any_more_once_somebody_was_asked_to_rest() {
+    let mut group = started(2);
+    group.run_until_phase("rest");
+    group.feed(&Input::Hold(Hold::Held));
+    assert!(!group.rollout.as_ref().unwrap().can_hold());
+    assert_eq!(group.record().unwrap().hold, Hold::No);
+    group.run_until_settled();
     assert!(group.all_run(2));
 }
 

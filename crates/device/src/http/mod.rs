@@ -8,6 +8,7 @@
 //! socket ─► connection ─► routes ─┬─ gate: cross-origin, password, lengths
 //!  100-continue,                  ├─ views: node ─► JSON
 //!  lingering close                ├─ rollout: upload, abort, revert
+//!                                 ├─ schedule: when it goes on
 //!                                 ├─ group: who belongs to it
 //!                                 └─ events: server-sent events
 //! ```
@@ -17,12 +18,14 @@
 //! Executors, listening, TLS. What a rollout does with an upload: [`Node`].
 
 mod answer;
+mod body;
 mod connection;
 mod events;
 mod gate;
 mod group;
 mod rollout;
 mod routes;
+mod schedule;
 mod views;
 
 use alloc::rc::Rc;

@@ -11,7 +11,7 @@ use picoserve::routing::PathRouterService;
 
 use super::answer::{Answer, Problem};
 use super::connection::Control;
-use super::{Api, Shell, events, gate, group, rollout, views};
+use super::{Api, Shell, body, events, gate, group, rollout, schedule, views};
 
 /// Serves the requests of one connection.
 pub(super) struct Routes<'a, H> {
@@ -35,6 +35,7 @@ enum Call<'p> {
     Upload,
     Abort,
     Revert,
+    Schedule,
     /// The address as it stands in the path.
     Remove(&'p str),
 }
@@ -42,7 +43,7 @@ enum Call<'p> {
 impl Call<'_> {
     /// Whether only somebody with the password may do it.
     const fn is_order(self) -> bool {
-        matches!(self, Self::Upload | Self::Abort | Self::Revert | Self::Remove(_))
+        matches!(self, Self::Upload | Self::Abort | Self::Revert | Self::Schedule | Self::Remove(_))
     }
 }
 
@@ -101,6 +102,11 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
+            Call::Schedule => {
+                let limit_bytes = schedule::BODY_BYTES_MAX;
+                let bytes = body::read(shell, self.control, parts, body, limit_bytes).await?;
+                schedule::set(shell, &bytes)?
+            }
             Call::Events => {
                 return events::Stream::begin(shell, self.api, parts).map(Reply::Stream);
             }
@@ -115,19 +121,10 @@ impl<'a, H: Shell> Routes<'a, H> {
     ) -> Result<Answer, Problem> {
         let length = gate::bundle_length(parts)?;
         let part = gate::bundle_part(parts, length)?;
-        let asks = parts.headers().get("expect");
-        if let Some(expectation) = &asks
-            && *expectation != "100-continue"
-        {
-            return Err(Problem::new(
-                StatusCode::EXPECTATION_FAILED,
-                "bad-request",
-                "`Expect` is something else than `100-continue`",
-                "leave it out",
-            ));
-        }
-        let upload = rollout::Upload::begin(self.shell, &self.api.upload, length, part)?;
-        if asks.is_some() {
+        let asks = gate::asks_first(parts)?;
+        let holds = parts.query().is_some_and(|query| query.0.split('&').any(|it| it == HOLD));
+        let upload = rollout::Upload::begin(self.shell, &self.api.upload, length, part, holds)?;
+        if asks {
             self.control.ask_for_body();
         }
         upload.run(body).await
@@ -145,6 +142,7 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
         "/api/rollout/events" => (Some(Call::Events), None),
         "/api/rollout/abort" => (None, Some(Call::Abort)),
         "/api/rollout/revert" => (None, Some(Call::Revert)),
+        "/api/rollout/schedule" => (None, Some(Call::Schedule)),
         "/api/group" => (Some(Call::Group), None),
         _ if path.starts_with(REMOVE) => {
             (None, Some(Call::Remove(path.strip_prefix(REMOVE).unwrap_or_default())))
@@ -176,5 +174,7 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
     })
 }
 
+/// In the query of an upload: the rollout is to wait once all have staged.
+const HOLD: &str = "hold=true";
 const REMOVE: &str = "/api/group/remove/";
 const HOME: &str = "A Lockstep device. Its page is to come; see /api/version and /api/rollout.";
