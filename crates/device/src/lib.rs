@@ -21,6 +21,7 @@ extern crate alloc;
 extern crate std;
 
 mod conduct;
+pub mod config;
 mod cut;
 mod group;
 pub mod history;

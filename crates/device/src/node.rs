@@ -22,6 +22,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
+use crate::config;
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
 use crate::journal::{Journal, Level};
@@ -119,7 +120,7 @@ impl<A: Application> Node<A> {
     pub fn boot<F: NorFlash>(
         now: Instant,
         setup: NodeSetup,
-        application: A,
+        mut application: A,
         flash: &mut F,
     ) -> Result<(Self, Booted), NodeError> {
         let images = known_images(flash);
@@ -158,6 +159,10 @@ impl<A: Application> Node<A> {
         let trial = if agent.on_trial() { ", on trial" } else { "" };
         let text = format!("booted {version}, image {image:?}, slot {slot}{trial}");
         journal.log(now, Level::Notice, text);
+        if let Some(why) = config::begin(&agent, &mut application, flash) {
+            let text = format!("the application refuses its configuration: {why}");
+            journal.log(now, Level::Warning, text);
+        }
         let last_state = agent.member().state;
         let node = Self {
             peers: Peers::new(setup.pace.link_fresh_ms),
@@ -285,6 +290,24 @@ impl<A: Application> Node<A> {
         let stored = self.write_entry(Kind::PASSWORD, &password.encode(), flash);
         if stored {
             self.password = Some(password);
+        }
+        stored
+    }
+
+    /// Sets another password, with a salt that nobody can guess. `false` if the flash failed.
+    pub fn change_password<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        password: &str,
+        flash: &mut F,
+    ) -> bool {
+        let mut salt = [0; 16];
+        let (first, second) = salt.split_at_mut(8);
+        first.copy_from_slice(&self.draw().to_le_bytes());
+        second.copy_from_slice(&self.draw().to_le_bytes());
+        let stored = self.set_password(password, salt, flash);
+        if stored {
+            self.journal.log(now, Level::Notice, String::from("the password was changed"));
         }
         stored
     }

@@ -251,7 +251,7 @@ fn unknown_paths_and_methods_say_what_there_is() {
             405
             {"error":{"code":"method-not-allowed",
             "message":"`/api/rollout` knows no method `PUT`, only GET, POST",
-            "hint":"reads are GET, orders are POST"}}"#]]
+            "hint":"reads are GET, orders are POST, what is replaced is PUT"}}"#]]
         .assert_eq(&reply.shown());
     });
 }
@@ -609,6 +609,101 @@ fn an_abort_ends_an_upload_that_is_on_its_way() {
             "hint":"see `GET /api/history`, then upload the bundle again"},
             "rollout":"(16 digits)"}"#]]
         .assert_eq(&client.read_reply().await.shown());
+    });
+}
+
+#[test]
+fn the_configuration_is_kept_shown_without_secrets_and_refused_with_the_applications_words() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        let put = async |body: &[u8]| web.put("/api/config", body).await.shown();
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk",
+            "send_every_ms":250}"#]]
+        .assert_eq(
+            &put(br#"{"name":"desk","send_every_ms":250,"mqtt":{"mqtt_password":"s3cret"}}"#).await,
+        );
+        let open = web.send("GET /api/config?secrets=true HTTP/1.1\r\nHost: desk", b"").await;
+        assert_eq!(open.status, 401);
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk",
+            "send_every_ms":250}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        // A backup without secrets, put back, does not lose them.
+        put(br#"{"name":"desk 2","mqtt":{}}"#).await;
+        let known = format!("\r\nAuthorization: Bearer {PASSWORD}");
+        let all = format!("GET /api/config?secrets=true HTTP/1.1\r\nHost: desk{known}");
+        expect![[r#"
+            200
+            {"mqtt":{"mqtt_password":"s3cret"},
+            "name":"desk 2"}"#]]
+        .assert_eq(&web.send(&all, b"").await.shown());
+        for body in ["", "[]", "{", "7", "null"] {
+            assert!(put(body.as_bytes()).await.starts_with("400\n"), "{body}");
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"configuration is not one JSON object: invalid type: sequence, expected a map at line 1 column 0",
+            "hint":"send what `GET /api/config` answered, or another object"}}"#]].assert_eq(&put(b"[]").await);
+        expect![[r#"
+            422
+            {"error":{"code":"bad-config",
+            "message":"application refuses the configuration: `send_every_ms` is 1, allowed is a number from 50 to 60000",
+            "hint":"mend what it names; the configuration before is still in force"}}"#]].assert_eq(&put(br#"{"send_every_ms":1}"#).await);
+        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(8_200));
+        expect![[r#"
+            413
+            {"error":{"code":"too-large",
+            "message":"body has 8211 bytes, allowed are 8192",
+            "hint":"send less"}}"#]]
+        .assert_eq(&put(long.as_bytes()).await);
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk 2"}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        let reply = web.post("/api/config", b"{}").await;
+        assert_eq!(reply.status, 405, "{reply:?}");
+        assert!(reply.head.contains("\r\nAllow: GET, PUT\r\n"), "{}", reply.head);
+    });
+}
+
+#[test]
+fn the_password_is_changed_by_whoever_knows_it() {
+    Web::run_pair(async |web| {
+        let put = async |body: &[u8]| web.put("/api/password", body).await.shown();
+        for bad in ["short", " spaces around ", "tab\\tinside it", &"x".repeat(65)] {
+            let reply = put(format!("{{\"password\":\"{bad}\"}}").as_bytes()).await;
+            assert!(reply.contains("bad-password"), "{bad}: {reply}");
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-password",
+            "message":"password has 5 characters, allowed are 8 to 64, with no space at either end",
+            "hint":"several words are easier to keep in mind than signs"}}"#]]
+        .assert_eq(&put(br#"{"password":"short"}"#).await);
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"body is not what this call takes: unknown field `word`, expected `password` at line 1 column 7",
+            "hint":"send `{\"password\":\"…\"}`"}}"#]].assert_eq(&put(br#"{"word":"correct"}"#).await);
+        expect![[r#"
+            200
+            {"changed":true}"#]]
+        .assert_eq(&put(br#"{"password":"staple battery"}"#).await);
+        // The old one opens nothing any more, the new one does.
+        assert_eq!(web.post("/api/rollout/abort", b"").await.status, 401);
+        let order = "POST /api/rollout/abort HTTP/1.1\r\nHost: desk";
+        let order = format!("{order}\r\nAuthorization: Bearer staple battery");
+        assert_eq!(web.send(&order, b"").await.status, 409);
     });
 }
 

@@ -9,6 +9,7 @@
 //!  100-continue,                  ├─ views: node ─► JSON
 //!  lingering close                ├─ rollout: upload, abort, revert
 //!                                 ├─ schedule: when it goes on
+//!                                 ├─ config: the application's own
 //!                                 ├─ group: who belongs to it
 //!                                 └─ events: server-sent events
 //! ```
@@ -19,10 +20,12 @@
 
 mod answer;
 mod body;
+mod config;
 mod connection;
 mod events;
 mod gate;
 mod group;
+mod password;
 mod rollout;
 mod routes;
 mod schedule;
