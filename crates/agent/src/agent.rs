@@ -299,8 +299,8 @@ impl Agent {
         package::load(flash, self.layout.package(), buffer).ok().flatten()
     }
 
-    /// Copies the configuration that is in force for the running image into `buffer` and returns its
-    /// length; `None` if there is none. See [`crate::config`].
+    /// Copies the configuration that is in force for the running image into `buffer` and returns
+    /// its length; `None` if there is none. See [`crate::config`].
     pub fn load_config<F: ReadNorFlash>(
         &self,
         flash: &mut F,

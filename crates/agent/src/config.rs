@@ -176,8 +176,8 @@ impl fmt::Display for ConfigError {
             ),
             Self::NoRoom => write!(
                 f,
-                "the flash of this device has no room for a `configuration`: a `lockstep` partition \
-                 of 0x10000 bytes has"
+                "the flash of this device has no room for a `configuration`: a `lockstep` \
+                 partition of 0x10000 bytes has"
             ),
         }
     }
@@ -205,7 +205,7 @@ const HEADER_BYTES: u32 = 64;
 const MAGIC: [u8; 4] = *b"LSC1";
 /// Without a table, as in the record.
 const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
-const _: () = assert!(HEADER_BYTES + CONFIG_BYTES_MAX as u32 <= AREA_BYTES);
+const _: () = assert!(HEADER_BYTES as usize + CONFIG_BYTES_MAX <= AREA_BYTES as usize);
 
 #[cfg(test)]
 mod tests {

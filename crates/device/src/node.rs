@@ -153,12 +153,7 @@ impl<A: Application> Node<A> {
             Duty::Member => None,
         };
         let mut journal = Journal::default();
-        let version = ReleaseVersion::from_number(announced.number);
-        let image = agent.running();
-        let slot = setup.running_slot;
-        let trial = if agent.on_trial() { ", on trial" } else { "" };
-        let text = format!("booted {version}, image {image:?}, slot {slot}{trial}");
-        journal.log(now, Level::Notice, text);
+        journal.log(now, Level::Notice, first_line(&announced, &agent, setup.running_slot));
         if let Some(why) = config::begin(&agent, &mut application, flash) {
             let text = format!("the application refuses its configuration: {why}");
             journal.log(now, Level::Warning, text);
@@ -234,7 +229,7 @@ impl<A: Application> Node<A> {
     }
 
     /// When [`Node::tick`] is due at the latest, as seen from now. Asked after each frame, it only
-    /// ever brings the next tick forward: of two answers since the last tick the earlier one counts.
+    /// ever brings the next tick forward: of two answers since the last tick the earlier counts.
     pub fn next_wake(&self, now: Instant) -> Instant {
         let mut wake = now + self.setup.pace.sample_ms.min(TICK_MS_MAX);
         if let Some(at) = self.agent.next_wake(now) {
@@ -458,6 +453,14 @@ impl<A: Application> Node<A> {
     pub fn trust(&self) -> &Trust {
         self.agent.trust()
     }
+}
+
+/// What a boot begins its log with.
+fn first_line(announced: &Announced, agent: &Agent, slot: u8) -> String {
+    let version = ReleaseVersion::from_number(announced.number);
+    let image = agent.running();
+    let trial = if agent.on_trial() { ", on trial" } else { "" };
+    format!("booted {version}, image {image:?}, slot {slot}{trial}")
 }
 
 /// Reads one entry of the record into a buffer of its largest size.

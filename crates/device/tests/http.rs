@@ -729,7 +729,7 @@ fn there_is_nothing_to_schedule_at_first_and_only_a_number_or_null_is_a_schedule
             400
             {"error":{"code":"bad-request",
             "message":"body is not what this call takes: missing field `in_s` at line 1 column 2",
-            "hint":"send `{\"in_s\":SECONDS}`, 0 for now, null for not yet"}}"#]]
+            "hint":"send `{\"in_s\":SECONDS}`, 0 for at once, null for not yet"}}"#]]
         .assert_eq(&schedule(b"{}").await);
         expect![[r#"
             413

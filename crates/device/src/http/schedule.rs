@@ -35,4 +35,4 @@ pub(super) fn set<H: Shell>(shell: &H, bytes: &[u8]) -> Result<Answer, Problem> 
 
 /// The largest body in bytes.
 pub(super) const BODY_BYTES_MAX: usize = 256;
-const WANTED: &str = "`{\"in_s\":SECONDS}`, 0 for now, null for not yet";
+const WANTED: &str = "`{\"in_s\":SECONDS}`, 0 for at once, null for not yet";
