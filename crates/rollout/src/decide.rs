@@ -290,3 +290,42 @@ pub(crate) const fn is_final(why: Refusal) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use lockstep_proto::id::{RolloutId, Sha256};
+    use lockstep_proto::wire::Role;
+
+    use super::*;
+    use crate::policy::Policy;
+    use crate::release::Release;
+
+    fn deadline_ms(policy: Policy, order: &[&str]) -> u64 {
+        let release = Release {
+            number: 2,
+            epoch: 0,
+            package: Sha256([0; 32]),
+            package_size_bytes: 0,
+            artifacts: vec![],
+            brings_keys: false,
+            order: order.iter().map(|role| Role::new(role).unwrap()).collect(),
+            reboot_delay_ms: 2_000,
+            trial_limit_ms: 30_000,
+        };
+        let ids = [1, 2].map(|id| DeviceId([id; 6]));
+        let members = [(ids[0], Role::new("a").unwrap()), (ids[1], Role::new("b").unwrap())];
+        let (now, id) = (Instant::from_ms(0), RolloutId(1));
+        Rollout::forward(now, id, release, &members, ids[0], None, policy).trial_deadline_ms()
+    }
+
+    /// The figures that `docs/rollout.md` gives, without the pause.
+    #[test]
+    fn a_trial_has_time_for_a_boot_and_its_limit_for_each_turn_and_for_rest() {
+        assert_eq!(deadline_ms(Policy::desk(), &[]), 5_000 + 30_000 + 2_000 + 5_000);
+        assert_eq!(deadline_ms(Policy::board(), &[]), 30_000 + 30_000 + 2_000 + 60_000);
+        let turn_ms = 5_000 + 30_000 + 2_000;
+        assert_eq!(deadline_ms(Policy::desk(), &["a", "b"]), 3 * turn_ms + 5_000);
+    }
+}

@@ -48,6 +48,68 @@ fn all_keep_the_release_when_nothing_fails() {
     }
 }
 
+/// Each step of each member, once, in the order in which it happens.
+#[test]
+fn what_happens_is_told_once_for_each_member_and_phase() {
+    let mut group = started(2);
+    group.run_until_settled();
+    let names: Vec<String> = group
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::Entered(phase) => phase.as_str().to_owned(),
+            Event::Staged(_) => "staged".to_owned(),
+            Event::AtRest(_) => "at rest".to_owned(),
+            Event::OnTarget(_) => "on target".to_owned(),
+            Event::Healthy(_) => "healthy".to_owned(),
+            Event::Settled(_) => "has settled".to_owned(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        "staging",
+        "staged",
+        "staged",
+        "rest",
+        "at rest",
+        "at rest",
+        "trial",
+        "on target",
+        "on target",
+        "healthy",
+        "healthy",
+        "settling",
+        "has settled",
+        "has settled",
+        "settled",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn the_record_of_a_rollout_holds_what_its_release_says() {
+    let mut group = TestGroup::new(2);
+    let release = release(2, &[0, 1]);
+    group.forward(release.clone());
+    group.run_until_phase("staging");
+    let record = group.record().unwrap();
+    assert_eq!((record.package, record.package_size_bytes), (release.package, 900));
+    assert_eq!((record.trial_limit_ms, record.reboot_delay_ms), (3_000, 0));
+    assert_eq!((record.number, record.epoch), (20_000, 2));
+    // No release was known before: the lead's firmware has a name for what the group runs.
+    assert_eq!(record.number_before, 10_000);
+}
+
+#[test]
+fn a_rollout_wants_to_be_stepped_soon_but_not_at_once() {
+    let mut group = started(2);
+    group.run_until_phase("staging");
+    let rollout = group.rollout.as_ref().unwrap();
+    let now = lockstep_proto::time::Instant::from_ms(5_000);
+    let wake = rollout.next_wake(now);
+    assert_eq!(wake.ms_since(now), group.policy.poll_ms.min(group.policy.resend_ms));
+}
+
 // --- Decide, store, act ---
 
 // A lead that acts first forgets in a power cut what it has set going.
