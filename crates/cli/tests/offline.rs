@@ -900,6 +900,7 @@ fn the_first_screen_is_what_one_needs_first() {
           password     Change a device's password
           history      List past rollouts and how they ended
           logs         Print the recent log of a device
+          report       Save all that a device says of itself in one file, for a bug report
           sim          Search simulated worlds for a rollout that breaks its promises
           completions  Print a script that completes commands in a shell
 

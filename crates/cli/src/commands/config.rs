@@ -66,7 +66,8 @@ fn backup(ui: &Ui, args: &BackupArgs) -> Result<(), CommandError> {
     let text = format!("{config:#}\n");
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let readers = if args.secrets { Readers::Owner } else { Readers::Anybody };
-    files::write(path, &[text.as_bytes()], existing, readers)?;
+    files::write(path, &[text.as_bytes()], existing, readers)
+        .map_err(|error| error.hinted(OTHER_FILE))?;
     ui.line(format_args!("Saved the configuration of {} as {}", client.device(), path.display()))?;
     if !args.secrets {
         ui.note("Secrets are left out; --secrets saves them, too");
@@ -88,3 +89,5 @@ fn restore(ui: &Ui, args: &RestoreArgs) -> Result<(), CommandError> {
 
 /// A file may be indented, and so longer than what a device keeps.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+const OTHER_FILE: &str = "Name another file with -o, or write over an existing one with --force.";

@@ -13,6 +13,7 @@ mod keygen;
 mod logs;
 mod password;
 mod release;
+mod report;
 mod revert;
 mod schedule;
 mod sim;
@@ -75,6 +76,7 @@ pub(crate) enum Command {
     Password(password::PasswordArgs),
     History(history::HistoryArgs),
     Logs(logs::LogsArgs),
+    Report(report::ReportArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
     Completions(completions::CompletionsArgs),
@@ -98,6 +100,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Config(command) => config::config(ui, &command),
         Command::Password(args) => password::password(ui, &args),
         Command::History(args) => history::history(ui, &args),
+        Command::Report(args) => report::report(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
         Command::Completions(args) => completions::completions(ui, &args),

@@ -1,6 +1,6 @@
 //! Rollouts that wait, and what a person does with one device: its configuration, its password.
 
-use super::desk::{Desk, Receiver};
+use super::desk::{Desk, Receiver, Transmitter};
 
 #[test]
 fn a_rollout_that_is_held_waits_until_it_is_told_and_loses_its_schedule_with_the_power() {
@@ -70,4 +70,30 @@ fn a_changed_password_is_the_only_one_that_counts() {
     desk.ask_lead("abort").fails().says("does not take this password");
     desk.write("password", b"staple battery\n");
     desk.ask_lead("abort").fails().says("no rollout is running");
+}
+
+#[test]
+fn a_report_holds_what_a_device_says_of_itself_and_no_secrets() {
+    let desk = Desk::new();
+    desk.write("config.json", br#"{"name":"desk","mqtt_password":"s3cret"}"#);
+    desk.ask_lead("config restore config.json").succeeds();
+    desk.ask_lead("report -o report.json").succeeds().says("report.json");
+    desk.ask_lead("report -o report.json").fails().says("report.json");
+    let text = String::from_utf8(desk.read("report.json")).unwrap();
+    assert!(!text.contains("s3cret"), "{text}");
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let answers = &report["answers"];
+    assert_eq!(answers["version"]["role"], "receiver");
+    assert_eq!(answers["health"]["status"], "healthy");
+    assert_eq!(answers["config"]["name"], "desk");
+    assert_eq!(answers["group"]["members"].as_array().unwrap().len(), 2);
+    assert!(!answers["logs"]["logs"].as_array().unwrap().is_empty());
+
+    let address = desk.board(Transmitter).address();
+    desk.lockstep(&format!("report --device {address} -o member.json")).succeeds();
+    let text = String::from_utf8(desk.read("member.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["answers"]["rollout"], serde_json::Value::Null, "it conducts nothing");
+    desk.lockstep("report --device 127.0.0.1:1 -o none.json").fails();
+    assert!(!desk.path("none.json").exists());
 }
