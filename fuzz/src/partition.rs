@@ -57,7 +57,7 @@ fn check_layout(table: &PartitionTable, places: &[Region], written: &[u8]) {
     let [first, second] = layout.slots;
     let mut parts = vec![first, second, layout.otadata, layout.record(), layout.package()];
     parts.extend(layout.config());
-    for part in parts {
+    for part in &parts {
         let is_within = |place: &Region| place.offset <= part.offset && part.end() <= place.end();
         assert!(places.iter().any(is_within), "{part:?} is outside of {places:?}");
     }
