@@ -17,6 +17,7 @@ use lockstep_rollout::{
     Verdict,
 };
 
+use crate::bare::Bare;
 use crate::node::{Node, read_entry};
 use crate::setup::{Application, NodeSetup};
 use crate::upload::Upload;
@@ -32,6 +33,8 @@ pub(crate) struct Lead {
     /// What preflight found of the last rollout that did not begin.
     pub(crate) refusals: Vec<PreflightFault>,
     pub(crate) upload: Option<Upload>,
+    /// What came without a bundle.
+    pub(crate) bare: Option<Bare>,
     /// Where a cut upload goes on after a restart.
     pub(crate) cut: Option<crate::cut::Cut>,
     pub(crate) package: Option<Sender>,
@@ -133,6 +136,7 @@ impl Lead {
             rollout_before: None,
             refusals: Vec::new(),
             upload: None,
+            bare: None,
             cut,
             package: None,
             artifact: None,

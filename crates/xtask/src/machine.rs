@@ -48,6 +48,8 @@ pub(crate) enum Tool {
     CargoDeny,
     /// Builds libFuzzer.
     CppCompiler,
+    /// Posts files, as people do who have nothing else.
+    Curl,
 }
 
 /// Who compiles for [`CHIP_TARGET`].
@@ -121,9 +123,7 @@ impl Machine {
     fn has(&self, tool: Tool) -> bool {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
-            Tool::Esptool | Tool::Minisign | Tool::CargoDeny | Tool::CppCompiler => {
-                self.path_of(tool).is_some()
-            }
+            _ => self.path_of(tool).is_some(),
         }
     }
 
@@ -162,6 +162,7 @@ impl Tool {
             Self::Minisign => "minisign",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
+            Self::Curl => "curl",
         }
     }
 
@@ -170,6 +171,7 @@ impl Tool {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
             Self::CppCompiler => &["g++"],
+            Self::Curl => &["curl"],
             Self::Esptool | Self::CargoDeny => &[],
         }
     }
@@ -178,7 +180,7 @@ impl Tool {
         match self {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
-            Self::ChipCompiler | Self::Minisign | Self::CppCompiler => None,
+            Self::ChipCompiler | Self::Minisign | Self::CppCompiler | Self::Curl => None,
         }
     }
 
@@ -192,6 +194,7 @@ impl Tool {
             Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
+            Self::Curl => "run `apt-get install curl`",
         }
     }
 }
