@@ -41,6 +41,8 @@ pub(crate) struct Lead {
     pub(crate) artifact: Option<(Role, Sender)>,
     /// When a rollout goes on that waits for a moment.
     pub(crate) goes_at: Option<Instant>,
+    /// Whether a moment from before the restart was looked for.
+    pub(crate) has_looked_for_schedule: bool,
     /// The rollout of the present upload is to wait.
     pub(crate) holds_upload: bool,
     rates: Vec<Rate>,
@@ -141,6 +143,7 @@ impl Lead {
             package: None,
             artifact: None,
             goes_at: None,
+            has_looked_for_schedule: false,
             holds_upload: false,
             rates: Vec::new(),
         };

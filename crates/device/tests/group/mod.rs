@@ -3,7 +3,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the fixture")]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use lockstep_agent::Booted as AgentBooted;
@@ -50,6 +52,7 @@ pub(crate) struct FaultyApplication {
     fault: Fault,
     pub(crate) never_rests: bool,
     pub(crate) staging_pace: StagingPace,
+    clock: Rc<Cell<Option<u64>>>,
 }
 
 impl Application for FaultyApplication {
@@ -85,6 +88,9 @@ impl Application for FaultyApplication {
         self.inner.secrets()
     }
 
+    fn unix_time_s(&self) -> Option<u64> {
+        self.clock.get()
+    }
     fn free_heap_bytes(&self) -> u32 {
         self.inner.free_heap_bytes()
     }
@@ -104,6 +110,8 @@ pub(crate) struct TestBoard {
     pub(crate) trust: Trust,
     pub(crate) never_rests: bool,
     pub(crate) staging_pace: StagingPace,
+    /// Seconds since 1970, as far as it knows; stands still unless a test moves it.
+    pub(crate) clock: Rc<Cell<Option<u64>>>,
     fault: Fault,
     booted_at: u64,
     boots_at: Option<(u64, ResetReason)>,
@@ -223,6 +231,7 @@ impl TestBoard {
             trust: Trust::anybody(),
             never_rests: false,
             staging_pace: StagingPace::Fast,
+            clock: Rc::default(),
             fault: Fault::None,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
@@ -283,6 +292,7 @@ impl TestBoard {
             fault: self.fault,
             never_rests: self.never_rests,
             staging_pace: self.staging_pace,
+            clock: Rc::clone(&self.clock),
         };
         let (node, then) =
             Node::boot(Instant::default(), setup, application, &mut self.flash).unwrap();
