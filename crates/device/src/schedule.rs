@@ -1,8 +1,8 @@
 //! A rollout that waits: until somebody says go, or for a moment that somebody named.
 //!
-//! The moment is a delay from now, since not every device has a clock; whoever asks turns a time of
-//! day into one. That there is a moment is durable. When it is, is so too on a device that knows the
-//! time: after a restart it is kept as soon as the time is known again. Otherwise, or when the
+//! The moment is a delay from now, since not every device has a clock; whoever asks turns a time
+//! of day into one. That there is a moment is durable. When it is, is so too on a device that knows
+//! the time: after a restart it is kept as soon as the time is known again. Otherwise, or when the
 //! device slept through it, the lead waits until it is told again, and says so.
 
 use alloc::vec::Vec;
