@@ -156,3 +156,44 @@ fn a_member_that_fell_back_is_told_to_have_fallen_back() {
     let fell = group.events.iter().filter(|event| matches!(event, Event::FellBack(_)));
     assert_eq!(fell.cloned().collect::<Vec<_>>(), [Event::FellBack(device(1))]);
 }
+
+#[test]
+fn a_rollout_that_is_refused_says_so_once() {
+    let mut group = TestGroup::new(2);
+    group.members[1].facts.free_heap_bytes = 0;
+    group.forward(release(2, &[0, 1]));
+    group.run_ms(10_000);
+    let refused = group.events.iter().filter(|event| matches!(event, Event::Refused(_)));
+    assert_eq!(refused.count(), 1);
+}
+
+/// The longer somebody falls back, the longer the wait: 0.5 s, then 1 s, then 2 s.
+#[test]
+fn who_falls_back_again_and_again_is_left_alone_for_longer_each_time() {
+    let mut group = TestGroup::new(2);
+    group.members[1].torn_confirms = 4;
+    group.policy.reactivations_max = 10;
+    group.forward(release(2, &[0, 1]));
+    group.run_until_settled();
+    // When each attempt was first ordered.
+    let mut firsts: Vec<(u8, u64)> = Vec::new();
+    for (at, out) in &group.sent {
+        let is_new = firsts.last().is_none_or(|(attempt, _)| *attempt < out.ticket.attempt);
+        if out.to == device(1) && out.order.kind() == ACTIVATE && is_new {
+            firsts.push((out.ticket.attempt, *at));
+        }
+    }
+    let gaps: Vec<u64> = firsts.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
+    assert!(gaps.len() >= 2, "{firsts:?}");
+    assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0] + 400), "{gaps:?}");
+}
+
+/// Before the first rollout no release is known; the lead's own firmware has the name.
+#[test]
+fn what_the_group_ran_before_is_called_as_the_lead_calls_itself() {
+    let mut group = TestGroup::new(2);
+    group.members[LEAD].facts.announced.number = 10_203;
+    group.forward(release(2, &[0, 1]));
+    group.run_until_phase("staging");
+    assert_eq!(group.record().unwrap().number_before, 10_203);
+}

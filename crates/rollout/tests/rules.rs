@@ -231,6 +231,42 @@ fn l26_a_refusal_of_another_rollout_ends_nothing() {
     assert!(group.all_run(2));
 }
 
+/// A report of this member says that it refuses this order of the open rollout.
+fn refuse(group: &mut TestGroup, index: usize, order: u8, why: Refusal) {
+    let rollout = group.record().unwrap().id.low();
+    let mut report = group.report(index);
+    report.refused = Some(Refused { rollout, order, why });
+    group.feed(&Input::Report(device(index), report));
+}
+
+#[test]
+fn l26_a_refusal_that_lasts_ends_the_rollout_also_while_it_waits_for_rest() {
+    let mut group = TestGroup::new(2);
+    group.members[1].not_now = true;
+    group.forward(release(2, &[0, 1]));
+    group.run_until_phase("rest");
+    group.run_ms(100);
+    let why = Refusal::SlotDiffers { found: 1, expected: 2 };
+    refuse(&mut group, 1, REST, why);
+    assert_eq!(group.cause(), Some(Cause::Refused(device(1), why)));
+}
+
+/// It has refused the order, not the image: the next one may be obeyed.
+#[test]
+fn a_member_that_refuses_to_be_activated_for_a_moment_is_not_counted_as_fallen() {
+    let mut group = started(2);
+    group.members[1].torn_confirms = 1;
+    group.run_until("kept", |group| group.verdict() == Some(Verdict::Keep));
+    group.run_until("activated again", |group| reactivated(group) == 1);
+    group.run_until("told", |group| group.orders_to(1, ACTIVATE) > 0);
+    group.run_ms(20);
+    refuse(&mut group, 1, ACTIVATE, Refusal::NotAtRest);
+    assert_eq!(reactivated(&group), 1);
+    group.run_until_settled();
+    assert!(group.all_run(2));
+    assert_eq!(reactivated(&group), 1);
+}
+
 #[test]
 fn an_upload_that_is_not_what_its_manifest_says_ends_in_a_revert() {
     let mut group = started(2);

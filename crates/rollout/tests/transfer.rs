@@ -292,3 +292,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_member_that_is_gone_is_the_only_one_to_be_forgotten() {
+    let mut sender = Sender::new(SESSION, 10 * 224, ANSWER_MS);
+    let wants = Wants { session: SESSION, index: 0, have: 0, window: 4 };
+    sender.note_wants(device(1), wants);
+    sender.note_wants(device(2), Wants { index: 4, ..wants });
+    sender.remove(device(1));
+    let due = sender.next_block(Instant::from_ms(0)).unwrap();
+    assert_eq!(due.index, 4, "what the second still lacks");
+    sender.remove(device(2));
+    assert_eq!(sender.next_block(Instant::from_ms(0)), None);
+}
+
+#[test]
+fn a_question_that_is_repeated_is_no_progress_and_one_that_goes_on_is() {
+    let mut sender = Sender::new(SESSION, 10 * 224, ANSWER_MS);
+    let wants = Wants { session: SESSION, index: 0, have: 0, window: 4 };
+    assert!(sender.note_wants(device(1), wants));
+    assert!(!sender.note_wants(device(1), wants));
+    assert!(sender.note_wants(device(1), Wants { have: 1, ..wants }));
+    assert!(sender.note_wants(device(1), Wants { index: 4, ..wants }));
+}
