@@ -9,6 +9,7 @@
 //!  100-continue,                  ├─ views: node ─► JSON
 //!  lingering close                ├─ rollout: upload, abort, revert
 //!                                 ├─ group: who belongs to it
+//!                                 ├─ page: /ota, for browsers
 //!                                 └─ events: server-sent events
 //! ```
 //!
@@ -21,6 +22,7 @@ mod connection;
 mod events;
 mod gate;
 mod group;
+mod page;
 mod rollout;
 mod routes;
 mod views;

@@ -11,7 +11,7 @@ use picoserve::routing::PathRouterService;
 
 use super::answer::{Answer, Problem};
 use super::connection::Control;
-use super::{Api, Shell, events, gate, group, rollout, views};
+use super::{Api, Shell, events, gate, group, page, rollout, views};
 
 /// Serves the requests of one connection.
 pub(super) struct Routes<'a, H> {
@@ -24,6 +24,7 @@ pub(super) struct Routes<'a, H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call<'p> {
     Home,
+    Page,
     Version,
     Health,
     FirmwareInfo,
@@ -65,6 +66,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
         match reply {
             Ok(Reply::Answer(answer)) => answer.send(connection, writer).await,
             Ok(Reply::Stream(stream)) => stream.send(connection, writer).await,
+            Ok(Reply::Page) => page::send(connection, writer).await,
             Err(problem) => Answer::from(problem).send(connection, writer).await,
         }
     }
@@ -74,6 +76,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
 enum Reply<'a, H> {
     Answer(Answer),
     Stream(events::Stream<'a, H>),
+    Page,
 }
 
 impl<'a, H: Shell> Routes<'a, H> {
@@ -89,7 +92,8 @@ impl<'a, H: Shell> Routes<'a, H> {
         }
         let shell = self.shell;
         let answer = match call {
-            Call::Home => Answer::plain(HOME),
+            Call::Home => Answer::elsewhere(PAGE, HOME),
+            Call::Page => return Ok(Reply::Page),
             Call::Version => views::version(shell),
             Call::Health => views::health(shell),
             Call::FirmwareInfo => views::firmware_info(shell),
@@ -138,6 +142,7 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
     let path = parts.path().encoded();
     let (get, post) = match path {
         "/" => (Some(Call::Home), None),
+        PAGE => (Some(Call::Page), None),
         "/api/version" => (Some(Call::Version), None),
         "/api/health" => (Some(Call::Health), None),
         "/api/firmware_info" => (Some(Call::FirmwareInfo), None),
@@ -177,4 +182,5 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
 }
 
 const REMOVE: &str = "/api/group/remove/";
-const HOME: &str = "A Lockstep device. Its page is to come; see /api/version and /api/rollout.";
+const PAGE: &str = "/ota";
+const HOME: &str = "A Lockstep device. Its page is /ota, its API begins at /api/version.";

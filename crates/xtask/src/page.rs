@@ -1,0 +1,95 @@
+//! Makes the page of a device small: `source.html`, which people read, becomes `ota.html`, which a
+//! device carries in its flash and serves as it is.
+//!
+//! Only the layout and the names inside the script go; words and elements stay. The result is kept
+//! in the repository, so that building a device needs no tool of the web, and it names the source
+//! it was made from, so that a test notices when it is old.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::machine::{Machine, Tool};
+use crate::shell::{self, Failure};
+
+/// Writes `ota.html` anew.
+pub(crate) fn make(machine: &Machine) -> Result<(), Failure> {
+    machine.provide(&[Tool::Terser]);
+    machine.require(Tool::Terser)?;
+    let folder = machine.root.join(FOLDER);
+    let source = read(&folder.join("source.html"))?;
+    let small = smaller(machine, &source)?;
+    println!("{} bytes of source, {} bytes to serve", source.len(), small.len());
+    shell::write(&folder.join("ota.html"), small.as_bytes())
+}
+
+fn smaller(machine: &Machine, source: &str) -> Result<String, Failure> {
+    let content = |text: &str| Failure::Content { path: FOLDER.into(), text: text.into() };
+    let cut = source.split_once("<script>\n").and_then(|(head, rest)| {
+        let (script, foot) = rest.split_once("</script>")?;
+        Some((head, script, foot))
+    });
+    let (head, script, foot) = cut.ok_or_else(|| content("`source.html` has no script"))?;
+    let file = machine.target.join("page/script.js");
+    shell::write(&file, script.as_bytes())?;
+    let mut terser = Command::new("node");
+    terser.arg(machine.npm().join("terser/bin/terser")).arg(&file);
+    let script = shell::read(terser.args(TERSER_OPTIONS))?;
+    let made_from = digest(source);
+    let (head, foot) = (with_short_names(&joined(head)), joined(foot));
+    Ok(format!("{head}<script>{}</script>{foot}\n<!-- {made_from} -->\n", script.trim_end()))
+}
+
+/// The lines without what indents them. Rules of the style sheet end where their lines do, and so do
+/// most tags; elsewhere a line break is a blank, and stays.
+fn joined(text: &str) -> String {
+    let (mut out, mut is_style) = (String::new(), false);
+    for line in text.lines().map(str::trim) {
+        is_style |= line == "<style>";
+        is_style &= line != "</style>";
+        out += line;
+        let ends_block = line.ends_with('>') && !line.ends_with("</b>");
+        out += if is_style || ends_block { "" } else { "\n" };
+    }
+    out
+}
+
+/// Custom properties are named for people; one letter is enough for a browser.
+fn with_short_names(head: &str) -> String {
+    let names = head.split("--").skip(1).filter_map(|rest| {
+        let (name, _) = rest.split_once([':', ')'])?;
+        name.bytes().all(|letter| letter.is_ascii_lowercase()).then_some(name)
+    });
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable_by_key(|name| (name.len(), *name));
+    names.dedup();
+    // The longest first, since one name may begin like another.
+    let short = names.iter().rev().zip('a'..='z');
+    short.fold(head.to_owned(), |text, (name, letter)| {
+        text.replace(&format!("--{name}"), &format!("--{letter}"))
+    })
+}
+
+/// The front of the source's SHA-256 in hexadecimal, which `ota.html` ends with.
+fn digest(source: &str) -> String {
+    Sha256::digest(source.as_bytes()).iter().take(DIGEST_BYTES).fold(
+        String::new(),
+        |mut text, byte| {
+            let _never_fails = write!(text, "{byte:02x}");
+            text
+        },
+    )
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|source| Failure::File { path: path.to_path_buf(), source })
+}
+
+const FOLDER: &str = "crates/device/src/http/page";
+/// Enough to notice a change.
+const DIGEST_BYTES: usize = 8;
+const TERSER_OPTIONS: &[&str] =
+    &["--toplevel", "--ecma", "2020", "--mangle", "--compress", "passes=3,unsafe_arrows"];
