@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
@@ -85,12 +86,12 @@ impl Browser {
         });
     }
 
-    /// Types into whatever has the focus.
-    pub(crate) fn type_keys(&self, text: &str) {
-        self.runtime.block_on(async {
-            let element = self.client().active_element().await.unwrap();
-            element.send_keys(text).await.unwrap();
+    /// Presses keys, as on a keyboard: whatever has the focus gets them.
+    pub(crate) fn press_keys(&self, keys: &str) {
+        let pressed = keys.chars().fold(KeyActions::new("keyboard".to_owned()), |keys, value| {
+            keys.then(KeyAction::Down { value }).then(KeyAction::Up { value })
         });
+        self.runtime.block_on(self.client().perform_actions(pressed)).unwrap();
     }
 
     /// Something that only this browser knows how to do.
@@ -132,7 +133,8 @@ impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
             // The browser may be gone already.
-            let _ = self.runtime.block_on(tokio::time::timeout(ANSWER_MAX, client.close()));
+            let close = async { tokio::time::timeout(ANSWER_MAX, client.close()).await };
+            let _ = self.runtime.block_on(close);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

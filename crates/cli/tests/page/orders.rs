@@ -1,1 +1,70 @@
-//! Placeholder.
+//! What a person orders besides an update: go back, stop.
+
+use lockstep_sim::firmware::Fault;
+
+use crate::desk::{Desk, Receiver, Transmitter, firmware};
+use crate::view::View;
+
+#[test]
+fn a_kept_release_is_reverted_after_it_was_asked_whether_that_is_meant() {
+    let desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    view.wait_text("revertWhy", "no kept rollout");
+    let (_, bundle) = desk.good_release("1.1.0", "");
+    view.update(&bundle);
+    view.wait_enabled("revertBtn");
+    view.browser.click("revertBtn");
+    view.wait_dialog("ask");
+    view.browser.picture("ask");
+    view.browser.click("askOk");
+    // The password is known by now.
+    view.wait_text("verdict", "Back: receiver and transmitter run 1.0.0");
+    desk.assert_runs(&desk.first);
+    view.wait_text("receiverVersion", "1.0.0");
+    view.wait("both stand in the history", || {
+        let text = view.text("history");
+        (text.contains("back") && text.contains("forward")).then_some(())
+    });
+    view.assert_clean();
+}
+
+/// Why it failed stands there in words, with the role and not the address.
+#[test]
+fn a_release_that_crashes_is_shown_as_reverted_with_its_cause() {
+    let desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    let crashing = firmware(Transmitter, "1.1.0").fault(Fault::CrashAtBoot).make();
+    let receiver = firmware(Receiver, "1.1.0").make();
+    let bundle = desk.release("1.1.0", &[&crashing, &receiver]);
+    view.choose("bundleFile", &bundle);
+    view.press("updateBothBtn");
+    let said = view.wait_text("verdict", "every device runs 1.0.0");
+    assert!(said.contains("Reverted") && said.contains("transmitter fell back"), "{said}");
+    desk.assert_runs(&desk.first);
+    view.wait_text("history", "revert");
+    view.browser.picture("reverted");
+    view.assert_clean();
+}
+
+#[test]
+fn a_rollout_is_aborted_after_it_was_asked_whether_that_is_meant() {
+    let mut desk = Desk::new();
+    desk.board_mut(Receiver).order("impair loss=60");
+    let before = desk.seen();
+    let transmitter = firmware(Transmitter, "1.1.0").size(1 << 20).make();
+    let receiver = firmware(Receiver, "1.1.0").make();
+    let bundle = desk.release("1.1.0", &[&transmitter, &receiver]);
+    let Some(view) = View::open_at(&desk, Receiver) else { return };
+    view.choose("bundleFile", &bundle);
+    view.press("updateBothBtn");
+    view.wait("it is staging", || {
+        (view.property("abortBtn", "offsetParent") != serde_json::Value::Null).then_some(())
+    });
+    view.browser.click("abortBtn");
+    view.wait_dialog("ask");
+    view.browser.click("askOk");
+    let said = view.wait_text("verdict", "every device runs 1.0.0");
+    assert!(said.contains("aborted on request"), "{said}");
+    desk.assert_untouched(&before);
+    view.assert_clean();
+}

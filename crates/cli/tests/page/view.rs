@@ -1,5 +1,6 @@
 //! The page of one device in a browser, in the words of what a person does there.
 
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,16 @@ use crate::desk::{Desk, PASSWORD, Receiver, Role};
 
 /// The lead's page, open.
 #[derive(Debug)]
-pub(crate) struct View<'d> {
+pub(crate) struct View {
     pub(crate) browser: Browser,
-    desk: &'d Desk,
+    folder: PathBuf,
     address: String,
 }
 
-impl<'d> View<'d> {
+impl View {
     /// Opens the lead's page, and waits until it has heard of both devices; `None` where there is
     /// no browser.
-    pub(crate) fn open(desk: &'d Desk) -> Option<Self> {
+    pub(crate) fn open(desk: &Desk) -> Option<Self> {
         let view = Self::open_at(desk, Receiver)?;
         view.wait_text("receiverStatus", "Online");
         view.wait_text("transmitterStatus", "Online");
@@ -27,12 +28,12 @@ impl<'d> View<'d> {
     }
 
     /// Opens the page of either device.
-    pub(crate) fn open_at(desk: &'d Desk, role: Role) -> Option<Self> {
+    pub(crate) fn open_at(desk: &Desk, role: Role) -> Option<Self> {
         let browser = Browser::start()?;
         let address = format!("http://{}", desk.board(role).address());
         // As people type it: the device knows the way to the page.
         browser.open(&address);
-        Some(Self { browser, desk, address })
+        Some(Self { browser, folder: desk.path(""), address })
     }
 
     pub(crate) fn text(&self, id: &str) -> String {
@@ -73,7 +74,7 @@ impl<'d> View<'d> {
                 let all = self.browser.run("return document.body.innerText", Vec::new());
                 let said = self.browser.logged("browser");
                 let page = all.as_str().unwrap_or_default();
-                panic!("waited in vain: {what}\n{page}\n{said:#?}\n{}", self.desk.consoles());
+                panic!("waited in vain: {what}\n{page}\n{said:#?}");
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -81,7 +82,7 @@ impl<'d> View<'d> {
 
     /// Chooses a file of the desk's folder.
     pub(crate) fn choose(&self, field: &str, file: &str) {
-        self.browser.type_into(field, self.desk.path(file).to_str().unwrap());
+        self.browser.type_into(field, self.folder.join(file).to_str().unwrap());
         let info = format!("{field}Info");
         self.wait("the file was read", || {
             let text = self.text(&info);
@@ -102,6 +103,23 @@ impl<'d> View<'d> {
         self.wait_dialog("pass");
         self.browser.type_into("password", password);
         self.browser.click("passOk");
+    }
+
+    /// The element that has the focus.
+    pub(crate) fn focused(&self) -> String {
+        let script = "return document.activeElement.id";
+        self.browser.run(script, Vec::new()).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Goes from element to element with the keyboard until it is there.
+    #[track_caller]
+    pub(crate) fn tab_to(&self, id: &str) {
+        let mut passed = Vec::new();
+        while self.focused() != id {
+            assert!(passed.len() < TABS_MAX, "`{id}` is not reached: {passed:?}");
+            self.browser.press_keys("\u{e004}");
+            passed.push(self.focused());
+        }
     }
 
     #[track_caller]
@@ -162,6 +180,8 @@ impl<'d> View<'d> {
         for address in self.asked() {
             let is_ours = address.starts_with(&self.address)
                 || address.starts_with("data:")
+                // The browser's own first page, which may load for a while.
+                || address.starts_with("chrome:")
                 || address.starts_with("blob:");
             assert!(is_ours, "the page asked for {address}");
         }
@@ -181,15 +201,17 @@ impl<'d> View<'d> {
     }
 }
 
-fn axe() -> Option<std::path::PathBuf> {
+fn axe() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("LOCKSTEP_AXE") {
         return Some(path.into());
     }
-    let npm = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("npm");
+    let npm = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("npm");
     let ours = npm.join("node_modules/axe-core/axe.min.js");
     if ours.is_file() { Some(ours) } else { tool("LOCKSTEP_AXE", "axe.min.js") }
 }
 
 /// Longer than any limit of a rollout on a desk, on a machine that has other things to do.
 const WAIT_MAX: Duration = Duration::from_secs(90);
+/// More elements than a page of ours lets one stop at.
+const TABS_MAX: usize = 40;
 const LOOK_EVERY: Duration = Duration::from_millis(60);
