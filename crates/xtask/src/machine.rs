@@ -1,8 +1,8 @@
 //! The machine that the tests run on: which tools it has, and installing those it lacks.
 //!
 //! Only Debian packages (as root), and packages of PyPI and npm (into folders under `target/`) are
-//! ever installed, by name, from this file's lists. Where that is not possible, the caller is told what
-//! a person can do.
+//! ever installed, by name, from this file's lists. Where that is not possible, the caller is told
+//! what a person can do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -43,8 +43,8 @@ fn smaller(machine: &Machine, source: &str) -> Result<String, Failure> {
     Ok(format!("{head}<script>{}</script>{foot}\n<!-- {made_from} -->\n", script.trim_end()))
 }
 
-/// The lines without what indents them. Rules of the style sheet end where their lines do, and so do
-/// most tags; elsewhere a line break is a blank, and stays.
+/// The lines without what indents them. Rules of the style sheet end where their lines do, and so
+/// do most tags; elsewhere a line break is a blank, and stays.
 fn joined(text: &str) -> String {
     let (mut out, mut is_style) = (String::new(), false);
     for line in text.lines().map(str::trim) {

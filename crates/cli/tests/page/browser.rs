@@ -106,7 +106,9 @@ impl Browser {
 
     /// The whole page as it looks, for people.
     pub(crate) fn picture(&self, name: &str) {
-        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        // What a dialogue covers ends with the window.
+        let has_dialogue = self.run("return !!document.querySelector('dialog[open]')", Vec::new());
+        let whole = json!({ "format": "png", "captureBeyondViewport": has_dialogue == false });
         let answer = self.cdp("Page.captureScreenshot", &whole);
         let picture = Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("page-screenshots");

@@ -52,7 +52,7 @@ fn a_device_that_does_not_lead_says_so_and_names_the_lead() {
     view.wait_text("notes", "receiver 02:00:00:00:00:01");
     view.wait_text("transmitterVersion", "1.1.0");
     view.wait_text("updateBothBtnWhy", "Only the lead begins rollouts");
-    view.wait_text("updateLog", "power");
+    view.wait_text("updateLog", "booted");
     view.browser.picture("member");
     view.assert_clean();
 }

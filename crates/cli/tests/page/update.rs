@@ -71,7 +71,7 @@ fn all_elements_of_the_original_plan_are_there() {
     }
     view.wait_text("receiverVersion", "1.0.0");
     view.wait_text("transmitterProtocol", "1");
-    view.wait_text("updateLog", "power");
+    view.wait_text("updateLog", "booted");
     // Nothing was refused and nobody rebooted: not even the network has anything to complain of.
     let said = view.browser.logged("browser");
     assert!(said.iter().all(|entry| entry["level"] != "SEVERE"), "{said:#?}");
