@@ -141,7 +141,7 @@ fn a_wrong_password_is_said_and_asked_for_again() {
     view.wait_enabled("updateBothBtn");
     view.browser.click("updateBothBtn");
     view.give_password("swordfish");
-    view.wait_text("passWhy", "password is wrong");
+    view.wait_text("passWhy", "Password is wrong");
     view.browser.picture("password");
     assert!(desk.rollout().is_none());
     view.give_password(PASSWORD);
