@@ -58,7 +58,8 @@ fn a_rollout_is_aborted_after_it_was_asked_whether_that_is_meant() {
     view.choose("bundleFile", &bundle);
     view.press("updateBothBtn");
     view.wait("it is staging", || {
-        (view.property("abortBtn", "offsetParent") != serde_json::Value::Null).then_some(())
+        let script = "return document.querySelector('[aria-current]')?.textContent";
+        (view.browser.run(script, Vec::new()) == "Staging").then_some(())
     });
     view.browser.click("abortBtn");
     view.wait_dialog("ask");

@@ -10,7 +10,7 @@ use crate::view::View;
 fn a_bundle_is_installed_on_both_devices_by_clicking_and_followed_to_keep() {
     let desk = Desk::new();
     let Some(view) = View::open(&desk) else { return };
-    let images = BOTH.map(|role| firmware(role, "1.1.0").size(512 * 1024).make());
+    let images = BOTH.map(|role| firmware(role, "1.1.0").size(1 << 20).make());
     let [receiver, transmitter] = &images;
     let bundle = desk.release("1.1.0", &[transmitter, receiver]);
     view.choose("bundleFile", &bundle);
