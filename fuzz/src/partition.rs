@@ -55,9 +55,9 @@ fn check_layout(table: &PartitionTable, places: &[Region], written: &[u8]) {
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
     let [first, second] = layout.slots;
-    let parts =
-        [first, second, layout.otadata, layout.record(), layout.package(), layout.reserve()];
-    for part in parts {
+    let mut parts = vec![first, second, layout.otadata, layout.record(), layout.package()];
+    parts.extend(layout.config());
+    for part in &parts {
         let is_within = |place: &Region| place.offset <= part.offset && part.end() <= place.end();
         assert!(places.iter().any(is_within), "{part:?} is outside of {places:?}");
     }

@@ -18,6 +18,7 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 
 use crate::boot_state::BootState;
+use crate::config::{self, CONFIG_BYTES_MAX, ConfigError};
 use crate::effects::{Effect, Effects, FallBackCause, Trace};
 use crate::flash::{FlashFault, Region};
 use crate::layout::Layout;
@@ -296,6 +297,27 @@ impl Agent {
         buffer: &'b mut [u8],
     ) -> Option<&'b [u8]> {
         package::load(flash, self.layout.package(), buffer).ok().flatten()
+    }
+
+    /// Copies the configuration that is in force for the running image into `buffer` and returns
+    /// its length; `None` if there is none. See [`crate::config`].
+    pub fn load_config<F: ReadNorFlash>(
+        &self,
+        flash: &mut F,
+        buffer: &mut [u8; CONFIG_BYTES_MAX],
+    ) -> Result<Option<usize>, FlashFault> {
+        let Some(store) = self.layout.config() else { return Ok(None) };
+        config::load(flash, store, self.running, buffer)
+    }
+
+    /// Makes `bytes` the configuration of the running image.
+    pub fn store_config<F: NorFlash>(
+        &self,
+        bytes: &[u8],
+        flash: &mut F,
+    ) -> Result<(), ConfigError> {
+        let store = self.layout.config().ok_or(ConfigError::NoRoom)?;
+        config::store(flash, store, self.running, self.other, bytes)
     }
 
     /// The next thing to do, if there is one. At most [`crate::effects::TRACES_MAX`] traces and one

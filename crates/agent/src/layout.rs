@@ -15,16 +15,17 @@ use lockstep_proto::partition::{
     SUBTYPE_OTADATA, SUBTYPE_SPIFFS, TABLE_BYTES, TABLE_OFFSET, TYPE_DATA,
 };
 
+use crate::config::CONFIG_STORE_BYTES;
 use crate::flash::{self, FlashFault, Region, SECTOR_BYTES};
 
 /// Length of the record log: two halves of 8 KiB.
 pub const RECORD_BYTES: u32 = 0x4000;
 /// Length of the package store.
 pub const PACKAGE_STORE_BYTES: u32 = 0x3000;
-/// Where the part begins that belongs to configuration, history and the like.
-pub const RESERVE_OFFSET: u32 = 0x9000;
+/// Where the application's configuration begins, in a store that has room for it.
+pub const CONFIG_OFFSET: u32 = RECORD_BYTES + PACKAGE_STORE_BYTES;
 /// The least that the store needs.
-pub const STORE_BYTES_MIN: u32 = RESERVE_OFFSET;
+pub const STORE_BYTES_MIN: u32 = 0x9000;
 /// What the store takes of a partition that is not its own.
 pub const STORE_BYTES_BORROWED: u32 = 0x1_0000;
 
@@ -92,12 +93,13 @@ impl Layout {
         Region { offset: self.store.offset + RECORD_BYTES, size_bytes: PACKAGE_STORE_BYTES }
     }
 
-    /// What is left for the application's configuration, history and the like; may be empty.
-    pub const fn reserve(&self) -> Region {
-        Region {
-            offset: self.store.offset + RESERVE_OFFSET,
-            size_bytes: self.store.size_bytes.saturating_sub(RESERVE_OFFSET),
-        }
+    /// Where the application's configurations are; `None` if there is no room for them.
+    pub fn config(&self) -> Option<Region> {
+        let has_room = self.store.size_bytes >= CONFIG_OFFSET + CONFIG_STORE_BYTES;
+        has_room.then_some(Region {
+            offset: self.store.offset + CONFIG_OFFSET,
+            size_bytes: CONFIG_STORE_BYTES,
+        })
     }
 
     /// The size of the smaller slot.
@@ -239,7 +241,9 @@ mod tests {
         assert_eq!(layout.home, StoreHome::Lockstep);
         assert_eq!(layout.record(), Region { offset: 0x3E_0000, size_bytes: 0x4000 });
         assert_eq!(layout.package(), Region { offset: 0x3E_4000, size_bytes: 0x3000 });
-        assert_eq!(layout.reserve(), Region { offset: 0x3E_9000, size_bytes: 0x7000 });
+        let config = Region { offset: 0x3E_7000, size_bytes: 0x9000 };
+        assert_eq!(layout.config(), Some(config));
+        assert_eq!(config.end(), 0x3F_0000);
         assert_eq!((layout.ota_count, layout.slot_size_bytes()), (2, 0x1E_0000));
     }
 

@@ -40,6 +40,7 @@ extern crate std;
 
 pub mod agent;
 pub mod boot_state;
+pub mod config;
 pub mod effects;
 pub mod flash;
 pub mod layout;
@@ -57,6 +58,7 @@ mod trial;
 
 pub use agent::{Agent, Health, Identity, Reply, Setup};
 pub use boot::{BootError, Booted};
+pub use config::{CONFIG_BYTES_MAX, ConfigError};
 pub use effects::{Effect, FallBackCause, RebootReason, Trace};
 pub use flash::{FlashFault, Region};
 pub use layout::{Layout, LayoutError};

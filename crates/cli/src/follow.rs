@@ -217,6 +217,10 @@ fn phase_text(rollout: &Rollout) -> String {
     let release = tame(&rollout.release);
     match rollout.phase.as_str() {
         "preflight" => "Asking every member whether it can take the release".to_owned(),
+        "staging" if rollout.kind != "forward" => {
+            format!("Looking whether every member still has {release} in its other slot")
+        }
+        "staging" if rollout.held => format!("Every member gets {release}, and waits with it"),
         "staging" => format!("Bringing {release} into the other slot of every member"),
         "rest" => "Waiting until every application is at rest".to_owned(),
         "trial" => format!("Running {release} on trial"),

@@ -892,11 +892,15 @@ fn the_first_screen_is_what_one_needs_first() {
           demo         Show what Lockstep does, on two desk devices
           status       Show a group: its devices, what they run, whether they agree
           update       Bring a group to a release, and wait until it is kept or reverted
+          schedule     Say when a rollout that waits goes on
           abort        Stop the running rollout; the group goes back
           revert       Go back to the release before this one
           group        See who belongs to a group, and take off who is gone for good
+          config       Save the configuration of a device's application, or put one back
+          password     Change a device's password
           history      List past rollouts and how they ended
           logs         Print the recent log of a device
+          report       Save all that a device says of itself in one file, for a bug report
           sim          Search simulated worlds for a rollout that breaks its promises
           completions  Print a script that completes commands in a shell
 

@@ -152,6 +152,7 @@ impl<A: Application> Node<A> {
             return;
         }
         self.conductor = Some(self.setup.id);
+        self.go_if_due(now, flash);
         self.drive(now, Input::Tick, flash);
         self.serve_package(flash);
         self.serve_spooled_after_restart(flash);

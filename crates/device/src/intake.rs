@@ -15,7 +15,7 @@ use lockstep_proto::manifest::{ManifestError, Trust, VerifiedManifest, VerifyErr
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Board, Role};
-use lockstep_rollout::{Artifact, Fault, Phase, PreflightFault, Release, Rollout};
+use lockstep_rollout::{Artifact, Fault, Hold, Input, Phase, PreflightFault, Release, Rollout};
 
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImage};
 use crate::node::Node;
@@ -76,7 +76,11 @@ impl<A: Application> Node<A> {
         let last = lead.rollout.as_ref().map(|rollout| rollout.record().clone());
         let (me, policy) = (self.setup.id, self.setup.policy);
         let rollout = Rollout::forward(now, id, release, &members, me, last, policy);
+        let holds = lead.holds_upload;
         self.open(now, rollout, flash);
+        if holds {
+            self.drive(now, Input::Hold(Hold::Held), flash);
+        }
         Ok(Begun::Anew)
     }
 

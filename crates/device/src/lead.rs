@@ -36,6 +36,10 @@ pub(crate) struct Lead {
     pub(crate) cut: Option<crate::cut::Cut>,
     pub(crate) package: Option<Sender>,
     pub(crate) artifact: Option<(Role, Sender)>,
+    /// When a rollout goes on that waits for a moment.
+    pub(crate) goes_at: Option<Instant>,
+    /// The rollout of the present upload is to wait.
+    pub(crate) holds_upload: bool,
     rates: Vec<Rate>,
 }
 
@@ -61,6 +65,15 @@ pub enum ConductError {
     VerdictIsFinal(RolloutId),
     /// Nothing was kept that could be reversed.
     NothingToRevert,
+    /// No rollout is open that could wait.
+    NothingToSchedule,
+    /// The applications have been asked to rest: it goes on.
+    TooLateToSchedule(RolloutId),
+    /// A rollout does not wait so long.
+    TooFarAhead {
+        /// The longest wait.
+        limit_ms: u64,
+    },
 }
 
 impl fmt::Display for ConductError {
@@ -73,6 +86,13 @@ impl fmt::Display for ConductError {
                 write!(f, "the verdict of rollout `{rollout}` is final")
             }
             Self::NothingToRevert => write!(f, "there is no kept release to go back from"),
+            Self::NothingToSchedule => write!(f, "no rollout is running that could wait"),
+            Self::TooLateToSchedule(rollout) => {
+                write!(f, "rollout `{rollout}` does not wait any more")
+            }
+            Self::TooFarAhead { limit_ms } => {
+                write!(f, "a rollout waits for less than {} s", limit_ms / 1000)
+            }
         }
     }
 }
@@ -116,6 +136,8 @@ impl Lead {
             cut,
             package: None,
             artifact: None,
+            goes_at: None,
+            holds_upload: false,
             rates: Vec::new(),
         };
         lead.add_member(setup.id, setup.role);
@@ -132,7 +154,7 @@ impl Lead {
             self.rollout.as_ref().filter(|rollout| !rollout.is_over()).map(|it| it.next_wake(now));
         let package = self.package.as_ref().and_then(|sender| sender.next_wake(now));
         let artifact = self.artifact.as_ref().and_then(|(_, sender)| sender.next_wake(now));
-        [rollout, package, artifact].into_iter().flatten().min()
+        [rollout, package, artifact, self.goes_at].into_iter().flatten().min()
     }
 
     /// Whether every member of `role` that the rollout updates has staged its artifact.
@@ -277,6 +299,7 @@ impl<A: Application> Node<A> {
         lead.package = None;
         lead.artifact = None;
         lead.cut = None;
+        lead.goes_at = None;
         self.conductor = Some(self.setup.id);
         if let Some(lead) = &mut self.lead {
             lead.rollout_before = lead.rollout.replace(rollout);

@@ -22,6 +22,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
+use crate::config;
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
 use crate::journal::{Journal, Level};
@@ -119,7 +120,7 @@ impl<A: Application> Node<A> {
     pub fn boot<F: NorFlash>(
         now: Instant,
         setup: NodeSetup,
-        application: A,
+        mut application: A,
         flash: &mut F,
     ) -> Result<(Self, Booted), NodeError> {
         let images = known_images(flash);
@@ -152,12 +153,11 @@ impl<A: Application> Node<A> {
             Duty::Member => None,
         };
         let mut journal = Journal::default();
-        let version = ReleaseVersion::from_number(announced.number);
-        let image = agent.running();
-        let slot = setup.running_slot;
-        let trial = if agent.on_trial() { ", on trial" } else { "" };
-        let text = format!("booted {version}, image {image:?}, slot {slot}{trial}");
-        journal.log(now, Level::Notice, text);
+        journal.log(now, Level::Notice, first_line(&announced, &agent, setup.running_slot));
+        if let Some(why) = config::begin(&agent, &mut application, flash) {
+            let text = format!("the application refuses its configuration: {why}");
+            journal.log(now, Level::Warning, text);
+        }
         let last_state = agent.member().state;
         let node = Self {
             peers: Peers::new(setup.pace.link_fresh_ms),
@@ -229,7 +229,7 @@ impl<A: Application> Node<A> {
     }
 
     /// When [`Node::tick`] is due at the latest, as seen from now. Asked after each frame, it only
-    /// ever brings the next tick forward: of two answers since the last tick the earlier one counts.
+    /// ever brings the next tick forward: of two answers since the last tick the earlier counts.
     pub fn next_wake(&self, now: Instant) -> Instant {
         let mut wake = now + self.setup.pace.sample_ms.min(TICK_MS_MAX);
         if let Some(at) = self.agent.next_wake(now) {
@@ -285,6 +285,24 @@ impl<A: Application> Node<A> {
         let stored = self.write_entry(Kind::PASSWORD, &password.encode(), flash);
         if stored {
             self.password = Some(password);
+        }
+        stored
+    }
+
+    /// Sets another password, with a salt that nobody can guess. `false` if the flash failed.
+    pub fn change_password<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        password: &str,
+        flash: &mut F,
+    ) -> bool {
+        let mut salt = [0; 16];
+        let (first, second) = salt.split_at_mut(8);
+        first.copy_from_slice(&self.draw().to_le_bytes());
+        second.copy_from_slice(&self.draw().to_le_bytes());
+        let stored = self.set_password(password, salt, flash);
+        if stored {
+            self.journal.log(now, Level::Notice, String::from("the password was changed"));
         }
         stored
     }
@@ -435,6 +453,14 @@ impl<A: Application> Node<A> {
     pub fn trust(&self) -> &Trust {
         self.agent.trust()
     }
+}
+
+/// What a boot begins its log with.
+fn first_line(announced: &Announced, agent: &Agent, slot: u8) -> String {
+    let version = ReleaseVersion::from_number(announced.number);
+    let image = agent.running();
+    let trial = if agent.on_trial() { ", on trial" } else { "" };
+    format!("booted {version}, image {image:?}, slot {slot}{trial}")
 }
 
 /// Reads one entry of the record into a buffer of its largest size.

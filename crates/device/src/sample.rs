@@ -1,6 +1,10 @@
 //! The sample application: a transmitter measures and sends, a receiver shows. It exists so that a
 //! pair out of the box has something to gate, and something that must come to rest.
 
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::ops::RangeInclusive;
+
 use lockstep_proto::frame::data::Measurement;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
@@ -25,12 +29,20 @@ pub struct SampleApplication {
     /// When the contactors will be open; `None` while working.
     rest_at: Option<Instant>,
     free_heap_bytes: u32,
+    send_every_ms: u64,
 }
 
 impl SampleApplication {
     /// `free_heap_bytes` is what the platform reports at start.
     pub fn new(work: Work, free_heap_bytes: u32) -> Self {
-        Self { work, figures: Figures::default(), sent_at: None, rest_at: None, free_heap_bytes }
+        Self {
+            work,
+            figures: Figures::default(),
+            sent_at: None,
+            rest_at: None,
+            free_heap_bytes,
+            send_every_ms: SEND_EVERY_MS,
+        }
     }
 }
 
@@ -67,7 +79,7 @@ impl Application for SampleApplication {
 
     /// A slow, visible wave: a discharge from 80 % to 20 % and back within ten minutes.
     fn data_to_send(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        let waits = self.sent_at.is_some_and(|at| now.ms_since(at) < SEND_EVERY_MS);
+        let waits = self.sent_at.is_some_and(|at| now.ms_since(at) < self.send_every_ms);
         if self.work == Work::Shows || self.rest_at.is_some() || waits {
             return None;
         }
@@ -96,6 +108,27 @@ impl Application for SampleApplication {
         StagingPace::Fast
     }
 
+    /// It knows one field, `send_every_ms`; others are kept for whoever does.
+    fn take_config(&mut self, config: &str) -> Result<(), String> {
+        let config: serde_json::Value =
+            serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.send_every_ms = match config.get("send_every_ms") {
+            None => SEND_EVERY_MS,
+            Some(value) => {
+                let allowed = value.as_u64().filter(|ms| SEND_EVERY_MS_ALLOWED.contains(ms));
+                let (min, max) = (SEND_EVERY_MS_ALLOWED.start(), SEND_EVERY_MS_ALLOWED.end());
+                allowed.ok_or_else(|| {
+                    format!("`send_every_ms` is {value}, allowed is a number from {min} to {max}")
+                })?
+            }
+        };
+        Ok(())
+    }
+
+    fn secrets(&self) -> &[&str] {
+        &["wifi_password", "mqtt_password"]
+    }
+
     fn free_heap_bytes(&self) -> u32 {
         self.free_heap_bytes
     }
@@ -108,5 +141,6 @@ impl Application for SampleApplication {
 /// How long the contactors take to open.
 const CONTACTORS_MS: u64 = 50;
 const SEND_EVERY_MS: u64 = 500;
+const SEND_EVERY_MS_ALLOWED: RangeInclusive<u64> = 50..=60_000;
 const WAVE_STEPS: u64 = 6_000;
 const WAVE_HALF: u16 = 3_000;

@@ -180,6 +180,18 @@ pub trait Application {
     /// milliseconds, which a control loop feels.
     fn staging_pace(&self, now: Instant) -> StagingPace;
 
+    /// Its configuration is this JSON object from now on: told before anything else when the device
+    /// starts, if there is one, and whenever somebody stores another. What it does not take it
+    /// refuses with a line for people; then the one before stays in force.
+    fn take_config(&mut self, _config: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Names of the fields of its configuration, at any depth, that are nobody else's business.
+    fn secrets(&self) -> &[&str] {
+        &[]
+    }
+
     /// Free heap in bytes.
     fn free_heap_bytes(&self) -> u32;
 

@@ -10,7 +10,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::Role;
-use lockstep_rollout::{Event, Kind, Phase, Verdict};
+use lockstep_rollout::{Event, Hold, Kind, Phase, Verdict};
 
 use crate::history::HISTORY_BYTES_MAX;
 use crate::node::Node;
@@ -92,6 +92,15 @@ impl<A: Application> Node<A> {
                 ("no-repair", Some(*id), format!("no repair: {} has no way back", name(id)))
             }
             Event::Settled(id) => ("settled", Some(*id), format!("{} has settled", name(id))),
+            Event::Held(hold) => (
+                "held",
+                None,
+                String::from(match hold {
+                    Hold::No => "goes on once all have staged",
+                    Hold::Held => "waits, once all have staged, until somebody says go",
+                    Hold::Scheduled => "waits, once all have staged, for the moment that was named",
+                }),
+            ),
             Event::SteppedDown { term } => {
                 ("stepped-down", None, format!("another lead conducts, term {term}"))
             }

@@ -188,6 +188,7 @@ impl<A: Application> Node<A> {
         let (rollout, waiting) = (RolloutId::default(), Vec::new());
         if let Some(lead) = &mut self.lead {
             lead.upload = Some(Upload { reader, at: 0, size_bytes, rollout, state, waiting });
+            lead.holds_upload = false;
         }
     }
 

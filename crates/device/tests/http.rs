@@ -280,7 +280,7 @@ fn unknown_paths_and_methods_say_what_there_is() {
             405
             {"error":{"code":"method-not-allowed",
             "message":"`/api/rollout` knows no method `PUT`, only GET, POST",
-            "hint":"reads are GET, orders are POST"}}"#]]
+            "hint":"reads are GET, orders are POST, what is replaced is PUT"}}"#]]
         .assert_eq(&reply.shown());
     });
 }
@@ -390,7 +390,7 @@ fn a_bundle_of_unknown_absurd_or_no_length_is_refused() {
         expect![[r#"
             411
             {"error":{"code":"length-required",
-            "message":"bundle comes without `Content-Length`",
+            "message":"body comes without `Content-Length`",
             "hint":"send the file as it is, not in chunks"}}"#]]
         .assert_eq(&web.send(&upload(""), b"").await.shown());
         let reply = web.send(&upload("\r\nTransfer-Encoding: chunked"), b"0\r\n\r\n").await;
@@ -638,6 +638,181 @@ fn an_abort_ends_an_upload_that_is_on_its_way() {
             "hint":"see `GET /api/history`, then upload the bundle again"},
             "rollout":"(16 digits)"}"#]]
         .assert_eq(&client.read_reply().await.shown());
+    });
+}
+
+#[test]
+fn the_configuration_is_kept_shown_without_secrets_and_refused_with_the_applications_words() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        let put = async |body: &[u8]| web.put("/api/config", body).await.shown();
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk",
+            "send_every_ms":250}"#]]
+        .assert_eq(
+            &put(br#"{"name":"desk","send_every_ms":250,"mqtt":{"mqtt_password":"s3cret"}}"#).await,
+        );
+        let open = web.send("GET /api/config?secrets=true HTTP/1.1\r\nHost: desk", b"").await;
+        assert_eq!(open.status, 401);
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk",
+            "send_every_ms":250}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        // A backup without secrets, put back, does not lose them.
+        put(br#"{"name":"desk 2","mqtt":{}}"#).await;
+        let known = format!("\r\nAuthorization: Bearer {PASSWORD}");
+        let all = format!("GET /api/config?secrets=true HTTP/1.1\r\nHost: desk{known}");
+        expect![[r#"
+            200
+            {"mqtt":{"mqtt_password":"s3cret"},
+            "name":"desk 2"}"#]]
+        .assert_eq(&web.send(&all, b"").await.shown());
+        for body in ["", "[]", "{", "7", "null"] {
+            assert!(put(body.as_bytes()).await.starts_with("400\n"), "{body}");
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"configuration is not one JSON object: invalid type: sequence, expected a map at line 1 column 0",
+            "hint":"send what `GET /api/config` answered, or another object"}}"#]].assert_eq(&put(b"[]").await);
+        expect![[r#"
+            422
+            {"error":{"code":"bad-config",
+            "message":"application refuses the configuration: `send_every_ms` is 1, allowed is a number from 50 to 60000",
+            "hint":"mend what it names; the configuration before is still in force"}}"#]].assert_eq(&put(br#"{"send_every_ms":1}"#).await);
+        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(8_200));
+        expect![[r#"
+            413
+            {"error":{"code":"too-large",
+            "message":"body has 8211 bytes, allowed are 8192",
+            "hint":"send less"}}"#]]
+        .assert_eq(&put(long.as_bytes()).await);
+        expect![[r#"
+            200
+            {"mqtt":{},
+            "name":"desk 2"}"#]]
+        .assert_eq(&web.get("/api/config").await.shown());
+        let reply = web.post("/api/config", b"{}").await;
+        assert_eq!(reply.status, 405, "{reply:?}");
+        assert!(reply.head.contains("\r\nAllow: GET, PUT\r\n"), "{}", reply.head);
+    });
+}
+
+#[test]
+fn the_password_is_changed_by_whoever_knows_it() {
+    Web::run_pair(async |web| {
+        let put = async |body: &[u8]| web.put("/api/password", body).await.shown();
+        for bad in ["short", " spaces around ", "tab\\tinside it", &"x".repeat(65)] {
+            let reply = put(format!("{{\"password\":\"{bad}\"}}").as_bytes()).await;
+            assert!(reply.contains("bad-password"), "{bad}: {reply}");
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-password",
+            "message":"password has 5 characters, allowed are 8 to 64, with no space at either end",
+            "hint":"several words are easier to keep in mind than signs"}}"#]]
+        .assert_eq(&put(br#"{"password":"short"}"#).await);
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"body is not what this call takes: unknown field `word`, expected `password` at line 1 column 7",
+            "hint":"send `{\"password\":\"…\"}`"}}"#]].assert_eq(&put(br#"{"word":"correct"}"#).await);
+        expect![[r#"
+            200
+            {"changed":true}"#]]
+        .assert_eq(&put(br#"{"password":"staple battery"}"#).await);
+        // The old one opens nothing any more, the new one does.
+        assert_eq!(web.post("/api/rollout/abort", b"").await.status, 401);
+        let order = "POST /api/rollout/abort HTTP/1.1\r\nHost: desk";
+        let order = format!("{order}\r\nAuthorization: Bearer staple battery");
+        assert_eq!(web.send(&order, b"").await.status, 409);
+    });
+}
+
+#[test]
+fn there_is_nothing_to_schedule_at_first_and_only_a_number_or_null_is_a_schedule() {
+    Web::run_pair(async |web| {
+        let schedule = async |body: &[u8]| web.post("/api/rollout/schedule", body).await.shown();
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-schedule",
+            "message":"no rollout is running that could wait",
+            "hint":"begin one with `POST /api/rollout?hold=true`"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":0}"#).await);
+        for body in ["", "{}", "[]", r#"{"in_s":-1}"#, r#"{"in_s":"soon"}"#, r#"{"in_s":1,"at":2}"#]
+        {
+            let reply = schedule(body.as_bytes()).await;
+            assert!(
+                reply.starts_with("400\n{\"error\":{\"code\":\"bad-request\""),
+                "{body}: {reply}"
+            );
+        }
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"body is not what this call takes: missing field `in_s` at line 1 column 2",
+            "hint":"send `{\"in_s\":SECONDS}`, 0 for at once, null for not yet"}}"#]]
+        .assert_eq(&schedule(b"{}").await);
+        expect![[r#"
+            413
+            {"error":{"code":"too-large",
+            "message":"body has 300 bytes, allowed are 256",
+            "hint":"send less"}}"#]]
+        .assert_eq(&schedule(&[b' '; 300]).await);
+    });
+}
+
+#[test]
+fn an_upload_can_be_held_scheduled_and_let_go() {
+    Web::run(&["receiver"], 0, async |web| {
+        let bundle = lone_bundle();
+        let reply = web.post("/api/rollout?hold=true", &bundle).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        let waits = async || {
+            let body = web.get("/api/rollout").await.body;
+            let fields = ["phase", "held", "starts_in_s", "schedule_lost"];
+            let of = |field: &&str| {
+                let (_, rest) = body.split_once(&format!("\"{field}\":")).unwrap();
+                format!("{field} {}", rest.split_once(',').unwrap().0)
+            };
+            fields.iter().map(of).collect::<Vec<_>>().join(", ")
+        };
+        sleep(Duration::from_secs(30)).await;
+        expect![[r#"phase "staging", held true, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        let schedule = async |body: &[u8]| web.post("/api/rollout/schedule", body).await.shown();
+        expect![[r#"
+            202
+            {"rollout":"(16 digits)"}"#]]
+        .assert_eq(&schedule(br#"{"in_s":60}"#).await);
+        expect![[r#"phase "staging", held true, starts_in_s 60, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        assert!(schedule(br#"{"in_s":null}"#).await.starts_with("202"));
+        expect![[r#"phase "staging", held true, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        expect![[r#"
+            400
+            {"error":{"code":"bad-request",
+            "message":"a rollout waits for less than 604800 s",
+            "hint":"name an earlier moment, or let it wait until you say go"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":604800}"#).await);
+        assert!(schedule(br#"{"in_s":5}"#).await.starts_with("202"));
+        sleep(Duration::from_secs(10)).await;
+        expect![[r#"phase "settled", held false, starts_in_s null, schedule_lost false"#]]
+            .assert_eq(&waits().await);
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-schedule",
+            "message":"no rollout is running that could wait",
+            "hint":"begin one with `POST /api/rollout?hold=true`"}}"#]]
+        .assert_eq(&schedule(br#"{"in_s":5}"#).await);
     });
 }
 

@@ -231,3 +231,38 @@ fn staging_takes_the_flash_of_a_busy_application_one_operation_at_a_time() {
     assert!(busy.iter().all(|&bytes| bytes < SECTOR_AND_PAGES_BYTES), "{busy:?}");
     assert!(idle.iter().all(|&bytes| bytes > SECTOR_AND_PAGES_BYTES), "{idle:?}");
 }
+
+/// Nothing is put back: each image finds what it had.
+#[test]
+fn the_configuration_goes_with_the_image_there_and_back() {
+    let mut group = TestGroup::pair();
+    let (receiver, transmitter) = images("1.1.0");
+    let config = |group: &mut TestGroup, board: usize| {
+        let board = &mut group.boards[board];
+        let object = board.node.as_ref().unwrap().config(true, &mut board.flash);
+        serde_json::Value::Object(object).to_string()
+    };
+    let set = |group: &mut TestGroup, text: &str| {
+        let now = group.now;
+        let board = &mut group.boards[MEMBER];
+        let uptime = board.uptime(now);
+        let node = board.node.as_mut().unwrap();
+        node.set_config(uptime, text.as_bytes(), &mut board.flash).unwrap();
+    };
+    set(&mut group, r#"{"limit":1}"#);
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep);
+    assert_eq!(config(&mut group, MEMBER), r#"{"limit":1}"#, "the new one begins with it");
+    set(&mut group, r#"{"limits":[1,2]}"#);
+    group.cut_power(MEMBER, 100);
+    group.run_ms(3_000);
+    assert_eq!(config(&mut group, MEMBER), r#"{"limits":[1,2]}"#);
+
+    let now = group.boards[LEAD].uptime(group.now);
+    let board = &mut group.boards[LEAD];
+    board.node.as_mut().unwrap().revert(now, &mut board.flash).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep);
+    assert_eq!(config(&mut group, MEMBER), r#"{"limit":1}"#, "the old one finds its own");
+    assert_eq!(config(&mut group, LEAD), "{}");
+}

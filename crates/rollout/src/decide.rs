@@ -11,7 +11,7 @@ use lockstep_proto::time::Instant;
 use crate::judge;
 use crate::machine::{Event, Fire, Input, Rollout};
 use crate::preflight::Preflight;
-use crate::record::{Cause, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
+use crate::record::{Cause, Hold, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
 
 impl Rollout {
     /// The decision table: the phase that `input` leads to, if it completes or ends the present
@@ -113,14 +113,19 @@ impl Rollout {
         }
     }
 
-    fn after_staging(&self, now: Instant) -> Option<Phase> {
+    fn after_staging(&mut self, now: Instant) -> Option<Phase> {
         let revert = |cause| Some(Phase::Settling(Verdict::Revert(cause)));
         let is_repair = self.has_one_direction();
         if let Some(cause) = self.refusal_since_entry().filter(|_| !is_repair) {
             return revert(cause);
         }
         if self.all_updates(judge::is_staged) || self.one_has_staged_and_that_is_enough() {
-            return Some(Phase::Rest);
+            if self.record.hold == Hold::No || is_repair {
+                return Some(Phase::Rest);
+            }
+            self.progress_at = now;
+            let late = now.ms_since(self.entered_at) >= self.policy.hold_limit_ms;
+            return if late { revert(Cause::StagingDeadline) } else { None };
         }
         let idle = now.ms_since(self.progress_at) >= self.policy.staging_idle_ms;
         let late = now.ms_since(self.entered_at) >= self.policy.staging_limit_ms;
@@ -283,5 +288,44 @@ pub(crate) const fn is_final(why: Refusal) -> bool {
         | Refusal::NotAnImage { .. } => true,
         // Passing states, answers to repeats, and numbers of later versions.
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use lockstep_proto::id::{RolloutId, Sha256};
+    use lockstep_proto::wire::Role;
+
+    use super::*;
+    use crate::policy::Policy;
+    use crate::release::Release;
+
+    fn deadline_ms(policy: Policy, order: &[&str]) -> u64 {
+        let release = Release {
+            number: 2,
+            epoch: 0,
+            package: Sha256([0; 32]),
+            package_size_bytes: 0,
+            artifacts: vec![],
+            brings_keys: false,
+            order: order.iter().map(|role| Role::new(role).unwrap()).collect(),
+            reboot_delay_ms: 2_000,
+            trial_limit_ms: 30_000,
+        };
+        let ids = [1, 2].map(|id| DeviceId([id; 6]));
+        let members = [(ids[0], Role::new("a").unwrap()), (ids[1], Role::new("b").unwrap())];
+        let (now, id) = (Instant::from_ms(0), RolloutId(1));
+        Rollout::forward(now, id, release, &members, ids[0], None, policy).trial_deadline_ms()
+    }
+
+    /// The figures that `docs/rollout.md` gives, without the pause.
+    #[test]
+    fn a_trial_has_time_for_a_boot_and_its_limit_for_each_turn_and_for_rest() {
+        assert_eq!(deadline_ms(Policy::desk(), &[]), 5_000 + 30_000 + 2_000 + 5_000);
+        assert_eq!(deadline_ms(Policy::board(), &[]), 30_000 + 30_000 + 2_000 + 60_000);
+        let turn_ms = 5_000 + 30_000 + 2_000;
+        assert_eq!(deadline_ms(Policy::desk(), &["a", "b"]), 3 * turn_ms + 5_000);
     }
 }

@@ -83,3 +83,7 @@ pub(crate) fn is_reverted(record: &RolloutRecord, seat: &SeatRecord, report: &Re
         && report.ticket.generation == record.generation
         && report.state == MemberState::Reverted
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

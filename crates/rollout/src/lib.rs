@@ -47,7 +47,7 @@ pub use machine::{Event, Input, Outgoing, Rollout, Step};
 pub use policy::Policy;
 pub use preflight::{Fault, PreflightFault};
 pub use record::{
-    Cause, Kind, MEMBERS_MAX, Part, Phase, RECORD_BYTES_MAX, RECORD_VERSION, RecordError,
+    Cause, Hold, Kind, MEMBERS_MAX, Part, Phase, RECORD_BYTES_MAX, RECORD_VERSION, RecordError,
     RolloutRecord, SeatRecord, Verdict,
 };
 pub use release::{Artifact, Release};

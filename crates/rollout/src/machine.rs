@@ -18,7 +18,7 @@ use crate::judge;
 use crate::orders::FIRST_ATTEMPT;
 use crate::policy::Policy;
 use crate::preflight::{Goal, PreflightFault};
-use crate::record::{Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
+use crate::record::{Hold, Kind, Part, Phase, RolloutRecord, SeatRecord, Verdict};
 use crate::release::Release;
 use crate::seat::{Milestone, SeatView};
 
@@ -37,6 +37,8 @@ pub enum Input {
     Abort,
     /// The uploaded bytes are not what the manifest says.
     BadUpload,
+    /// Whether it should wait once all have staged. Too late when it has gone on.
+    Hold(Hold),
 }
 
 /// What the caller does next, in the order of the fields.
@@ -88,6 +90,8 @@ pub enum Event {
     /// No repair is possible, since this member holds nothing to go back to.
     NoRepair(DeviceId),
     Settled(DeviceId),
+    /// It waits once all have staged, or does so no more.
+    Held(Hold),
     /// Another lead with a higher term conducts this group now.
     SteppedDown {
         term: u16,
@@ -233,6 +237,12 @@ impl Rollout {
         open && !self.has_one_direction()
     }
 
+    /// Whether it can still be made to wait, or to go on: nobody has been asked to rest yet.
+    pub fn can_hold(&self) -> bool {
+        let begins = matches!(self.record.phase, Phase::Preflight | Phase::Staging);
+        begins && self.can_abort()
+    }
+
     /// Something authentic of this member was heard: a debt may be served now.
     pub fn note_heard(&mut self, now: Instant, from: DeviceId) {
         if let Some((_, view)) = self.seat_mut(from) {
@@ -327,7 +337,12 @@ impl Rollout {
                 self.note_report(now, *from, report);
             }
             Input::Progress => self.progress_at = now,
-            Input::Tick | Input::Abort | Input::BadUpload => (),
+            Input::Hold(hold) if self.can_hold() && self.record.hold != *hold => {
+                self.record.hold = *hold;
+                self.is_dirty = true;
+                self.events.push(Event::Held(*hold));
+            }
+            Input::Tick | Input::Abort | Input::BadUpload | Input::Hold(_) => (),
         }
     }
 
@@ -492,6 +507,7 @@ fn blank_record(
         seats,
         raises_epoch: false,
         is_final: false,
+        hold: Hold::No,
         appended: Vec::new(),
     }
 }

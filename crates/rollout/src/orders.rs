@@ -11,7 +11,7 @@ use lockstep_proto::wire::Role;
 
 use crate::judge;
 use crate::machine::{Fire, Outgoing, Rollout};
-use crate::record::{Kind, Part, Phase, SeatRecord, Verdict};
+use crate::record::{Hold, Kind, Part, Phase, SeatRecord, Verdict};
 use crate::seat::SeatView;
 
 impl Rollout {
@@ -63,7 +63,7 @@ impl Rollout {
             Phase::Preflight => None,
             Phase::Staging => match (seat.part, view.report) {
                 (Part::Update, Some(report)) if judge::is_staged(&self.record, seat, &report) => {
-                    Some(poll)
+                    Some(self.poll_while_held())
                 }
                 (Part::Update, _) => Some((self.stage(seat), policy.resend_ms)),
                 (Part::Watch, _) => Some(poll),
@@ -86,6 +86,12 @@ impl Rollout {
                 self.wanted_to_revert(now, seat)
             }
         }
+    }
+
+    /// Days may pass so, and members need no lease to be staged.
+    fn poll_while_held(&self) -> (Order, u64) {
+        let slower = if self.record.hold == Hold::No { 1 } else { HELD_POLLS };
+        (Order::Inspect(Detail::Report), self.policy.poll_ms * slower)
     }
 
     /// A repair retries for ever, so a member that could not take it up with the others does so
@@ -252,5 +258,7 @@ impl Rollout {
 pub(crate) const FIRST_ATTEMPT: u8 = 1;
 /// `Settled` is said half as often each time, and at last every 17 minutes on a board.
 const SETTLED_DOUBLINGS_MAX: u8 = 10;
+/// Who waits in a rollout that is held is asked so many times less often.
+const HELD_POLLS: u64 = 10;
 /// The longest countdown that `Fire` can say.
 const FIRE_MS_MAX: u16 = 60_000;

@@ -19,6 +19,8 @@ pub struct Policy {
     pub staging_idle_ms: u64,
     /// Staging ends in a revert after so long in any case.
     pub staging_limit_ms: u64,
+    /// A rollout that is held ends in a revert after so long.
+    pub hold_limit_ms: u64,
     /// An application that does not come to rest by then ends the rollout.
     pub rest_limit_ms: u64,
     /// Countdown from the first `Fire` to the activation.
@@ -59,6 +61,7 @@ impl Policy {
             poll_ms: 1_000,
             staging_idle_ms: 120_000,
             staging_limit_ms: 3_600_000,
+            hold_limit_ms: 7 * 24 * 3_600_000,
             rest_limit_ms: 60_000,
             fire_lead_ms: 500,
             fire_every_ms: 50,

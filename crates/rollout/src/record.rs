@@ -18,7 +18,7 @@
 //! | 4 + 4 | trial limit, reboot delay, in ms |
 //! | 1 + 16 n | order: number of roles, roles |
 //! | 1 + 94 n | seats: number, then each as in [`SeatRecord`] |
-//! | 1 | flags; bit 0: raises the epoch, bit 1: final |
+//! | 1 | flags; bit 0: raises the epoch, 1: final, 2: held, 3: held until a time |
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -46,6 +46,19 @@ pub enum Kind {
     /// Back to what the members ran before, because one of them cannot hold the verdict `keep`.
     /// It has one direction: no revert, no abort, no deadline.
     Repair,
+}
+
+/// Whether a rollout goes on by itself once all have staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// It does.
+    #[default]
+    No,
+    /// It waits until somebody says so.
+    Held,
+    /// It waits for a moment that somebody named. When that is, the lead remembers as long as it is
+    /// on; after a restart it waits like [`Hold::Held`].
+    Scheduled,
 }
 
 /// Where a rollout stands.
@@ -164,6 +177,8 @@ pub struct RolloutRecord {
     pub raises_epoch: bool,
     /// All have kept it and may be told so. No repair goes back behind it any more.
     pub is_final: bool,
+    /// Whether it waits once all have staged.
+    pub hold: Hold,
     /// What a later version appended; kept as it is.
     pub appended: Vec<u8>,
 }
@@ -409,7 +424,12 @@ impl RolloutRecord {
         self.order.iter().try_for_each(|role| writer.put(role.bytes()))?;
         writer.u8(u8::try_from(self.seats.len()).unwrap_or(u8::MAX))?;
         self.seats.iter().try_for_each(|seat| seat.put(writer))?;
-        writer.u8(u8::from(self.raises_epoch) | u8::from(self.is_final) << 1)?;
+        let hold = match self.hold {
+            Hold::No => 0,
+            Hold::Held => 4,
+            Hold::Scheduled => 12,
+        };
+        writer.u8(u8::from(self.raises_epoch) | u8::from(self.is_final) << 1 | hold)?;
         writer.put(&self.appended)
     }
 
@@ -439,11 +459,17 @@ impl RolloutRecord {
             seats: take_list(&mut reader, "seats", MEMBERS_MAX, SeatRecord::take)?,
             raises_epoch: false,
             is_final: false,
+            hold: Hold::No,
             appended: Vec::new(),
         };
         if let [flags, appended @ ..] = reader.rest() {
             record.raises_epoch = flags & 1 != 0;
             record.is_final = flags & 2 != 0;
+            record.hold = match flags & 12 {
+                0 => Hold::No,
+                12 => Hold::Scheduled,
+                _ => Hold::Held,
+            };
             record.appended = appended.to_vec();
         }
         Ok(record)

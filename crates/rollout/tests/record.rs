@@ -10,7 +10,7 @@ use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::wire::Role;
 use lockstep_rollout::{
-    Cause, Kind, MEMBERS_MAX, Part, Phase, RECORD_BYTES_MAX, RecordError, RolloutRecord,
+    Cause, Hold, Kind, MEMBERS_MAX, Part, Phase, RECORD_BYTES_MAX, RecordError, RolloutRecord,
     SeatRecord, Verdict,
 };
 use proptest::prelude::*;
@@ -52,6 +52,7 @@ fn record(phase: Phase) -> RolloutRecord {
         seats: vec![seat(1, "receiver", Part::Watch), seat(2, "transmitter", Part::Update)],
         raises_epoch: true,
         is_final: matches!(phase, Phase::Settled(_)),
+        hold: Hold::No,
         appended: Vec::new(),
     }
 }
@@ -90,6 +91,15 @@ fn named() -> Vec<(String, RolloutRecord)> {
     all
 }
 
+/// What only a record of version 2 can say.
+fn held() -> Vec<(String, RolloutRecord)> {
+    let record = |hold| RolloutRecord { hold, ..record(Phase::Staging) };
+    vec![
+        ("staging held".to_owned(), record(Hold::Held)),
+        ("staging scheduled".to_owned(), record(Hold::Scheduled)),
+    ]
+}
+
 fn encode(record: &RolloutRecord) -> Vec<u8> {
     record.encode(&mut [0; RECORD_BYTES_MAX]).unwrap().to_vec()
 }
@@ -97,8 +107,9 @@ fn encode(record: &RolloutRecord) -> Vec<u8> {
 #[test]
 fn the_bytes_of_every_record_are_those_of_the_golden_file() {
     let mut text = String::new();
-    for (name, record) in named() {
-        let hex = encode(&record).iter().fold(String::new(), |mut hex, byte| {
+    let all: Vec<_> = named().into_iter().chain(held()).collect();
+    for (name, record) in &all {
+        let hex = encode(record).iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").unwrap();
             hex
         });
@@ -108,7 +119,7 @@ fn the_bytes_of_every_record_are_those_of_the_golden_file() {
         std::fs::write(GOLDEN, &text).unwrap();
     }
     let golden = std::fs::read_to_string(GOLDEN).unwrap();
-    for ((found, expected), (_, record)) in text.lines().zip(golden.lines()).zip(named()) {
+    for ((found, expected), (_, record)) in text.lines().zip(golden.lines()).zip(all) {
         assert_eq!(found, expected);
         assert_eq!(RolloutRecord::decode(&bytes_of(expected)), Ok(record));
     }

@@ -7,7 +7,9 @@ use group::{Flaw, LEAD, NO_IMAGE, TestGroup, device, image, release, role, ticke
 use lockstep_proto::frame::order::Order;
 use lockstep_proto::frame::report::{MemberState, Refusal, Refused, View};
 use lockstep_proto::id::Generation;
-use lockstep_rollout::{Cause, Event, Fault, Input, Kind, Part, Phase, Policy, Rollout, Verdict};
+use lockstep_rollout::{
+    Cause, Event, Fault, Hold, Input, Kind, Part, Phase, Policy, Rollout, Verdict,
+};
 
 const STAGE: u8 = 0x11;
 const REST: u8 = 0x12;
@@ -44,6 +46,68 @@ fn all_keep_the_release_when_nothing_fails() {
         assert!(group.all_run(2));
         assert!(group.members.iter().all(|member| member.durable.state == MemberState::Kept));
     }
+}
+
+/// Each step of each member, once, in the order in which it happens.
+#[test]
+fn what_happens_is_told_once_for_each_member_and_phase() {
+    let mut group = started(2);
+    group.run_until_settled();
+    let names: Vec<String> = group
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::Entered(phase) => phase.as_str().to_owned(),
+            Event::Staged(_) => "staged".to_owned(),
+            Event::AtRest(_) => "at rest".to_owned(),
+            Event::OnTarget(_) => "on target".to_owned(),
+            Event::Healthy(_) => "healthy".to_owned(),
+            Event::Settled(_) => "has settled".to_owned(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        "staging",
+        "staged",
+        "staged",
+        "rest",
+        "at rest",
+        "at rest",
+        "trial",
+        "on target",
+        "on target",
+        "healthy",
+        "healthy",
+        "settling",
+        "has settled",
+        "has settled",
+        "settled",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn the_record_of_a_rollout_holds_what_its_release_says() {
+    let mut group = TestGroup::new(2);
+    let release = release(2, &[0, 1]);
+    group.forward(release.clone());
+    group.run_until_phase("staging");
+    let record = group.record().unwrap();
+    assert_eq!((record.package, record.package_size_bytes), (release.package, 900));
+    assert_eq!((record.trial_limit_ms, record.reboot_delay_ms), (3_000, 0));
+    assert_eq!((record.number, record.epoch), (20_000, 2));
+    // No release was known before: the lead's firmware has a name for what the group runs.
+    assert_eq!(record.number_before, 10_000);
+}
+
+#[test]
+fn a_rollout_wants_to_be_stepped_soon_but_not_at_once() {
+    let mut group = started(2);
+    group.run_until_phase("staging");
+    let rollout = group.rollout.as_ref().unwrap();
+    let now = lockstep_proto::time::Instant::from_ms(5_000);
+    let wake = rollout.next_wake(now);
+    assert_eq!(wake.ms_since(now), group.policy.poll_ms.min(group.policy.resend_ms));
 }
 
 // --- Decide, store, act ---
@@ -720,6 +784,78 @@ fn no_repair_when_a_way_back_is_missing_then_it_is_activated_again_and_again() {
     assert_eq!((repairs(&group), reactivated(&group)), (0, 6));
     let told = group.events.iter().filter(|event| **event == Event::NoRepair(device(LEAD)));
     assert_eq!(told.count(), 1);
+    assert!(group.all_run(2));
+}
+
+// --- Held: all have staged, and wait ---
+
+fn held(count: usize) -> TestGroup {
+    let mut group = started(count);
+    group.feed(&Input::Hold(Hold::Held));
+    group.run_ms(20_000);
+    assert!(group.members.iter().all(|member| member.durable.state == MemberState::Staged));
+    group
+}
+
+#[test]
+fn a_rollout_that_is_held_is_staged_and_asks_nobody_to_rest() {
+    let mut group = held(3);
+    (group.policy.staging_limit_ms, group.policy.staging_idle_ms) = (60_000, 30_000);
+    group.reset(LEAD, 0);
+    run_announcing(&mut group, 600_000);
+    assert_eq!(group.phase(), Some(Phase::Staging));
+    assert!(group.sent.iter().all(|(_, out)| out.order.kind() != REST));
+    group.feed(&Input::Hold(Hold::No));
+    group.run_until_settled();
+    assert!(group.all_run(2));
+}
+
+#[test]
+fn a_rollout_that_is_held_waits_for_a_week_and_then_goes_back() {
+    let mut group = held(2);
+    group.policy.hold_limit_ms = 60_000;
+    group.reset(LEAD, 0);
+    run_announcing(&mut group, 50_000);
+    assert_eq!(group.phase(), Some(Phase::Staging));
+    run_announcing(&mut group, 30_000);
+    assert_eq!(group.cause(), Some(Cause::StagingDeadline));
+    group.run_until_settled();
+    assert!(group.all_run(1));
+}
+
+// The lead does not know any more when it should go on: it must not do so by itself.
+#[test]
+fn a_rollout_that_is_held_is_held_after_a_restart_of_the_lead() {
+    for hold in [Hold::Held, Hold::Scheduled] {
+        let mut group = held(2);
+        group.feed(&Input::Hold(hold));
+        group.reset(LEAD, 0);
+        run_announcing(&mut group, 600_000);
+        assert_eq!(group.record().unwrap().hold, hold);
+        assert_eq!(group.phase(), Some(Phase::Staging));
+        group.feed(&Input::Hold(Hold::No));
+        group.run_until_settled();
+        assert!(group.all_run(2));
+    }
+}
+
+#[test]
+fn whoever_waits_can_be_told_to_go_back() {
+    let mut group = held(2);
+    group.abort();
+    group.run_until_settled();
+    assert_eq!(group.cause(), Some(Cause::Aborted));
+    assert!(group.all_run(1));
+}
+
+#[test]
+fn nothing_is_held_any_more_once_somebody_was_asked_to_rest() {
+    let mut group = started(2);
+    group.run_until_phase("rest");
+    group.feed(&Input::Hold(Hold::Held));
+    assert!(!group.rollout.as_ref().unwrap().can_hold());
+    assert_eq!(group.record().unwrap().hold, Hold::No);
+    group.run_until_settled();
     assert!(group.all_run(2));
 }
 

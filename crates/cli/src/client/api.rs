@@ -99,6 +99,12 @@ pub struct Rollout {
     pub members: Vec<Member>,
     /// How far the bundle has come, while it is taken.
     pub upload: Option<Upload>,
+    /// It waits once all have staged.
+    pub held: bool,
+    /// For so many seconds.
+    pub starts_in_s: Option<u64>,
+    /// The lead has lost the moment that it waited for.
+    pub schedule_lost: bool,
 }
 
 impl Rollout {

@@ -100,6 +100,44 @@ impl Client {
         self.answer(request.call())
     }
 
+    /// Asks for something that only somebody with the password may see.
+    pub fn get_with_password<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let agent = agent(&Arc::default(), ANSWER_MAX);
+        self.answer(self.with_password(agent.get(self.url(path))).call())
+    }
+
+    /// Gives an order with a body.
+    pub fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        let agent = agent(&Arc::default(), ANSWER_MAX);
+        self.send_json(agent.post(self.url(path)), body)
+    }
+
+    /// Puts something in the place of what is there.
+    pub fn put_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        let agent = agent(&Arc::default(), ANSWER_MAX);
+        self.send_json(agent.put(self.url(path)), body)
+    }
+
+    fn send_json<T: DeserializeOwned>(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        let text = body.to_string();
+        let request = request
+            .header("Content-Type", "application/json")
+            .header("Content-Length", text.len().to_string());
+        self.answer(self.with_password(request).send(text.as_bytes()))
+    }
+
     /// Gives an order that a rollout answers for.
     pub fn order(&self, path: &str) -> Result<api::Accepted, ClientError> {
         self.post(path)
@@ -117,6 +155,7 @@ impl Client {
         &self,
         bundle: &[u8],
         goes_on_at: Option<u64>,
+        holds: bool,
         watch: &Arc<Watch>,
     ) -> Result<api::Accepted, ClientError> {
         let from = goes_on_at.unwrap_or(0);
@@ -125,7 +164,7 @@ impl Client {
         let total_bytes = bundle.len();
         let agent = agent(watch, transport::STALL_MAX);
         let mut request = agent
-            .post(self.url("/api/rollout"))
+            .post(self.url(if holds { "/api/rollout?hold=true" } else { "/api/rollout" }))
             .header("Content-Type", "application/x-tar")
             .header("Content-Length", rest.len().to_string());
         if goes_on_at.is_some() {

@@ -2,6 +2,7 @@
 
 mod abort;
 mod completions;
+mod config;
 mod demo;
 pub(crate) mod device;
 mod group;
@@ -10,8 +11,11 @@ mod image;
 mod inspect;
 mod keygen;
 mod logs;
+mod password;
 mod release;
+mod report;
 mod revert;
+mod schedule;
 mod sim;
 mod status;
 pub(crate) mod update;
@@ -62,12 +66,17 @@ pub(crate) enum Command {
     // What happens to a group.
     Status(status::StatusArgs),
     Update(update::UpdateArgs),
+    Schedule(schedule::ScheduleArgs),
     Abort(abort::AbortArgs),
     Revert(revert::RevertArgs),
     #[command(subcommand)]
     Group(group::GroupCommand),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    Password(password::PasswordArgs),
     History(history::HistoryArgs),
     Logs(logs::LogsArgs),
+    Report(report::ReportArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
     Completions(completions::CompletionsArgs),
@@ -84,10 +93,14 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Demo(args) => demo::demo(ui, &args),
         Command::Status(args) => status::status(ui, &args),
         Command::Update(args) => update::update(ui, &args),
+        Command::Schedule(args) => schedule::schedule(ui, &args),
         Command::Abort(args) => abort::abort(ui, &args),
         Command::Revert(args) => revert::revert(ui, &args),
         Command::Group(command) => group::group(ui, &command),
+        Command::Config(command) => config::config(ui, &command),
+        Command::Password(args) => password::password(ui, &args),
         Command::History(args) => history::history(ui, &args),
+        Command::Report(args) => report::report(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
         Command::Completions(args) => completions::completions(ui, &args),

@@ -1,5 +1,7 @@
 //! `lockstep status`.
 
+use std::time::Duration;
+
 use lockstep_proto::version::ReleaseVersion;
 use serde_json::{Value, json};
 
@@ -130,5 +132,14 @@ fn rollout_line(rollout: &Rollout) -> String {
         (Some(verdict), None) => format!(", verdict {verdict}"),
         (None, _) => String::new(),
     };
-    tame(&format!("Rollout: {id} to {release}, {}{end}", rollout.phase))
+    let waits = match (rollout.held, rollout.schedule_lost, rollout.starts_in_s) {
+        (false, ..) => String::new(),
+        (true, true, _) => ", waits: a restart of the lead has lost its schedule".to_owned(),
+        (true, false, None) => ", waits until you say so".to_owned(),
+        (true, false, Some(seconds)) => {
+            let when = humantime::format_duration(Duration::from_secs(seconds));
+            format!(", goes on in {when}")
+        }
+    };
+    tame(&format!("Rollout: {id} to {release}, {}{end}{waits}", rollout.phase))
 }

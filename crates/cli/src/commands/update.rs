@@ -44,6 +44,11 @@ pub(crate) struct UpdateArgs {
     #[arg(long)]
     detach: bool,
 
+    /// Bring it to every member and let it wait there, until `lockstep schedule` says when the
+    /// group goes over to it
+    #[arg(long, conflicts_with = "dry_run")]
+    hold: bool,
+
     /// Check the release, here and against the device, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -65,7 +70,12 @@ pub(super) fn update(ui: &Ui, args: &UpdateArgs) -> Result<(), CommandError> {
         return dry_run(ui, &client, &manifest);
     }
     let release = manifest.system_version.to_string();
-    let id = deliver(ui, &client, &Arc::new(bytes), &release)?;
+    let id = deliver(ui, &client, &Arc::new(bytes), &release, args.hold)?;
+    if args.hold {
+        ui.line(format_args!("Rollout {id} to {release} waits once all have staged"))?;
+        ui.note("Say when it goes on: lockstep schedule --now, --in 2h or --at 03:00");
+        return ui.json(&json!({ "rollout": id, "release": release, "held": true }));
+    }
     if args.detach {
         ui.line(format_args!("Rollout {id} to {release} has begun; watch it: lockstep status"))?;
         return ui.json(&json!({ "rollout": id, "release": release }));
@@ -151,10 +161,11 @@ pub(crate) fn deliver(
     client: &Client,
     bytes: &Arc<Vec<u8>>,
     release: &str,
+    holds: bool,
 ) -> Result<String, CommandError> {
     let mut goes_on_at = None;
     for _ in 0..=RESUMES_MAX {
-        match attempt(ui, client, bytes, goes_on_at) {
+        match attempt(ui, client, bytes, goes_on_at, holds) {
             Ok(accepted) => return Ok(accepted.rollout),
             Err(error) if error.is_passing() || error.code() == Some("wrong-offset") => {
                 match where_to_go_on(client, bytes.len() as u64, release)? {
@@ -221,13 +232,14 @@ fn attempt(
     client: &Client,
     bytes: &Arc<Vec<u8>>,
     goes_on_at: Option<u64>,
+    holds: bool,
 ) -> Result<Accepted, ClientError> {
     let watch = Arc::new(Watch::default());
     let (sender, outcome) = mpsc::channel();
     let (uploader, bundle, sees) = (client.clone(), Arc::clone(bytes), Arc::clone(&watch));
     thread::spawn(move || {
         // Nobody listens any more if this was given up.
-        let _ = sender.send(uploader.upload(&bundle, goes_on_at, &sees));
+        let _ = sender.send(uploader.upload(&bundle, goes_on_at, holds, &sees));
     });
     let bar = ui.bytes_bar("Sending", bytes.len() as u64);
     let mut progress = Progress::new(ui);

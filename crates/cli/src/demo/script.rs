@@ -87,7 +87,7 @@ pub(crate) fn run(
     let id = match step.act {
         Act::Update(version) => {
             let bytes = Arc::new(bundle(plan, version)?.bytes.clone());
-            deliver(ui, &lead, &bytes, &version.to_string())?
+            deliver(ui, &lead, &bytes, &version.to_string(), false)?
         }
         Act::Revert => lead.order("/api/rollout/revert")?.rollout,
         Act::AbortWhileStaging(version) => abort_while_staging(&lead, bundle(plan, version)?)?,
@@ -146,7 +146,7 @@ fn abort_while_staging(lead: &Client, bundle: &Bundle) -> Result<String, Command
     let (uploader, bytes) = (lead.clone(), bundle.bytes.clone());
     thread::spawn(move || {
         // How it ends is of no interest: it is cut off.
-        let _ = sender.send(uploader.upload(&bytes, None, &Arc::new(Watch::default())));
+        let _ = sender.send(uploader.upload(&bytes, None, false, &Arc::new(Watch::default())));
     });
     let since = Instant::now();
     let id = loop {

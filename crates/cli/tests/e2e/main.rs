@@ -7,6 +7,7 @@
 
 mod crashes;
 mod desk;
+mod held;
 mod keys;
 mod links;
 mod operations;

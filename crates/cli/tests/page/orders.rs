@@ -2,7 +2,7 @@
 
 use lockstep_sim::firmware::Fault;
 
-use crate::desk::{Desk, Receiver, Transmitter, firmware};
+use crate::desk::{Desk, PASSWORD, Receiver, Transmitter, firmware};
 use crate::view::View;
 
 #[test]
@@ -67,5 +67,51 @@ fn a_rollout_is_aborted_after_it_was_asked_whether_that_is_meant() {
     let said = view.wait_text("verdict", "every device runs 1.0.0");
     assert!(said.contains("aborted on request"), "{said}");
     desk.assert_untouched(&before);
+    view.assert_clean();
+}
+
+/// Staged everywhere, and nobody restarts: until the time that was set, or until somebody says so.
+#[test]
+fn a_rollout_that_waits_goes_on_when_somebody_says_so() {
+    let desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    let (images, bundle) = desk.good_release("1.1.0", "");
+    view.choose("bundleFile", &bundle);
+    view.browser.click("autoReboot");
+    view.wait_text("holdInfo", "wait until you say when");
+    view.press("updateBothBtn");
+    view.wait_text("transmitterProgressText", "staged");
+    view.wait_text("holdText", "Nobody restarts until you say so");
+    let script = "const t = new Date(Date.now() + 36e5 - new Date().getTimezoneOffset() * 6e4);
+        document.getElementById('when').value = t.toISOString().slice(0, 16);
+        document.querySelector('#schedForm button').click()";
+    view.browser.run(script, Vec::new());
+    view.wait_text("holdText", "Starts at");
+    view.browser.picture("scheduled");
+    view.browser.click("unschedBtn");
+    view.wait_text("holdText", "Nobody restarts until you say so");
+    assert_eq!(desk.seen().map(|seen| seen.boot_number), [1, 1]);
+    view.browser.click("startBtn");
+    view.wait_text("verdict", "run 1.1.0");
+    desk.assert_runs(&images);
+    view.assert_clean();
+}
+
+#[test]
+fn the_password_is_changed_with_the_present_one() {
+    let desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    view.browser.click("more");
+    let other = "four quite other words";
+    view.wait("the form is there", || (view.property("pw", "hidden") == false).then_some(()));
+    view.browser.type_into("newPass", other);
+    view.browser.type_into("newPass2", other);
+    view.browser.press_keys("\u{e007}");
+    view.give_password(PASSWORD);
+    view.wait_text("moreSaid", "Changed");
+    view.browser.picture("settings");
+    assert_eq!(desk.lead().post("/api/rollout/abort", &[]).status, 401);
+    let status = desk.lead().with_password(other).post("/api/rollout/abort", &[]).status;
+    assert_eq!(status, 409);
     view.assert_clean();
 }

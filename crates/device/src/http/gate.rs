@@ -111,6 +111,34 @@ fn offered_password<'b>(
 
 /// The length of a bundle, which must be known before its first byte.
 pub(super) fn bundle_length(parts: &RequestParts<'_>) -> Result<u32, Problem> {
+    let length = body_length(parts)?;
+    if length <= BUNDLE_BYTES_MAX {
+        return Ok(length);
+    }
+    Err(Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-large",
+        format_args!("bundle has {length} bytes, allowed are {BUNDLE_BYTES_MAX}"),
+        "make a bundle with `lockstep release create`",
+    ))
+}
+
+/// Whether the client waits to be asked for its body.
+pub(super) fn asks_first(parts: &RequestParts<'_>) -> Result<bool, Problem> {
+    match parts.headers().get("expect") {
+        None => Ok(false),
+        Some(expectation) if expectation == "100-continue" => Ok(true),
+        Some(_) => Err(Problem::new(
+            StatusCode::EXPECTATION_FAILED,
+            "bad-request",
+            "`Expect` is something else than `100-continue`",
+            "leave it out",
+        )),
+    }
+}
+
+/// The length of any body; one of more digits than a `u32` has counts as the largest.
+pub(super) fn body_length(parts: &RequestParts<'_>) -> Result<u32, Problem> {
     let headers = parts.headers();
     let is_chunked = headers.get("transfer-encoding").is_some();
     let length = headers.get("content-length").filter(|_| !is_chunked);
@@ -118,7 +146,7 @@ pub(super) fn bundle_length(parts: &RequestParts<'_>) -> Result<u32, Problem> {
         return Err(Problem::new(
             StatusCode::LENGTH_REQUIRED,
             "length-required",
-            "bundle comes without `Content-Length`",
+            "body comes without `Content-Length`",
             "send the file as it is, not in chunks",
         ));
     };
@@ -126,21 +154,13 @@ pub(super) fn bundle_length(parts: &RequestParts<'_>) -> Result<u32, Problem> {
     let is_long = digits.len() > LENGTH_DIGITS_MAX && digits.ends_with(&[SPOILT]);
     let found = length.as_str().ok().and_then(|text| text.parse::<u32>().ok());
     match found {
-        Some(found) if found <= BUNDLE_BYTES_MAX => Ok(found),
-        None if !is_long => Err(Problem::new(
+        Some(found) => Ok(found),
+        None if is_long => Ok(u32::MAX),
+        None => Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "bad-request",
             "`Content-Length` is not a number",
             "send the size of the file in bytes",
-        )),
-        found => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            format_args!(
-                "bundle has {} bytes, allowed are {BUNDLE_BYTES_MAX}",
-                found.unwrap_or(u32::MAX)
-            ),
-            "make a bundle with `lockstep release create`",
         )),
     }
 }

@@ -8,6 +8,8 @@
 //! socket ─► connection ─► routes ─┬─ gate: cross-origin, password, lengths
 //!  100-continue,                  ├─ views: node ─► JSON
 //!  lingering close                ├─ rollout: upload, abort, revert
+//!                                 ├─ schedule: when it goes on
+//!                                 ├─ config: the application's own
 //!                                 ├─ group: who belongs to it
 //!                                 ├─ page: /ota, for browsers
 //!                                 └─ events: server-sent events
@@ -18,13 +20,17 @@
 //! Executors, listening, TLS. What a rollout does with an upload: [`Node`].
 
 mod answer;
+mod body;
+mod config;
 mod connection;
 mod events;
 mod gate;
 mod group;
 mod page;
+mod password;
 mod rollout;
 mod routes;
+mod schedule;
 mod views;
 
 use alloc::rc::Rc;

@@ -108,6 +108,7 @@ impl<'a, H: Shell> Upload<'a, H> {
         turn: &'a Turn,
         length: u32,
         part: Option<Part>,
+        holds: bool,
     ) -> Result<Self, Problem> {
         let began_at = shell.with(|now, node, flash| {
             let begun = match part {
@@ -118,6 +119,9 @@ impl<'a, H: Shell> Upload<'a, H> {
                 }
                 None => node.upload_begin(length),
             };
+            if begun.is_ok() && holds {
+                node.hold_upload();
+            }
             begun.map(|()| now).map_err(|error| cannot_take(&error, node))
         })?;
         let number = turn.number.get().wrapping_add(1);
@@ -258,7 +262,7 @@ fn cannot_take<A: Application>(error: &UploadError, node: &Node<A>) -> Problem {
     }
 }
 
-fn cannot_conduct<A: Application>(error: &ConductError, node: &Node<A>) -> Problem {
+pub(super) fn cannot_conduct<A: Application>(error: &ConductError, node: &Node<A>) -> Problem {
     let problem = |code, hint: &str| Problem::new(StatusCode::CONFLICT, code, error, hint);
     match error {
         ConductError::NotTheLead => not_the_lead(node),
@@ -269,6 +273,17 @@ fn cannot_conduct<A: Application>(error: &ConductError, node: &Node<A>) -> Probl
         ConductError::VerdictIsFinal(id) => {
             let hint = "go back with `lockstep revert` once it has settled";
             problem("verdict-is-final", hint).with_rollout(Some(*id))
+        }
+        ConductError::NothingToSchedule => {
+            problem("nothing-to-schedule", "begin one with `POST /api/rollout?hold=true`")
+        }
+        ConductError::TooLateToSchedule(id) => {
+            let hint = "it can still be ended with `lockstep abort`";
+            problem("too-late-to-schedule", hint).with_rollout(Some(*id))
+        }
+        ConductError::TooFarAhead { .. } => {
+            let hint = "name an earlier moment, or let it wait until you say go";
+            Problem::new(StatusCode::BAD_REQUEST, "bad-request", error, hint)
         }
         ConductError::NothingToRevert => {
             problem("nothing-to-revert", "update to the older release from its bundle instead")

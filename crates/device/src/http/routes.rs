@@ -2,7 +2,9 @@
 //! origin, path, method, password, lengths.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
+use lockstep_agent::CONFIG_BYTES_MAX;
 use picoserve::ResponseSent;
 use picoserve::io::Read;
 use picoserve::request::{Path, Request, RequestBodyConnection, RequestParts};
@@ -11,7 +13,9 @@ use picoserve::routing::PathRouterService;
 
 use super::answer::{Answer, Problem};
 use super::connection::Control;
-use super::{Api, Shell, events, gate, group, page, rollout, views};
+use super::{
+    Api, Shell, body, config, events, gate, group, page, password, rollout, schedule, views,
+};
 
 /// Serves the requests of one connection.
 pub(super) struct Routes<'a, H> {
@@ -36,6 +40,11 @@ enum Call<'p> {
     Upload,
     Abort,
     Revert,
+    Schedule,
+    Config,
+    ConfigWithSecrets,
+    SetConfig,
+    SetPassword,
     /// The address as it stands in the path.
     Remove(&'p str),
 }
@@ -43,7 +52,27 @@ enum Call<'p> {
 impl Call<'_> {
     /// Whether only somebody with the password may do it.
     const fn is_order(self) -> bool {
-        matches!(self, Self::Upload | Self::Abort | Self::Revert | Self::Remove(_))
+        match self {
+            Self::Home
+            | Self::Page
+            | Self::Version
+            | Self::Health
+            | Self::FirmwareInfo
+            | Self::Rollout
+            | Self::Events
+            | Self::History
+            | Self::Logs
+            | Self::Group
+            | Self::Config => false,
+            Self::Upload
+            | Self::Abort
+            | Self::Revert
+            | Self::Schedule
+            | Self::ConfigWithSecrets
+            | Self::SetConfig
+            | Self::SetPassword
+            | Self::Remove(_) => true,
+        }
     }
 }
 
@@ -105,11 +134,31 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
+            Call::Schedule => {
+                schedule::set(shell, &self.short(parts, body, schedule::BODY_BYTES_MAX).await?)?
+            }
+            Call::Config => config::present(shell, false),
+            Call::ConfigWithSecrets => config::present(shell, true),
+            Call::SetConfig => {
+                config::set(shell, &self.short(parts, body, CONFIG_BYTES_MAX).await?)?
+            }
+            Call::SetPassword => {
+                password::set(shell, &self.short(parts, body, password::BODY_BYTES_MAX).await?)?
+            }
             Call::Events => {
                 return events::Stream::begin(shell, self.api, parts).map(Reply::Stream);
             }
         };
         Ok(Reply::Answer(answer))
+    }
+
+    async fn short<R: Read>(
+        &self,
+        parts: &RequestParts<'_>,
+        body: &mut RequestBodyConnection<'_, R>,
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, Problem> {
+        body::read(self.shell, self.control, parts, body, limit_bytes).await
     }
 
     async fn upload<R: Read>(
@@ -119,19 +168,10 @@ impl<'a, H: Shell> Routes<'a, H> {
     ) -> Result<Answer, Problem> {
         let length = gate::bundle_length(parts)?;
         let part = gate::bundle_part(parts, length)?;
-        let asks = parts.headers().get("expect");
-        if let Some(expectation) = &asks
-            && *expectation != "100-continue"
-        {
-            return Err(Problem::new(
-                StatusCode::EXPECTATION_FAILED,
-                "bad-request",
-                "`Expect` is something else than `100-continue`",
-                "leave it out",
-            ));
-        }
-        let upload = rollout::Upload::begin(self.shell, &self.api.upload, length, part)?;
-        if asks.is_some() {
+        let asks = gate::asks_first(parts)?;
+        let holds = asks_for(parts, HOLD);
+        let upload = rollout::Upload::begin(self.shell, &self.api.upload, length, part, holds)?;
+        if asks {
             self.control.ask_for_body();
         }
         upload.run(body).await
@@ -140,22 +180,28 @@ impl<'a, H: Shell> Routes<'a, H> {
 
 fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
     let path = parts.path().encoded();
-    let (get, post) = match path {
-        "/" => (Some(Call::Home), None),
-        PAGE => (Some(Call::Page), None),
-        "/api/version" => (Some(Call::Version), None),
-        "/api/health" => (Some(Call::Health), None),
-        "/api/firmware_info" => (Some(Call::FirmwareInfo), None),
-        "/api/rollout" => (Some(Call::Rollout), Some(Call::Upload)),
-        "/api/rollout/events" => (Some(Call::Events), None),
-        "/api/rollout/abort" => (None, Some(Call::Abort)),
-        "/api/rollout/revert" => (None, Some(Call::Revert)),
-        "/api/group" => (Some(Call::Group), None),
+    let calls: &[(&str, Call<'_>)] = match path {
+        "/" => &[("GET", Call::Home)],
+        PAGE => &[("GET", Call::Page)],
+        "/api/version" => &[("GET", Call::Version)],
+        "/api/health" => &[("GET", Call::Health)],
+        "/api/firmware_info" => &[("GET", Call::FirmwareInfo)],
+        "/api/rollout" => &[("GET", Call::Rollout), ("POST", Call::Upload)],
+        "/api/rollout/events" => &[("GET", Call::Events)],
+        "/api/rollout/abort" => &[("POST", Call::Abort)],
+        "/api/rollout/revert" => &[("POST", Call::Revert)],
+        "/api/rollout/schedule" => &[("POST", Call::Schedule)],
+        "/api/group" => &[("GET", Call::Group)],
         _ if path.starts_with(REMOVE) => {
-            (None, Some(Call::Remove(path.strip_prefix(REMOVE).unwrap_or_default())))
+            &[("POST", Call::Remove(path.strip_prefix(REMOVE).unwrap_or_default()))]
         }
-        "/api/history" => (Some(Call::History), None),
-        "/api/logs" => (Some(Call::Logs), None),
+        "/api/history" => &[("GET", Call::History)],
+        "/api/config" if asks_for(parts, SECRETS) => {
+            &[("GET", Call::ConfigWithSecrets), ("PUT", Call::SetConfig)]
+        }
+        "/api/config" => &[("GET", Call::Config), ("PUT", Call::SetConfig)],
+        "/api/password" => &[("PUT", Call::SetPassword)],
+        "/api/logs" => &[("GET", Call::Logs)],
         _ => {
             let message = format_args!("there is no `{path}`");
             let hint = "`GET /api/version` is a good start";
@@ -163,24 +209,34 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
         }
     };
     let method = parts.method();
-    let (call, allowed) = match (method, get, post) {
-        (_, None, None) | (_, Some(_), None) => (get.filter(|_| method == "GET"), "GET"),
-        (_, None, Some(_)) => (post.filter(|_| method == "POST"), "POST"),
-        ("GET", Some(_), Some(_)) => (get, "GET, POST"),
-        (_, Some(_), Some(_)) => (post.filter(|_| method == "POST"), "GET, POST"),
+    if let Some((_, call)) = calls.iter().find(|(known, _)| method == *known) {
+        return Ok(*call);
+    }
+    let allowed = match calls {
+        [("GET", _), ("PUT", _), ..] => "GET, PUT",
+        [("GET", _), _, ..] => "GET, POST",
+        [("POST", _), ..] => "POST",
+        [("PUT", _), ..] => "PUT",
+        _ => "GET",
     };
-    call.ok_or_else(|| {
-        let message = format_args!("`{path}` knows no method `{method}`, only {allowed}");
-        let problem = Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
-            message,
-            "reads are GET, orders are POST",
-        );
-        problem.with_header("Allow", allowed)
-    })
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        format_args!("`{path}` knows no method `{method}`, only {allowed}"),
+        "reads are GET, orders are POST, what is replaced is PUT",
+    );
+    Err(problem.with_header("Allow", allowed))
 }
 
+/// Whether the query has this pair.
+fn asks_for(parts: &RequestParts<'_>, pair: &str) -> bool {
+    parts.query().is_some_and(|query| query.0.split('&').any(|it| it == pair))
+}
+
+/// In the query of a configuration: with what is nobody's business.
+const SECRETS: &str = "secrets=true";
+/// In the query of an upload: the rollout is to wait once all have staged.
+const HOLD: &str = "hold=true";
 const REMOVE: &str = "/api/group/remove/";
 const PAGE: &str = "/ota";
 const HOME: &str = "A Lockstep device. Its page is /ota, its API begins at /api/version.";

@@ -76,6 +76,14 @@ impl Application for FaultyApplication {
     fn staging_pace(&self, _now: Instant) -> StagingPace {
         self.staging_pace
     }
+    fn take_config(&mut self, config: &str) -> Result<(), String> {
+        self.inner.take_config(config)
+    }
+
+    fn secrets(&self) -> &[&str] {
+        self.inner.secrets()
+    }
+
     fn free_heap_bytes(&self) -> u32 {
         self.inner.free_heap_bytes()
     }

@@ -125,6 +125,16 @@ impl Web {
         self.post_with(path, "X-Nothing: 0", body).await
     }
 
+    /// Something put in the place of what is there, with the password.
+    pub(crate) async fn put(&self, path: &str, body: &[u8]) -> Reply {
+        let len = body.len();
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {len}"
+        );
+        self.send(&head, body).await
+    }
+
     /// An order with the password and another header.
     pub(crate) async fn post_with(&self, path: &str, header: &str, body: &[u8]) -> Reply {
         let len = body.len();

@@ -95,6 +95,14 @@ impl Application for DeskApplication {
         }
     }
 
+    fn take_config(&mut self, config: &str) -> Result<(), String> {
+        self.sample.take_config(config)
+    }
+
+    fn secrets(&self) -> &[&str] {
+        self.sample.secrets()
+    }
+
     fn free_heap_bytes(&self) -> u32 {
         self.sample.free_heap_bytes()
     }

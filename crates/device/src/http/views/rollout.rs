@@ -17,6 +17,7 @@ use crate::http::answer::{Shown, json_text};
 use crate::journal::RolloutEvent;
 use crate::lead::Conducting;
 use crate::node::Node;
+use crate::schedule::Waits;
 use crate::setup::Application;
 
 #[derive(Serialize)]
@@ -35,6 +36,12 @@ struct RolloutView {
     release: Shown<ReleaseVersion>,
     release_before: Option<Shown<ReleaseVersion>>,
     can_abort: bool,
+    /// It waits once all have staged.
+    held: bool,
+    /// It goes on then; null if it waits for a word, or does not wait.
+    starts_in_s: Option<u64>,
+    /// It waited for a moment that a restart of the lead has lost.
+    schedule_lost: bool,
     members: Vec<MemberView>,
     upload: Option<UploadView>,
 }
@@ -103,6 +110,7 @@ fn view<A: Application>(
     let record = conducting.record;
     let verdict = record.phase.verdict();
     let seats = record.seats.iter().zip(conducting.views);
+    let waits = node.waits(now.unwrap_or_default());
     RolloutView {
         id: Shown(record.id),
         generation: Shown(record.generation),
@@ -113,6 +121,12 @@ fn view<A: Application>(
         release: Shown(ReleaseVersion::from_number(record.number)),
         release_before: release(record.number_before),
         can_abort: conducting.can_abort,
+        held: waits != Waits::No,
+        starts_in_s: match (waits, now) {
+            (Waits::ForMs(ms), Some(_)) => Some(ms.div_ceil(1000)),
+            _ => None,
+        },
+        schedule_lost: waits == Waits::Lost,
         members: seats.map(|(seat, heard)| member(node, record, seat, heard, now)).collect(),
         upload: conducting
             .upload
