@@ -39,7 +39,8 @@ fn smaller(machine: &Machine, source: &str) -> Result<String, Failure> {
     terser.arg(machine.npm().join("terser/bin/terser")).arg(&file);
     let script = shell::read(terser.args(TERSER_OPTIONS))?;
     let made_from = digest(source);
-    let (head, foot) = (with_short_names(&joined(head)), joined(foot));
+    let head = without_ends(&with_bare_values(&with_short_names(&joined(head))));
+    let foot = without_ends(&with_bare_values(&joined(foot)));
     Ok(format!("{head}<script>{}</script>{foot}\n<!-- {made_from} -->\n", script.trim_end()))
 }
 
@@ -73,6 +74,39 @@ fn with_short_names(head: &str) -> String {
     })
 }
 
+/// Values of attributes that are one plain word need no quotation marks, if a blank or the end of
+/// the element follows.
+fn with_bare_values(html: &str) -> String {
+    let mut parts = html.split("=\"");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push('=');
+        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'-';
+        out += &match part.split_once('"') {
+            Some((value, rest))
+                if !value.is_empty()
+                    && value.bytes().all(is_plain)
+                    && rest.starts_with([' ', '\n', '>']) =>
+            {
+                format!("{value}{rest}")
+            }
+            _ => format!("\"{part}"),
+        };
+    }
+    out
+}
+
+/// Some elements begin or end by themselves where others do: the tree stays the same.
+fn without_ends(html: &str) -> String {
+    let mut out = html.to_owned();
+    for (end, followers) in ENDS {
+        for follower in *followers {
+            out = out.replace(&format!("{end}{follower}"), follower);
+        }
+    }
+    out
+}
+
 /// The front of the source's SHA-256 in hexadecimal, which `ota.html` ends with.
 fn digest(source: &str) -> String {
     Sha256::digest(source.as_bytes()).iter().take(DIGEST_BYTES).fold(
@@ -89,7 +123,41 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 const FOLDER: &str = "crates/device/src/http/page";
+/// What may be left out, and before what.
+const ENDS: &[(&str, &[&str])] = &[
+    ("</p>", &["<p>", "<p ", "<div", "<form", "<h3", "<table", "</div>", "</form>", "</section>"]),
+    ("</th>", &["<th>", "</tr>"]),
+    ("</tr>", &["</thead>"]),
+    ("<head>", &["<meta"]),
+    ("</head><body>", &["<header>"]),
+    ("</body></html>", &[""]),
+];
 /// Enough to notice a change.
 const DIGEST_BYTES: usize = 8;
-const TERSER_OPTIONS: &[&str] =
-    &["--toplevel", "--ecma", "2020", "--mangle", "--compress", "passes=3,unsafe_arrows"];
+const TERSER_OPTIONS: &[&str] = &[
+    "--toplevel",
+    "--ecma",
+    "2020",
+    "--mangle",
+    "--compress",
+    "passes=3,unsafe_arrows,pure_getters",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_values_lose_their_marks() {
+        let html = r#"<p id="a-1" class="b c" hidden><rect x="10"/><i title="">=</i>"#;
+        let small = r#"<p id=a-1 class="b c" hidden><rect x="10"/><i title="">=</i>"#;
+        assert_eq!(with_bare_values(html), small);
+        assert_eq!(with_bare_values("no element"), "no element");
+    }
+
+    #[test]
+    fn ends_are_left_out_only_where_the_tree_stays_the_same() {
+        let html = "<div><p>a</p><p>b</p><progress></progress><p>c</p></div>";
+        assert_eq!(without_ends(html), "<div><p>a<p>b</p><progress></progress><p>c</div>");
+    }
+}
