@@ -109,11 +109,22 @@ impl Browser {
         // What a dialogue covers ends with the window.
         let has_dialogue = self.run("return !!document.querySelector('dialog[open]')", Vec::new());
         let whole = json!({ "format": "png", "captureBeyondViewport": has_dialogue == false });
-        let answer = self.cdp("Page.captureScreenshot", &whole);
+        self.capture(name, &whole);
+    }
+
+    /// What the window shows of it; returns where the picture is.
+    pub(crate) fn picture_of_window(&self, name: &str) -> PathBuf {
+        self.capture(name, &json!({ "format": "png" }))
+    }
+
+    fn capture(&self, name: &str, wanted: &Value) -> PathBuf {
+        let answer = self.cdp("Page.captureScreenshot", wanted);
         let picture = Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("page-screenshots");
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("{name}.png")), picture).unwrap();
+        let file = folder.join(format!("{name}.png"));
+        fs::write(&file, picture).unwrap();
+        file
     }
 
     fn ask(&self, path: &str, body: &Value) -> Value {

@@ -17,9 +17,10 @@ fn a_narrow_screen_does_not_scroll_sideways() {
     );
     view.wait_text("judged", "does not fit");
     view.emulate_scheme("light");
+    view.browser.click("more");
+    view.wait("the settings are there", || (view.property("cfg", "hidden") == false).then_some(()));
     for width in [360, 768, 1280] {
         view.emulate_width(width);
-        view.browser.click("more");
         let script = "const r = document.documentElement; return r.scrollWidth - r.clientWidth";
         assert_eq!(view.browser.run(script, Vec::new()), 0, "{width} pixels");
         view.browser.picture(&format!("wide-{width}"));

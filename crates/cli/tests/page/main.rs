@@ -8,9 +8,15 @@ mod browser;
 #[allow(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
+mod files;
+mod groups;
 mod looks;
+mod older;
 mod orders;
+mod proxy;
 mod refusals;
+mod settings;
+mod tour;
 mod trouble;
 mod update;
 mod view;

@@ -82,10 +82,7 @@ fn a_rollout_that_waits_goes_on_when_somebody_says_so() {
     view.press("updateBothBtn");
     view.wait_text("transmitterProgressText", "staged");
     view.wait_text("holdText", "Nobody restarts until you say so");
-    let script = "const t = new Date(Date.now() + 36e5 - new Date().getTimezoneOffset() * 6e4);
-        document.getElementById('when').value = t.toISOString().slice(0, 16);
-        document.querySelector('#schedForm button').click()";
-    view.browser.run(script, Vec::new());
+    set_a_time(&view);
     view.wait_text("holdText", "Starts at");
     view.browser.picture("scheduled");
     view.browser.click("unschedBtn");
@@ -95,6 +92,41 @@ fn a_rollout_that_waits_goes_on_when_somebody_says_so() {
     view.wait_text("verdict", "run 1.1.0");
     desk.assert_runs(&images);
     view.assert_clean();
+}
+
+/// A device has no clock: a lead that lost power does not know how much of the hour is left.
+#[test]
+fn a_time_that_the_lead_has_lost_is_said_and_can_be_set_anew() {
+    let mut desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    let (images, bundle) = desk.good_release("1.1.0", "");
+    view.choose("bundleFile", &bundle);
+    view.browser.click("autoReboot");
+    view.wait_text("holdInfo", "wait until you say when");
+    view.press("updateBothBtn");
+    view.wait_text("transmitterProgressText", "staged");
+    view.wait_text("holdText", "Nobody restarts until you say so");
+    set_a_time(&view);
+    view.wait_text("holdText", "Starts at");
+    desk.board_mut(Receiver).kill();
+    view.wait_text("conn", "Connection lost");
+    desk.board_mut(Receiver).switch_on();
+    view.wait_text("holdText", "The lead lost power and the time that was set");
+    view.browser.picture("schedule-lost");
+    set_a_time(&view);
+    view.wait_text("holdText", "Starts at");
+    view.browser.click("startBtn");
+    view.wait_text("verdict", "run 1.1.0");
+    desk.assert_runs(&images);
+    view.assert_clean();
+}
+
+/// In an hour, by the browser's clock.
+fn set_a_time(view: &View) {
+    let script = "const t = new Date(Date.now() + 36e5 - new Date().getTimezoneOffset() * 6e4);
+        document.getElementById('when').value = t.toISOString().slice(0, 16);
+        document.querySelector('#schedForm button').click()";
+    view.browser.run(script, Vec::new());
 }
 
 #[test]

@@ -150,6 +150,46 @@ fn a_wrong_password_is_said_and_asked_for_again() {
     view.assert_clean();
 }
 
+/// The device makes everybody wait who is wrong five times in a row; it locks nobody out.
+#[test]
+fn five_wrong_passwords_lock_nobody_out() {
+    let desk = Desk::new();
+    let Some(view) = View::open(&desk) else { return };
+    let (images, bundle) = desk.good_release("1.1.0", "");
+    view.choose("bundleFile", &bundle);
+    view.wait_enabled("updateBothBtn");
+    view.browser.click("updateBothBtn");
+    for attempt in 1..=6 {
+        view.give_password(&format!("swordfish {attempt}"));
+        view.wait_dialog("pass");
+        view.wait_text("passWhy", "Password is wrong");
+        assert_eq!(view.property("password", "value"), "", "it is not kept");
+    }
+    assert!(desk.rollout().is_none());
+    view.give_password(PASSWORD);
+    view.wait_text("verdict", "run 1.1.0");
+    desk.assert_runs(&images);
+    view.assert_clean();
+}
+
+/// Who gives up at the password has ordered nothing.
+#[test]
+fn whoever_cancels_at_the_password_has_ordered_nothing() {
+    let desk = Desk::new();
+    let before = desk.seen();
+    let Some(view) = View::open(&desk) else { return };
+    let (_, bundle) = desk.good_release("1.1.0", "");
+    view.choose("bundleFile", &bundle);
+    view.wait_enabled("updateBothBtn");
+    view.browser.click("updateBothBtn");
+    view.wait_dialog("pass");
+    view.browser.click("passNo");
+    view.wait_enabled("updateBothBtn");
+    assert!(desk.rollout().is_none());
+    desk.assert_untouched(&before);
+    view.assert_clean();
+}
+
 /// Devices that do not understand each other are told apart at once, with what to do.
 #[test]
 fn devices_that_do_not_understand_each_other_are_warned_of() {

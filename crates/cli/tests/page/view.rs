@@ -29,11 +29,21 @@ impl View {
 
     /// Opens the page of either device.
     pub(crate) fn open_at(desk: &Desk, role: Role) -> Option<Self> {
+        Self::open_address(desk, desk.board(role).address())
+    }
+
+    /// Opens the page at this host and port.
+    pub(crate) fn open_address(desk: &Desk, address: &str) -> Option<Self> {
         let browser = Browser::start()?;
-        let address = format!("http://{}", desk.board(role).address());
+        let address = format!("http://{address}");
         // As people type it: the device knows the way to the page.
         browser.open(&address);
         Some(Self { browser, folder: desk.path(""), address })
+    }
+
+    /// The page is closed and opened again: it knows nothing of before.
+    pub(crate) fn reload(&self) {
+        self.browser.open(&self.address);
     }
 
     pub(crate) fn text(&self, id: &str) -> String {
@@ -90,6 +100,12 @@ impl View {
         });
     }
 
+    /// What the page offers to save goes to the desk's folder.
+    pub(crate) fn save_downloads(&self) {
+        let folder = json!({ "behavior": "allow", "downloadPath": self.folder });
+        self.browser.cdp("Browser.setDownloadBehavior", &folder);
+    }
+
     /// Presses a button that needs the password.
     #[track_caller]
     pub(crate) fn press(&self, button: &str) {
@@ -139,9 +155,13 @@ impl View {
     }
 
     pub(crate) fn emulate_width(&self, width: u32) {
+        self.emulate_size(width, 900);
+    }
+
+    pub(crate) fn emulate_size(&self, width: u32, height: u32) {
         let mobile = width < 600;
         let size =
-            json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile });
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
         self.browser.cdp("Emulation.setDeviceMetricsOverride", &size);
     }
 
