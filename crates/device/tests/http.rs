@@ -162,7 +162,7 @@ fn the_page_comes_with_a_policy_and_the_root_leads_to_it() {
         let head = |text: &str| text.split("\r\n\r\n").next().unwrap_or_default().to_owned();
         let mut client = web.connect();
         client.write(b"GET /ota HTTP/1.1\r\nHost: desk\r\n\r\n").await;
-        let page = client.read_until("</html>").await;
+        let page = client.read_until(" -->").await;
         let said = head(&page);
         assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
         for line in [
@@ -174,7 +174,7 @@ fn the_page_comes_with_a_policy_and_the_root_leads_to_it() {
         ] {
             assert!(said.contains(line), "{line} is not in {said}");
         }
-        assert!(page.contains("id=\"updateLog\""));
+        assert!(page.contains("id=updateLog"));
 
         let mut client = web.connect();
         client.write(b"GET / HTTP/1.1\r\nHost: desk\r\n\r\n").await;

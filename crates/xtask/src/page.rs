@@ -1,7 +1,8 @@
 //! Makes the page of a device small: `source.html`, which people read, becomes `ota.html`, which a
 //! device carries in its flash and serves as it is.
 //!
-//! Only the layout and the names inside the script go; words and elements stay. The result is kept
+//! Only the layout, the names inside the script and the marks that HTML does not need go; words and
+//! elements stay. The result is kept
 //! in the repository, so that building a device needs no tool of the web, and it names the source
 //! it was made from, so that a test notices when it is old.
 
