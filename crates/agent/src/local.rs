@@ -6,6 +6,7 @@
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::Sha256;
+use lockstep_proto::image::ImageFacts;
 use lockstep_proto::manifest::verify;
 use lockstep_proto::time::Instant;
 
@@ -13,9 +14,9 @@ use crate::agent::{Agent, Leaving, first4};
 use crate::flash::{self, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, Package};
-use crate::receiver::{FILE_BYTES_MAX, Object, Taken};
+use crate::receiver::{FILE_BYTES_MAX, Job, Object, Taken};
 use crate::slot;
-use crate::staging::Progress;
+use crate::staging::{Progress, refusal_of_image};
 
 impl Agent {
     /// Verifies a manifest package and stores it, in place of the one before.
@@ -192,6 +193,51 @@ impl Agent {
         Err(Refusal::SlotDiffers { found: hash(found), expected: hash(sha256) })
     }
 
+    /// Begins to take a bare image into the other slot, whose hash nobody knows before its last
+    /// byte. Its bytes come by [`Agent::spool_push`].
+    pub fn bare_begin<F: NorFlash>(
+        &mut self,
+        size_bytes: u32,
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        self.forget_transfer(flash)?;
+        self.spool_begin(UNKNOWN, size_bytes, flash).map(|_| ())
+    }
+
+    /// All of a bare image is in flash: what is it? Without an answer the slot is given up.
+    pub fn bare_end<F: NorFlash>(&mut self, flash: &mut F) -> Result<ImageFacts, Refusal> {
+        let job = self.receiver.job().filter(|job| job.is_complete() && is_bare(job));
+        let size_bytes = job.ok_or(Refusal::NotStaged)?.size_bytes;
+        match slot::read_file(flash, self.other_slot(), size_bytes)? {
+            Ok(facts) => Ok(facts),
+            Err(error) => {
+                self.forget_transfer(flash)?;
+                Err(refusal_of_image(&error, size_bytes))
+            }
+        }
+    }
+
+    /// Whether a bare image is whole in the other slot, and nothing has taken its place since.
+    pub fn has_bare(&self) -> bool {
+        self.receiver.job().is_some_and(|job| job.is_complete() && is_bare(job))
+    }
+
+    /// From here on the bare image has a name, as if it had come in a bundle: it is an artifact
+    /// that is spooled for members, or, with `is_own`, this device's own, which only has to be read
+    /// back once it is told to stage.
+    pub fn bare_adopt<F: NorFlash>(
+        &mut self,
+        file_sha256: Sha256,
+        is_own: bool,
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
+        let job = self.receiver.job().filter(|job| job.is_complete() && is_bare(job));
+        let done_bytes = job.ok_or(Refusal::NotStaged)?.size_bytes;
+        let object = if is_own { Object::Artifact } else { Object::Spool };
+        self.receiver.stop();
+        Ok(self.store_progress(&Progress { object, sha256: file_sha256, done_bytes }, flash)?)
+    }
+
     fn push<F: NorFlash>(
         &mut self,
         object: Object,
@@ -232,3 +278,10 @@ impl Agent {
         }
     }
 }
+
+fn is_bare(job: &Job) -> bool {
+    (job.object, job.sha256) == (Object::Spool, UNKNOWN)
+}
+
+/// Stands for the hash of a file that is still coming; no file has it.
+const UNKNOWN: Sha256 = Sha256([0; 32]);

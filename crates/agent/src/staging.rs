@@ -523,7 +523,7 @@ fn differs(found: [u8; 32], expected: [u8; 32]) -> Refusal {
     Refusal::SlotDiffers { found, expected }
 }
 
-fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
+pub(crate) fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
     match error {
         ImageError::TooLarge { needed_bytes, limit_bytes } => Refusal::TooLarge {
             size_bytes: u32::try_from(*needed_bytes).unwrap_or(u32::MAX),

@@ -155,6 +155,7 @@ impl<A: Application> Node<A> {
         self.go_if_due(now, flash);
         self.drive(now, Input::Tick, flash);
         self.serve_package(flash);
+        self.serve_bare(flash);
         self.serve_spooled_after_restart(flash);
         self.end_upload();
     }

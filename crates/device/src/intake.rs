@@ -50,11 +50,7 @@ impl<A: Application> Node<A> {
         let len = Package::write(head.manifest(), &signatures, &mut package)
             .map_err(|error| UploadError::BadBundle(format!("{error}")))?;
         package.truncate(len);
-        let mut release = release_of(&manifest, self.setup.policy.trial_limit_ms)
-            .map_err(|error| UploadError::BadBundle(format!("manifest: {error}")))?;
-        release.package = digest(&package);
-        release.brings_keys = manifest.next_trust(&trust).is_some_and(|next| next != trust);
-        release.package_size_bytes = u16::try_from(len).unwrap_or(u16::MAX);
+        let release = self.release_of_package(&manifest, digest(&package), len)?;
         reader.expect(&manifest);
         if let Some(open) = self.open_forward() {
             // The lead restarted within the head of this very bundle.
@@ -69,6 +65,35 @@ impl<A: Application> Node<A> {
             .install_package(now, &package, flash)
             .and_then(|()| self.agent.forget_transfer(flash))
             .map_err(|why| self.refused(why))?;
+        self.begin_forward(now, release, flash)?;
+        Ok(Begun::Anew)
+    }
+
+    /// What a rollout needs of a manifest whose package has this digest and length.
+    pub(crate) fn release_of_package(
+        &self,
+        manifest: &VerifiedManifest<'_>,
+        package: Sha256,
+        package_bytes: usize,
+    ) -> Result<Release, UploadError> {
+        let trust = self.agent.trust();
+        let release = release_of(manifest, self.setup.policy.trial_limit_ms)
+            .map_err(|error| UploadError::BadBundle(format!("manifest: {error}")))?;
+        Ok(Release {
+            package,
+            package_size_bytes: u16::try_from(package_bytes).unwrap_or(u16::MAX),
+            brings_keys: manifest.next_trust(trust).is_some_and(|next| next != *trust),
+            ..release
+        })
+    }
+
+    /// Opens the rollout of a release whose package is installed, in preflight.
+    pub(crate) fn begin_forward<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        release: Release,
+        flash: &mut F,
+    ) -> Result<RolloutId, UploadError> {
         self.learn_images(&release, flash);
         let id = RolloutId(self.draw());
         let Some(lead) = &self.lead else { return Err(UploadError::NotTheLead) };
@@ -81,7 +106,7 @@ impl<A: Application> Node<A> {
         if holds {
             self.drive(now, Input::Hold(Hold::Held), flash);
         }
-        Ok(Begun::Anew)
+        Ok(id)
     }
 
     /// The package of the rollout that is being staged, if there is one.
@@ -91,7 +116,7 @@ impl<A: Application> Node<A> {
     }
 
     /// This device's own refusal of a manifest, as preflight would have put it.
-    fn refused(&self, why: Refusal) -> UploadError {
+    pub(crate) fn refused(&self, why: Refusal) -> UploadError {
         let role = self.setup.role;
         match why {
             Refusal::EpochTooLow { offered, floor } => {

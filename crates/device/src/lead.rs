@@ -17,6 +17,7 @@ use lockstep_rollout::{
     Verdict,
 };
 
+use crate::bare::Bare;
 use crate::node::{Node, read_entry};
 use crate::setup::{Application, NodeSetup};
 use crate::upload::Upload;
@@ -32,12 +33,16 @@ pub(crate) struct Lead {
     /// What preflight found of the last rollout that did not begin.
     pub(crate) refusals: Vec<PreflightFault>,
     pub(crate) upload: Option<Upload>,
+    /// What came without a bundle.
+    pub(crate) bare: Option<Bare>,
     /// Where a cut upload goes on after a restart.
     pub(crate) cut: Option<crate::cut::Cut>,
     pub(crate) package: Option<Sender>,
     pub(crate) artifact: Option<(Role, Sender)>,
     /// When a rollout goes on that waits for a moment.
     pub(crate) goes_at: Option<Instant>,
+    /// Whether a moment from before the restart was looked for.
+    pub(crate) has_looked_for_schedule: bool,
     /// The rollout of the present upload is to wait.
     pub(crate) holds_upload: bool,
     rates: Vec<Rate>,
@@ -133,10 +138,12 @@ impl Lead {
             rollout_before: None,
             refusals: Vec::new(),
             upload: None,
+            bare: None,
             cut,
             package: None,
             artifact: None,
             goes_at: None,
+            has_looked_for_schedule: false,
             holds_upload: false,
             rates: Vec::new(),
         };

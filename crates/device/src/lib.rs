@@ -20,8 +20,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod bare;
 mod conduct;
-pub mod config;
+mod config;
 mod cut;
 mod group;
 pub mod history;

@@ -1,16 +1,21 @@
 //! A rollout that waits: until somebody says go, or for a moment that somebody named.
 //!
-//! The moment is a delay from now, since nobody here has a clock; whoever asks turns a time of day
-//! into one. That there is a moment is durable, when it is, is not: after a restart the lead waits
-//! until it is told again, and says so.
+//! The moment is a delay from now, since not every device has a clock; whoever asks turns a time
+//! of day into one. That there is a moment is durable. When it is, is so too on a device that knows
+//! the time: after a restart it is kept as soon as the time is known again. Otherwise, or when the
+//! device slept through it, the lead waits until it is told again, and says so.
+
+use alloc::vec::Vec;
 
 use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::record::Kind as Entry;
 use lockstep_proto::id::RolloutId;
 use lockstep_proto::time::Instant;
+use lockstep_proto::wire::Reader;
 use lockstep_rollout::{Hold, Input};
 
 use crate::lead::{ConductError, Lead};
-use crate::node::Node;
+use crate::node::{Node, read_entry};
 use crate::setup::Application;
 
 /// What a rollout waits for once all have staged.
@@ -22,7 +27,8 @@ pub enum Waits {
     ForWord,
     /// So many milliseconds from now.
     ForMs(u64),
-    /// It waited for a moment, and a restart of the lead has lost it.
+    /// It waited for a moment, which a restart of the lead has lost: the device does not know the
+    /// time, or the moment went by while it was off.
     Lost,
 }
 
@@ -72,6 +78,12 @@ impl<A: Application> Node<A> {
             return Err(ConductError::TooFarAhead { limit_ms });
         }
         lead.goes_at = in_ms.filter(|in_ms| *in_ms > 0).map(|in_ms| now + in_ms);
+        // Else the moment that was named before would come back with the next restart.
+        let at_unix_s = match (lead.goes_at, in_ms, self.application.unix_time_s()) {
+            (Some(_), Some(in_ms), Some(unix_s)) => unix_s.saturating_add(in_ms.div_ceil(1000)),
+            _ => UNKNOWN,
+        };
+        self.write_entry(ENTRY_SCHEDULE, &encode(id, at_unix_s), flash);
         let hold = match in_ms {
             None => Hold::Held,
             Some(0) => Hold::No,
@@ -84,10 +96,50 @@ impl<A: Application> Node<A> {
 
     /// Once the moment has come.
     pub(crate) fn go_if_due<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        self.find_schedule(now, flash);
         let Some(lead) = &mut self.lead else { return };
         if lead.goes_at.is_some_and(|at| at <= now) {
             lead.goes_at = None;
             self.drive(now, Input::Hold(Hold::No), flash);
         }
     }
+    /// After a restart: once the time is known, the moment is as well.
+    fn find_schedule<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        let Some(lead) = &mut self.lead else { return };
+        if lead.waits(now) != Waits::Lost || lead.has_looked_for_schedule {
+            return;
+        }
+        let Some(unix_s) = self.application.unix_time_s() else { return };
+        lead.has_looked_for_schedule = true;
+        let open = lead.rollout.as_ref().map(|rollout| rollout.record().id);
+        let stored = read_entry::<F, SCHEDULE_BYTES>(&self.agent, flash, ENTRY_SCHEDULE)
+            .and_then(|bytes| decode(&bytes))
+            .filter(|(rollout, at_unix_s)| Some(*rollout) == open && *at_unix_s != UNKNOWN);
+        let Some((_, at_unix_s)) = stored else { return };
+        let limit_s = self.setup.policy.hold_limit_ms / 1000;
+        // Nobody wants at noon what was meant for the night; and a clock may be far out.
+        let is_near = at_unix_s.saturating_add(LATE_S_MAX) >= unix_s
+            && at_unix_s.saturating_sub(unix_s) < limit_s;
+        if let Some(lead) = self.lead.as_mut().filter(|_| is_near) {
+            lead.goes_at = Some(now + at_unix_s.saturating_sub(unix_s) * 1000);
+        }
+    }
 }
+
+fn encode(rollout: RolloutId, at_unix_s: u64) -> Vec<u8> {
+    [rollout.0.to_le_bytes(), at_unix_s.to_le_bytes()].concat()
+}
+
+fn decode(bytes: &[u8]) -> Option<(RolloutId, u64)> {
+    let mut reader = Reader::new(bytes);
+    let rollout = RolloutId(u64::from_le_bytes(reader.array().ok()?));
+    Some((rollout, u64::from_le_bytes(reader.array().ok()?)))
+}
+
+/// When the open rollout goes on: its id u64, seconds since 1970 u64, 0 where the device does not
+/// know the time; little endian.
+const ENTRY_SCHEDULE: Entry = Entry::new(14).expect("below the number of kinds");
+const SCHEDULE_BYTES: usize = 8 + 8;
+const UNKNOWN: u64 = 0;
+/// A moment that went by while the device was off is kept this much later, in seconds.
+const LATE_S_MAX: u64 = 600;

@@ -192,6 +192,12 @@ pub trait Application {
         &[]
     }
 
+    /// Seconds since 1970 in UTC, if this device knows: it has a clock that runs without it, or the
+    /// network has told it since it booted.
+    fn unix_time_s(&self) -> Option<u64> {
+        None
+    }
+
     /// Free heap in bytes.
     fn free_heap_bytes(&self) -> u32;
 

@@ -24,7 +24,7 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 use lockstep_rollout::{Input, Kind, Part, Phase, Rollout, Verdict};
 
-use crate::cut::{Cut, ENTRY_CUT};
+use crate::cut::{Cut, ENTRY_CUT, NOTHING_MISSING};
 use crate::intake::Begun;
 use crate::lead::Lead;
 use crate::node::Node;
@@ -134,6 +134,7 @@ impl Lead {
         match (&self.upload, &self.cut) {
             (Some(Upload { state: State::Complete, .. }), _) => None,
             (Some(upload), _) => Some((upload.at, upload.size_bytes)),
+            (None, Some(cut)) if cut.size_bytes == NOTHING_MISSING => None,
             (None, Some(cut)) => Some((cut.point.bundle_offset()?, cut.size_bytes)),
             (None, None) => (rollout.record().kind == Kind::Forward).then_some((0, 0)),
         }
@@ -188,6 +189,8 @@ impl<A: Application> Node<A> {
         let (rollout, waiting) = (RolloutId::default(), Vec::new());
         if let Some(lead) = &mut self.lead {
             lead.upload = Some(Upload { reader, at: 0, size_bytes, rollout, state, waiting });
+            // What it left in the other slot is about to be overwritten.
+            lead.bare = None;
             lead.holds_upload = false;
         }
     }
@@ -544,4 +547,4 @@ impl<A: Application> Node<A> {
 }
 
 /// An image's header, app description and our descriptor.
-const HEAD_BYTES: usize = 0x1A0;
+pub(crate) const HEAD_BYTES: usize = 0x1A0;

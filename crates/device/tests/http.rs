@@ -5,6 +5,7 @@ mod web;
 
 use expect_test::expect;
 use group::{bundle, spec};
+use lockstep_proto::version::ProtocolRange;
 use tokio::time::{Duration, Instant, sleep};
 use web::{PASSWORD, Web};
 
@@ -870,6 +871,143 @@ fn a_bundle_that_ends_too_early_ends_its_rollout() {
             "release":"1.1.0",
             "release_before":"1.0.0"}]}"#]]
         .assert_eq(&web.get("/api/history").await.shown());
+    });
+}
+
+#[test]
+fn a_bare_image_is_uploaded_then_installed() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-install",
+            "message":"no image was uploaded that could be installed",
+            "hint":"upload an image with `POST /api/ota/upload` first; a restart forgets it"}}"#]]
+        .assert_eq(&web.post("/api/ota/install", b"").await.shown());
+        let image = spec("transmitter", "1.1.0").build().unwrap();
+        expect![[r#"
+            200
+            {"role":"transmitter",
+            "version":"1.1.0",
+            "board":"esp32-poe-iso",
+            "chip":"ESP32",
+            "size_bytes":24576,
+            "sha256":"(64 digits)",
+            "image_sha256":"(64 digits)"}"#]]
+        .assert_eq(&web.post("/api/ota/upload", &image).await.shown());
+        expect![[r#"
+            202
+            {"rollout":"(16 digits)"}"#]]
+        .assert_eq(&web.post("/api/ota/install", b"").await.shown());
+        expect![[r#"
+            409
+            {"error":{"code":"busy",
+            "message":"rollout `(16 digits)` is still running",
+            "hint":"wait until it has settled, or end it with `lockstep abort`"},
+            "rollout":"(16 digits)"}"#]]
+        .assert_eq(&web.post("/api/ota/upload", &image).await.shown());
+    });
+}
+
+#[test]
+fn what_fielded_tools_post_begins_a_rollout_of_the_group() {
+    Web::run_pair(async |web| {
+        let image = spec("transmitter", "1.1.0").build().unwrap();
+        expect![[r#"
+            202
+            {"rollout":"(16 digits)"}"#]]
+        .assert_eq(&web.post("/ota_upload", &image).await.shown());
+    });
+}
+
+#[test]
+fn a_bare_image_that_does_not_fit_is_refused_with_every_reason() {
+    Web::run_pair(async |web| {
+        let mut foreign = spec("transmitter", "2.0.0");
+        foreign.descriptor.protocol = ProtocolRange::single(2);
+        let image = foreign.build().unwrap();
+        expect![[r#"
+            422
+            {"error":{"code":"refused",
+            "message":"`receiver` and `transmitter` would not understand each other: this device speaks protocol 1, the peer 2; update this device first",
+            "hint":"update both together, or by way of a release between",
+            "refusals":[{"code":"incompatible",
+            "member":null,
+            "role":"receiver",
+            "message":"`receiver` and `transmitter` would not understand each other: this device speaks protocol 1, the peer 2; update this device first",
+            "hint":"update both together, or by way of a release between"}]}}"#]].assert_eq(&web.post("/ota_upload", &image).await.shown());
+    });
+}
+
+#[test]
+fn what_is_no_bare_image_for_this_device_is_refused() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            422
+            {"error":{"code":"bad-image",
+            "message":"image is refused: the `image` begins with 0x74, expected 0xe9",
+            "hint":"send the application's `.bin` as it was built, or a bundle to `POST /api/rollout`"}}"#]].assert_eq(&web.post("/ota_upload", &b"text".repeat(200)).await.shown());
+        let form = "Content-Type: multipart/form-data; boundary=x";
+        let reply = web.post_with("/ota_upload", form, b"--x\r\n").await;
+        expect![[r#"
+            415
+            {"error":{"code":"wrong-type",
+            "message":"body is `multipart/form-data; boundary=x`, expected the image itself",
+            "hint":"send the file as the body, such as `curl --data-binary @firmware.bin`"}}"#]]
+        .assert_eq(&reply.shown());
+        let lamp = spec("lamp", "1.1.0").build().unwrap();
+        expect![[r#"
+            422
+            {"error":{"code":"bad-image",
+            "message":"image is refused: it is for role `lamp`, and no device of this group has that",
+            "hint":"send the application's `.bin` as it was built, or a bundle to `POST /api/rollout`"}}"#]].assert_eq(&web.post("/api/ota/upload", &lamp).await.shown());
+        let bundle = lone_bundle();
+        expect![[r#"
+            422
+            {"error":{"code":"bad-image",
+            "message":"image is refused: the `image` is a tar archive, perhaps a bundle: it begins with 0x6d, expected 0xe9",
+            "hint":"send the application's `.bin` as it was built, or a bundle to `POST /api/rollout`"}}"#]].assert_eq(&web.post("/api/ota/upload", &bundle).await.shown());
+    });
+}
+
+/// A transmitter that were flipped alone would be dead.
+#[test]
+fn a_member_takes_no_bare_image_and_names_its_lead() {
+    Web::run(&["receiver", "transmitter"], 1, async |web| {
+        let image = spec("transmitter", "1.1.0").build().unwrap();
+        expect![[r#"
+            404
+            {"error":{"code":"not-the-lead",
+            "message":"this device does not conduct the group's rollouts",
+            "hint":"ask the device of the group that was set up as its lead"}}"#]]
+        .assert_eq(&web.post("/ota_upload", &image).await.shown());
+    });
+}
+
+#[test]
+fn a_bare_image_that_is_cut_off_leaves_nothing_to_install() {
+    Web::run_pair(async |web| {
+        let image = spec("transmitter", "1.1.0").build().unwrap();
+        let head = format!(
+            "POST /ota_upload HTTP/1.1\r\nHost: desk\r\nAuthorization: Bearer {PASSWORD}\r\n\
+             Content-Length: {}",
+            image.len()
+        );
+        let mut client = web.connect();
+        client.write(format!("{head}\r\n\r\n").as_bytes()).await;
+        client.write(&image[..8_000]).await;
+        sleep(Duration::from_secs(12)).await;
+        expect![[r#"
+            400
+            {"error":{"code":"cut",
+            "message":"the connection was cut before all 24576 bytes had come",
+            "hint":"upload the image again; nothing was begun"}}"#]]
+        .assert_eq(&client.read_reply().await.shown());
+        expect![[r#"
+            409
+            {"error":{"code":"nothing-to-install",
+            "message":"no image was uploaded that could be installed",
+            "hint":"upload an image with `POST /api/ota/upload` first; a restart forgets it"}}"#]]
+        .assert_eq(&web.post("/api/ota/install", b"").await.shown());
     });
 }
 

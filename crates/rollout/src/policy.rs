@@ -104,3 +104,39 @@ impl Policy {
         Terms { lease_ms: self.lease_ms, trial_limit_ms, rest_lease_ms: self.rest_lease_ms }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_desk_waits_for_less_than_a_board_in_everything() {
+        let (desk, board) = (Policy::desk(), Policy::board());
+        let waits = |policy: &Policy| {
+            [
+                policy.preflight_ms,
+                policy.resend_ms,
+                policy.poll_ms,
+                policy.staging_idle_ms,
+                policy.rest_limit_ms,
+                policy.fire_lead_ms,
+                policy.fire_every_ms,
+                policy.boot_limit_ms,
+                policy.unreachable_ms,
+                policy.backoff_ms,
+                policy.trial_limit_ms.into(),
+                policy.lease_ms.into(),
+                policy.rest_lease_ms.into(),
+            ]
+        };
+        for (index, (desk, board)) in waits(&desk).into_iter().zip(waits(&board)).enumerate() {
+            assert!(desk < board, "wait {index}: {desk} ms on a desk, {board} ms on a board");
+        }
+    }
+
+    #[test]
+    fn a_rollout_that_is_held_waits_for_a_week() {
+        assert_eq!(Policy::board().hold_limit_ms, 604_800_000);
+        assert_eq!(Policy::desk().hold_limit_ms, 604_800_000);
+    }
+}

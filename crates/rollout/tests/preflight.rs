@@ -130,6 +130,33 @@ fn l20_too_little_heap_and_a_bad_link_are_refused() {
 }
 
 // A version is a label: two images under one version would be an endless update.
+/// The limits themselves are still good enough.
+#[test]
+fn exactly_as_much_heap_loss_and_size_as_is_allowed_is_allowed() {
+    let found = faults(|group, release| {
+        let policy = group.policy;
+        for member in &mut group.members {
+            member.facts.free_heap_bytes = policy.free_heap_bytes_min;
+            member.facts.link_loss_percent = policy.link_loss_percent_max;
+        }
+        for artifact in &mut release.artifacts {
+            artifact.size_bytes = group.members[0].facts.slot_size_bytes;
+        }
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn a_member_is_told_the_size_of_its_own_image() {
+    let mut group = TestGroup::new(2);
+    let mut release = release(2, &[0, 1]);
+    release.artifacts[1].size_bytes = 54_321;
+    group.forward(release);
+    group.run_until_phase("staging");
+    let sizes: Vec<u32> = group.record().unwrap().seats.iter().map(|it| it.size_bytes).collect();
+    assert_eq!(sizes, [100_000, 54_321]);
+}
+
 #[test]
 fn l25_another_image_under_the_same_version_is_refused() {
     let found = faults(|_, release| release.artifacts[1].announced.number = 10_000);

@@ -222,3 +222,30 @@ proptest! {
         let _ = RolloutRecord::decode(&bytes);
     }
 }
+
+#[test]
+fn verdicts_and_causes_have_words_for_people() {
+    let expected = [
+        "aborted on request",
+        "staging made no progress in time",
+        "did not come to rest",
+        "did not get healthy in time",
+        "fell back to its old image",
+        "refused: ",
+        "the lead restarted too often",
+        "the upload is not what its manifest says",
+        "the lead lost the manifest",
+    ];
+    let texts: Vec<String> = causes().iter().map(ToString::to_string).collect();
+    for word in expected {
+        assert!(texts.iter().any(|text| text.contains(word)), "{word}: {texts:?}");
+    }
+    assert_eq!(Verdict::Keep.as_str(), "keep");
+    assert_eq!(Verdict::Revert(Cause::Aborted).as_str(), "revert");
+}
+
+#[test]
+fn a_record_that_ends_too_early_says_what_lay_behind_it() {
+    let error = RolloutRecord::decode(&[]).unwrap_err();
+    assert!(core::error::Error::source(&error).is_some(), "{error}");
+}

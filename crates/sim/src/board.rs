@@ -46,7 +46,7 @@ use console::Console;
 use control::Control;
 use provision::{Provisioned, provision};
 
-pub use application::{BUSY_PAUSE_MS, DeskApplication, Load, Manners, RestManner};
+pub use application::{BUSY_PAUSE_MS, Clock, DeskApplication, Load, Manners, RestManner};
 pub use console::LineForm;
 pub use control::ControlOptions;
 pub use provision::{KeysAtStart, Provision, ProvisionError, random_password};

@@ -62,6 +62,8 @@ pub(crate) enum Tool {
     AxeCore,
     /// Makes the page's script small.
     Terser,
+    /// Posts files, as people do who have nothing else.
+    Curl,
 }
 
 /// Who compiles for [`CHIP_TARGET`].
@@ -197,6 +199,7 @@ impl Tool {
             Self::ChromeDriver => "chromedriver",
             Self::AxeCore => "axe-core",
             Self::Terser => "terser",
+            Self::Curl => "curl",
         }
     }
 
@@ -208,6 +211,7 @@ impl Tool {
             Self::Chromium => &["chromium"],
             Self::ChromeDriver => &["chromium-driver"],
             Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
+            Self::Curl => &["curl"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
         }
     }
@@ -250,6 +254,7 @@ impl Tool {
             Self::Chromium => "run `apt-get install chromium`",
             Self::ChromeDriver => "run `apt-get install chromium-driver`",
             Self::AxeCore | Self::Terser => "install npm, for example by `apt-get install npm`",
+            Self::Curl => "run `apt-get install curl`",
         }
     }
 }

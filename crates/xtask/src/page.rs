@@ -2,9 +2,8 @@
 //! device carries in its flash and serves as it is.
 //!
 //! Only the layout, the names inside the script and the marks that HTML does not need go; words and
-//! elements stay. The result is kept
-//! in the repository, so that building a device needs no tool of the web, and it names the source
-//! it was made from, so that a test notices when it is old.
+//! elements stay. The result is kept in the repository, so that building a device needs no tool of
+//! the web, and it names the source it was made from, so that a test notices when it is old.
 
 use std::fmt::Write as _;
 use std::fs;

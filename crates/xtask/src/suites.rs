@@ -42,8 +42,11 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
-    Suite::new("e2e", "whole rollouts over real processes", e2e)
-        .with(&[Tool::Esptool, Tool::Minisign]),
+    Suite::new("e2e", "whole rollouts over real processes", e2e).with(&[
+        Tool::Esptool,
+        Tool::Minisign,
+        Tool::Curl,
+    ]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,

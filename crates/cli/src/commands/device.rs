@@ -15,7 +15,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use lockstep_proto::wire::Label;
 use lockstep_sim::board::{
-    self, BoardError, BoardOptions, ControlOptions, KeysAtStart, LineForm, Load, Manners,
+    self, BoardError, BoardOptions, Clock, ControlOptions, KeysAtStart, LineForm, Load, Manners,
     Provision, ProvisionError, RestManner,
 };
 use lockstep_sim::firmware::FirmwareSpec;
@@ -190,6 +190,10 @@ struct DeskArgs {
     #[arg(long)]
     busy: bool,
 
+    /// The device does not know the time, as a chip without a network
+    #[arg(long)]
+    no_clock: bool,
+
     /// Switch off when standard input is closed
     #[arg(long, hide = true)]
     until_input_ends: bool,
@@ -200,6 +204,7 @@ impl DeskArgs {
         Manners {
             rest: if self.not_now { RestManner::NotNow } else { RestManner::Obliges },
             load: if self.busy { Load::Busy } else { Load::Idle },
+            clock: if self.no_clock { Clock::None } else { Clock::Runs },
         }
     }
 }

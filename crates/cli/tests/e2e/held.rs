@@ -1,10 +1,10 @@
 //! Rollouts that wait, and what a person does with one device: its configuration, its password.
 
-use super::desk::{Desk, Receiver, Transmitter};
+use super::desk::{Desk, Plan, Receiver, Transmitter};
 
 #[test]
 fn a_rollout_that_is_held_waits_until_it_is_told_and_loses_its_schedule_with_the_power() {
-    let mut desk = Desk::new();
+    let mut desk = Plan::default().with(Receiver, "--no-clock").start();
     let (new, bundle) = desk.good_release("1.1.0", "");
     desk.update(&format!("{bundle} --hold")).succeeds().says("waits once all have staged");
     desk.wait("both have staged", || {
@@ -24,6 +24,23 @@ fn a_rollout_that_is_held_waits_until_it_is_told_and_loses_its_schedule_with_the
     assert_eq!(desk.wait_settled()["verdict"], "keep");
     desk.assert_runs(&new);
     desk.ask_lead("schedule --now").fails().says("no rollout is running that could wait");
+}
+
+#[test]
+fn a_schedule_survives_a_restart_of_a_lead_that_knows_the_time() {
+    let mut desk = Desk::new();
+    let (new, bundle) = desk.good_release("1.1.0", "");
+    desk.update(&format!("{bundle} --hold")).succeeds();
+    desk.ask_lead("schedule --in 1h").succeeds();
+    desk.board_mut(Receiver).kill();
+    desk.board_mut(Receiver).switch_on();
+    let left = desk.wait("the moment is known again", || desk.rollout()?["starts_in_s"].as_u64());
+    assert!((3_500..=3_600).contains(&left), "{left} s are left of an hour");
+    desk.ask_lead("schedule --in 3s").succeeds();
+    desk.board_mut(Receiver).kill();
+    desk.board_mut(Receiver).switch_on();
+    assert_eq!(desk.wait_settled()["verdict"], "keep");
+    desk.assert_runs(&new);
 }
 
 #[test]

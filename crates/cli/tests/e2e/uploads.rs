@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::desk::{Desk, Part, Receiver, Transmitter, firmware};
+use super::desk::{Desk, PASSWORD, Part, Plan, Receiver, Transmitter, firmware};
 
 /// Sends the first `sent` bytes, waits until the lead has all of them, and cuts the connection.
 fn cut_upload(desk: &Desk, bundle: &[u8], sent: usize) -> u64 {
@@ -122,4 +122,31 @@ fn an_upload_that_goes_on_with_another_bundle_is_refused() {
     desk.lead().resume(&other, sent).refuses(422, "bad-artifact", "artifact of `transmitter`");
     assert_eq!(desk.wait_settled()["verdict"], "revert");
     desk.assert_untouched(&before);
+}
+
+/// What a person with nothing but curl does.
+#[test]
+fn a_bare_image_that_curl_posts_moves_its_role_and_the_other_stays() {
+    let desk = Plan::default().without_keys().start();
+    let image = firmware(Transmitter, "1.1.0").make();
+    desk.write("transmitter.bin", &image.bytes);
+    let path = desk.path("transmitter.bin");
+    let curl = |option: &str, data: &str| {
+        let url = format!("http://{}/ota_upload", desk.board(Receiver).address());
+        let user = format!(":{PASSWORD}");
+        let said = std::process::Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "30", "--user", &user])
+            .args([option, data, &url])
+            .output()
+            .expect("curl is installed");
+        String::from_utf8(said.stdout).unwrap()
+    };
+
+    let form = curl("--form", &format!("file=@{}", path.display()));
+    assert!(form.contains("wrong-type"), "{form}");
+    let posted = curl("--data-binary", &format!("@{}", path.display()));
+    assert!(posted.contains("rollout"), "{posted}");
+
+    assert_eq!(desk.wait_settled()["verdict"], "keep");
+    desk.assert_runs(&[desk.first[0].clone(), image]);
 }

@@ -2,7 +2,7 @@
 
 use lockstep_sim::firmware::Fault;
 
-use crate::desk::{Desk, PASSWORD, Receiver, Transmitter, firmware};
+use crate::desk::{Desk, PASSWORD, Plan, Receiver, Transmitter, firmware};
 use crate::view::View;
 
 #[test]
@@ -94,10 +94,10 @@ fn a_rollout_that_waits_goes_on_when_somebody_says_so() {
     view.assert_clean();
 }
 
-/// A device has no clock: a lead that lost power does not know how much of the hour is left.
+/// A lead without the time that lost power does not know how much of the hour is left.
 #[test]
 fn a_time_that_the_lead_has_lost_is_said_and_can_be_set_anew() {
-    let mut desk = Desk::new();
+    let mut desk = Plan::default().with(Receiver, "--no-clock").start();
     let Some(view) = View::open(&desk) else { return };
     let (images, bundle) = desk.good_release("1.1.0", "");
     view.choose("bundleFile", &bundle);

@@ -20,6 +20,7 @@
 //! Executors, listening, TLS. What a rollout does with an upload: [`Node`].
 
 mod answer;
+mod bare;
 mod body;
 mod config;
 mod connection;

@@ -31,6 +31,30 @@ pub(super) struct Turn {
     is_taken: Cell<bool>,
 }
 
+impl Turn {
+    /// From now on nobody else has it.
+    pub(super) fn take(&self) -> u32 {
+        let number = self.number.get().wrapping_add(1);
+        self.number.set(number);
+        self.is_taken.set(true);
+        number
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_taken.get()
+    }
+
+    pub(super) fn is_of(&self, number: u32) -> bool {
+        self.number.get() == number
+    }
+
+    pub(super) fn give_back(&self, number: u32) {
+        if self.is_of(number) {
+            self.is_taken.set(false);
+        }
+    }
+}
+
 /// `GET /api/rollout`.
 pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
     shell.with(|now, node, _| {
@@ -54,12 +78,26 @@ pub(super) fn abort<H: Shell>(shell: &H) -> Result<Answer, Problem> {
 /// `POST /api/rollout/revert`: answered when preflight has said whether there is a way back.
 pub(super) async fn revert<H: Shell>(shell: &H) -> Result<Answer, Problem> {
     let begun = shell.with(|now, node, flash| {
-        let limit_ms = node.setup().policy.preflight_ms.saturating_add(PREFLIGHT_GRACE_MS);
-        let result = node.revert(now, flash).map(|id| (id, now + limit_ms));
+        let limit = preflight_end(now, node);
+        let result = node.revert(now, flash).map(|id| (id, limit));
         result.map_err(|error| cannot_conduct(&error, node))
     });
     shell.wake();
     let (id, limit) = begun?;
+    answer_to(shell, id, limit).await
+}
+
+/// When preflight is over in any case.
+pub(super) fn preflight_end<A: Application>(now: Instant, node: &Node<A>) -> Instant {
+    now + node.setup().policy.preflight_ms.saturating_add(PREFLIGHT_GRACE_MS)
+}
+
+/// What preflight says of a rollout that was begun just now.
+pub(super) async fn answer_to<H: Shell>(
+    shell: &H,
+    id: RolloutId,
+    limit: Instant,
+) -> Result<Answer, Problem> {
     loop {
         let answer = shell.with(|now, node, _| match node.conducting() {
             Some(it) if it.record.id == id => {
@@ -113,7 +151,7 @@ impl<'a, H: Shell> Upload<'a, H> {
         let began_at = shell.with(|now, node, flash| {
             let begun = match part {
                 Some(part) => node.upload_continue(part.offset, part.size_bytes, flash),
-                None if turn.is_taken.get() => {
+                None if turn.is_taken() => {
                     let open = node.conducting().filter(|it| it.can_abort);
                     return Err(another_upload().with_rollout(open.map(|it| it.record.id)));
                 }
@@ -124,10 +162,7 @@ impl<'a, H: Shell> Upload<'a, H> {
             }
             begun.map(|()| now).map_err(|error| cannot_take(&error, node))
         })?;
-        let number = turn.number.get().wrapping_add(1);
-        turn.number.set(number);
-        turn.is_taken.set(true);
-        Ok(Self { shell, turn, number, length, began_at })
+        Ok(Self { shell, turn, number: turn.take(), length, began_at })
     }
 
     /// Takes the body, all of it.
@@ -204,19 +239,17 @@ impl<'a, H: Shell> Upload<'a, H> {
     }
 
     fn has_turn(&self) -> bool {
-        self.turn.number.get() == self.number
+        self.turn.is_of(self.number)
     }
 }
 
 impl<H> Drop for Upload<'_, H> {
     fn drop(&mut self) {
-        if self.turn.number.get() == self.number {
-            self.turn.is_taken.set(false);
-        }
+        self.turn.give_back(self.number);
     }
 }
 
-fn cannot_take<A: Application>(error: &UploadError, node: &Node<A>) -> Problem {
+pub(super) fn cannot_take<A: Application>(error: &UploadError, node: &Node<A>) -> Problem {
     let problem = |status, code, hint: &str| Problem::new(status, code, error, hint);
     match error {
         UploadError::NotTheLead => not_the_lead(node),
@@ -240,6 +273,16 @@ fn cannot_take<A: Application>(error: &UploadError, node: &Node<A>) -> Problem {
             StatusCode::UNPROCESSABLE_ENTITY,
             "bad-artifact",
             "make the bundle anew, and check it with `lockstep release verify`",
+        ),
+        UploadError::BadImage(_) => problem(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-image",
+            "send the application's `.bin` as it was built, or a bundle to `POST /api/rollout`",
+        ),
+        UploadError::NothingToInstall => problem(
+            StatusCode::CONFLICT,
+            "nothing-to-install",
+            "upload an image with `POST /api/ota/upload` first; a restart forgets it",
         ),
         UploadError::WrongOffset { .. } => problem(
             StatusCode::CONFLICT,
@@ -309,8 +352,8 @@ pub(super) fn not_the_lead<A: Application>(node: &Node<A>) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-the-lead", message, hint)
 }
 
-fn another_upload() -> Problem {
-    let message = "another connection is uploading a bundle";
+pub(super) fn another_upload() -> Problem {
+    let message = "another connection is uploading";
     let hint = "wait until it is done; a silent one is given up after 10 seconds";
     Problem::new(StatusCode::CONFLICT, "busy", message, hint)
 }
@@ -327,19 +370,19 @@ fn idle() -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", message, hint)
 }
 
-fn too_slow() -> Problem {
+pub(super) fn too_slow() -> Problem {
     let message = format_args!("the upload took longer than {UPLOAD_LIMIT_MS} ms");
     let hint = "bring the devices closer together, then try again";
     Problem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", message, hint)
 }
 
 /// Bytes that go from the socket into the node at once.
-const CHUNK_BYTES: usize = 2_048;
+pub(super) const CHUNK_BYTES: usize = 2_048;
 /// A client that is silent for so long while its bytes are waited for is gone, in milliseconds.
-const IDLE_LIMIT_MS: u64 = 10_000;
+pub(super) const IDLE_LIMIT_MS: u64 = 10_000;
 /// An upload ends after so long in any case, in milliseconds: as long as staging may take.
-const UPLOAD_LIMIT_MS: u64 = 3_600_000;
+pub(super) const UPLOAD_LIMIT_MS: u64 = 3_600_000;
 /// Until the node is asked again whether it can take more, in milliseconds.
-const WAIT_MS: u64 = 10;
+pub(super) const WAIT_MS: u64 = 10;
 /// Preflight ends by itself; this much later somebody else has to find out why it did not.
 const PREFLIGHT_GRACE_MS: u64 = 1_000;

@@ -14,8 +14,9 @@ use picoserve::routing::PathRouterService;
 use super::answer::{Answer, Problem};
 use super::connection::Control;
 use super::{
-    Api, Shell, body, config, events, gate, group, page, password, rollout, schedule, views,
+    Api, Shell, bare, body, config, events, gate, group, page, password, rollout, schedule, views,
 };
+use crate::bare::BareImage;
 
 /// Serves the requests of one connection.
 pub(super) struct Routes<'a, H> {
@@ -38,6 +39,10 @@ enum Call<'p> {
     Logs,
     Group,
     Upload,
+    /// One bare image: bring it, install it, or both.
+    BareUpload,
+    BareInstall,
+    BareUpdate,
     Abort,
     Revert,
     Schedule,
@@ -65,6 +70,9 @@ impl Call<'_> {
             | Self::Group
             | Self::Config => false,
             Self::Upload
+            | Self::BareUpload
+            | Self::BareInstall
+            | Self::BareUpdate
             | Self::Abort
             | Self::Revert
             | Self::Schedule
@@ -134,6 +142,12 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
+            Call::BareUpload => bare::answer(&self.bare(parts, body).await?),
+            Call::BareInstall => bare::install(shell).await?,
+            Call::BareUpdate => {
+                self.bare(parts, body).await?;
+                bare::install(shell).await?
+            }
             Call::Schedule => {
                 schedule::set(shell, &self.short(parts, body, schedule::BODY_BYTES_MAX).await?)?
             }
@@ -176,6 +190,21 @@ impl<'a, H: Shell> Routes<'a, H> {
         }
         upload.run(body).await
     }
+
+    async fn bare<R: Read>(
+        &self,
+        parts: &RequestParts<'_>,
+        body: &mut RequestBodyConnection<'_, R>,
+    ) -> Result<BareImage, Problem> {
+        bare::check_type(parts)?;
+        let length = gate::bundle_length(parts)?;
+        let asks = gate::asks_first(parts)?;
+        let upload = bare::Upload::begin(self.shell, &self.api.upload, length)?;
+        if asks {
+            self.control.ask_for_body();
+        }
+        upload.run(body).await
+    }
 }
 
 fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
@@ -187,6 +216,9 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
         "/api/health" => &[("GET", Call::Health)],
         "/api/firmware_info" => &[("GET", Call::FirmwareInfo)],
         "/api/rollout" => &[("GET", Call::Rollout), ("POST", Call::Upload)],
+        "/api/ota/upload" => &[("POST", Call::BareUpload)],
+        "/api/ota/install" => &[("POST", Call::BareInstall)],
+        "/ota_upload" => &[("POST", Call::BareUpdate)],
         "/api/rollout/events" => &[("GET", Call::Events)],
         "/api/rollout/abort" => &[("POST", Call::Abort)],
         "/api/rollout/revert" => &[("POST", Call::Revert)],

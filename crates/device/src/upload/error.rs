@@ -27,6 +27,10 @@ pub enum UploadError {
     Ended(RolloutId, String),
     /// An artifact is not what the manifest says; says why.
     BadArtifact(Role, String),
+    /// A bare image is none, or not one for this group; says why.
+    BadImage(String),
+    /// No bare image is there that could be installed.
+    NothingToInstall,
     /// A continued upload must begin at this byte of the bundle.
     WrongOffset {
         /// Where the sender wanted to begin.
@@ -54,6 +58,8 @@ impl fmt::Display for UploadError {
             },
             Self::Ended(rollout, why) => write!(f, "rollout `{rollout}` has ended: {why}"),
             Self::BadArtifact(role, why) => write!(f, "artifact of `{role}`: {why}"),
+            Self::BadImage(why) => write!(f, "image is refused: {why}"),
+            Self::NothingToInstall => write!(f, "no image was uploaded that could be installed"),
             Self::WrongOffset { found, expected } => {
                 write!(f, "upload goes on at byte {found}, the device is at {expected}")
             }

@@ -3,10 +3,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the fixture")]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use lockstep_agent::Booted as AgentBooted;
+use lockstep_device::bare::BareImage;
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{
     Application, ApplicationHealth, Duty, Figures, Firmware, NodeSetup, Pace, RestAnswer,
@@ -18,7 +21,7 @@ use lockstep_proto::descriptor::{Board as BoardName, Descriptor, Product, Role a
 use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
-use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::id::{DeviceId, ImageHash, RolloutId};
 use lockstep_proto::image::{ChipId, ImageReader};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::partition::{PartitionTable, TABLE_BYTES, TABLE_OFFSET};
@@ -49,6 +52,7 @@ pub(crate) struct FaultyApplication {
     fault: Fault,
     pub(crate) never_rests: bool,
     pub(crate) staging_pace: StagingPace,
+    clock: Rc<Cell<Option<u64>>>,
 }
 
 impl Application for FaultyApplication {
@@ -84,6 +88,9 @@ impl Application for FaultyApplication {
         self.inner.secrets()
     }
 
+    fn unix_time_s(&self) -> Option<u64> {
+        self.clock.get()
+    }
     fn free_heap_bytes(&self) -> u32 {
         self.inner.free_heap_bytes()
     }
@@ -103,6 +110,8 @@ pub(crate) struct TestBoard {
     pub(crate) trust: Trust,
     pub(crate) never_rests: bool,
     pub(crate) staging_pace: StagingPace,
+    /// Seconds since 1970, as far as it knows; stands still unless a test moves it.
+    pub(crate) clock: Rc<Cell<Option<u64>>>,
     fault: Fault,
     booted_at: u64,
     boots_at: Option<(u64, ResetReason)>,
@@ -222,6 +231,7 @@ impl TestBoard {
             trust: Trust::anybody(),
             never_rests: false,
             staging_pace: StagingPace::Fast,
+            clock: Rc::default(),
             fault: Fault::None,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
@@ -282,6 +292,7 @@ impl TestBoard {
             fault: self.fault,
             never_rests: self.never_rests,
             staging_pace: self.staging_pace,
+            clock: Rc::clone(&self.clock),
         };
         let (node, then) =
             Node::boot(Instant::default(), setup, application, &mut self.flash).unwrap();
@@ -470,6 +481,32 @@ impl TestGroup {
         let over = self.run_until(60_000, |group| group.uploaded.is_some());
         assert!(over, "the upload made no progress for a minute:\n{}", self.log());
         self.uploaded.take().unwrap()
+    }
+
+    /// Brings a bare image to the lead, all of it.
+    pub(crate) fn upload_bare(&mut self, image: &[u8]) -> Result<BareImage, UploadError> {
+        self.lead().bare_begin(u32::try_from(image.len()).unwrap())?;
+        let mut at = 0;
+        for _ in 0..60_000 {
+            let now = self.boards[LEAD].uptime(self.now);
+            let board = &mut self.boards[LEAD];
+            let node = board.node.as_mut().expect("the lead is on");
+            if at < image.len() {
+                let chunk = &image[at..image.len().min(at + CHUNK_BYTES)];
+                at += node.bare_push(now, chunk, &mut board.flash)?;
+            } else if let Some(image) = node.bare_end(now, &mut board.flash)? {
+                return Ok(image);
+            }
+            self.step();
+        }
+        panic!("the image does not get through:\n{}", self.log());
+    }
+
+    /// Begins a rollout with the bare image that the lead has.
+    pub(crate) fn install_bare(&mut self) -> Result<RolloutId, UploadError> {
+        let now = self.boards[LEAD].uptime(self.now);
+        let board = &mut self.boards[LEAD];
+        board.node.as_mut().expect("the lead is on").bare_install(now, &mut board.flash)
     }
 
     /// Begins to upload a bundle; it goes on with every step, also over restarts of the lead.

@@ -1,6 +1,8 @@
 //! The sample application on a desk: it works, unless its image orders a fault or a test wants it
 //! to refuse to rest, or to be busy.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{Application, ApplicationHealth, Figures, RestAnswer, StagingPace};
 use lockstep_proto::id::DeviceId;
@@ -29,6 +31,16 @@ pub enum Load {
     Busy,
 }
 
+/// Whether the device knows the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// As a chip does that has asked the network.
+    #[default]
+    Runs,
+    /// As a chip without one.
+    None,
+}
+
 /// What runs on a desk board beside the node.
 #[derive(Debug)]
 pub struct DeskApplication {
@@ -44,6 +56,8 @@ pub struct Manners {
     pub rest: RestManner,
     /// What it does while its device stages.
     pub load: Load,
+    /// Whether it knows the time.
+    pub clock: Clock,
 }
 
 impl DeskApplication {
@@ -101,6 +115,16 @@ impl Application for DeskApplication {
 
     fn secrets(&self) -> &[&str] {
         self.sample.secrets()
+    }
+
+    fn unix_time_s(&self) -> Option<u64> {
+        match self.manners.clock {
+            Clock::Runs => {
+                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+                since_1970.ok().map(|time| time.as_secs())
+            }
+            Clock::None => None,
+        }
     }
 
     fn free_heap_bytes(&self) -> u32 {
