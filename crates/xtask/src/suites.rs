@@ -47,6 +47,11 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Minisign,
         Tool::Curl,
     ]),
+    Suite::new("page", "the page of a device in a real browser", page).with(&[
+        Tool::Chromium,
+        Tool::ChromeDriver,
+        Tool::AxeCore,
+    ]),
     Suite::new("fuzz", "every decoder on bytes that a fuzzer makes up", fuzz::suite)
         .with(fuzz::TOOLS),
     Suite::new("demo", "the demonstration, without staying", demo),
@@ -208,12 +213,37 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
     };
     // With the features that the unit tests were built with, so that nothing is built twice.
     if has_nextest() {
-        cargo.args(["--workspace", "-E", "package(=lockstep) & kind(test)"]);
+        cargo.args(["--workspace", "-E", "package(=lockstep) & kind(test) - binary(=page)"]);
     } else {
-        cargo.args(["--package", "lockstep", "--test", "*"]);
+        cargo.args(["--package", "lockstep", "--test", "e2e", "--test", "offline"]);
+        cargo.args(["--test", "scripted"]);
     }
     for (name, tool) in [("LOCKSTEP_ESPTOOL", Tool::Esptool), ("LOCKSTEP_MINISIGN", Tool::Minisign)]
     {
+        if let Some(path) = machine.path_of(tool) {
+            cargo.env(name, path);
+        }
+    }
+    shell::run(&mut cargo)
+}
+
+/// One test after the other: each has a browser and two devices.
+fn page(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = if has_nextest() {
+        let mut cargo = nextest(machine);
+        cargo.args(["--workspace", "-E", "package(=lockstep) & binary(=page)"]);
+        cargo
+    } else {
+        let mut cargo = machine.cargo();
+        cargo.args(["test", "--package", "lockstep", "--test", "page"]).args(locked(machine));
+        cargo.args(["--", "--test-threads=1"]);
+        cargo
+    };
+    for (name, tool) in [
+        ("LOCKSTEP_CHROMIUM", Tool::Chromium),
+        ("LOCKSTEP_CHROMEDRIVER", Tool::ChromeDriver),
+        ("LOCKSTEP_AXE", Tool::AxeCore),
+    ] {
         if let Some(path) = machine.path_of(tool) {
             cargo.env(name, path);
         }

@@ -94,10 +94,10 @@ impl Answer {
         Self::with_status(StatusCode::ACCEPTED, &Accepted { rollout: Shown(rollout) })
     }
 
-    /// `200` with one line of text.
-    pub(super) fn plain(line: &str) -> Self {
-        let body = format!("{line}\n");
-        Self { status: StatusCode::OK, content_type: PLAIN, header: None, body }
+    /// `302`: what was meant is there; with one line of text for those who do not follow.
+    pub(super) fn elsewhere(place: &'static str, line: &str) -> Self {
+        let (body, header) = (format!("{line}\n"), Some(("Location", place)));
+        Self { status: StatusCode::FOUND, content_type: PLAIN, header, body }
     }
 
     fn with_status(status: StatusCode, value: &impl Serialize) -> Self {

@@ -11,6 +11,7 @@
 //!                                 ├─ schedule: when it goes on
 //!                                 ├─ config: the application's own
 //!                                 ├─ group: who belongs to it
+//!                                 ├─ page: /ota, for browsers
 //!                                 └─ events: server-sent events
 //! ```
 //!
@@ -26,6 +27,7 @@ mod connection;
 mod events;
 mod gate;
 mod group;
+mod page;
 mod password;
 mod rollout;
 mod routes;

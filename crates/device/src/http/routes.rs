@@ -14,7 +14,7 @@ use picoserve::routing::PathRouterService;
 use super::answer::{Answer, Problem};
 use super::connection::Control;
 use super::{
-    Api, Shell, bare, body, config, events, gate, group, password, rollout, schedule, views,
+    Api, Shell, bare, body, config, events, gate, group, page, password, rollout, schedule, views,
 };
 use crate::bare::BareImage;
 
@@ -29,6 +29,7 @@ pub(super) struct Routes<'a, H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call<'p> {
     Home,
+    Page,
     Version,
     Health,
     FirmwareInfo,
@@ -58,6 +59,7 @@ impl Call<'_> {
     const fn is_order(self) -> bool {
         match self {
             Self::Home
+            | Self::Page
             | Self::Version
             | Self::Health
             | Self::FirmwareInfo
@@ -101,6 +103,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
         match reply {
             Ok(Reply::Answer(answer)) => answer.send(connection, writer).await,
             Ok(Reply::Stream(stream)) => stream.send(connection, writer).await,
+            Ok(Reply::Page) => page::send(connection, writer).await,
             Err(problem) => Answer::from(problem).send(connection, writer).await,
         }
     }
@@ -110,6 +113,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
 enum Reply<'a, H> {
     Answer(Answer),
     Stream(events::Stream<'a, H>),
+    Page,
 }
 
 impl<'a, H: Shell> Routes<'a, H> {
@@ -125,7 +129,8 @@ impl<'a, H: Shell> Routes<'a, H> {
         }
         let shell = self.shell;
         let answer = match call {
-            Call::Home => Answer::plain(HOME),
+            Call::Home => Answer::elsewhere(PAGE, HOME),
+            Call::Page => return Ok(Reply::Page),
             Call::Version => views::version(shell),
             Call::Health => views::health(shell),
             Call::FirmwareInfo => views::firmware_info(shell),
@@ -206,6 +211,7 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
     let path = parts.path().encoded();
     let calls: &[(&str, Call<'_>)] = match path {
         "/" => &[("GET", Call::Home)],
+        PAGE => &[("GET", Call::Page)],
         "/api/version" => &[("GET", Call::Version)],
         "/api/health" => &[("GET", Call::Health)],
         "/api/firmware_info" => &[("GET", Call::FirmwareInfo)],
@@ -264,4 +270,5 @@ const SECRETS: &str = "secrets=true";
 /// In the query of an upload: the rollout is to wait once all have staged.
 const HOLD: &str = "hold=true";
 const REMOVE: &str = "/api/group/remove/";
-const HOME: &str = "A Lockstep device. Its page is to come; see /api/version and /api/rollout.";
+const PAGE: &str = "/ota";
+const HOME: &str = "A Lockstep device. Its page is /ota, its API begins at /api/version.";

@@ -1,0 +1,105 @@
+//! `GET /ota`: the page that updates the group from a browser.
+//!
+//! One file without a single request to anywhere else, since there may be no internet where the
+//! device is. It is a client of the API like any other: it may do what the API lets it do.
+//!
+//! The policy lets the browser run this page's own script and style, which it knows by their
+//! hashes, and nothing that somebody smuggles into it.
+
+use alloc::format;
+use alloc::string::String;
+
+use base64ct::{Base64, Encoding};
+use picoserve::ResponseSent;
+use picoserve::io::Read;
+use picoserve::response::{Connection, IntoResponse, Response, ResponseWriter, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+/// The page, as it is served. Made of `page/source.html` by `cargo xtask page`.
+const PAGE: &str = include_str!("page/ota.html");
+
+/// Sends the page.
+pub(super) async fn send<R: Read, W: ResponseWriter<Error = R::Error>>(
+    connection: Connection<'_, R>,
+    writer: W,
+) -> Result<ResponseSent, W::Error> {
+    let policy = policy();
+    Response::new(StatusCode::OK, PAGE)
+        .with_content_type("text/html; charset=utf-8")
+        .with_header("Cache-Control", "no-store")
+        .with_header("Content-Security-Policy", policy.as_str())
+        .with_header("X-Content-Type-Options", "nosniff")
+        .with_header("Referrer-Policy", "no-referrer")
+        .write_to(connection, writer)
+        .await
+}
+
+/// What the browser may do with this page. Computed, so that it always fits: it costs a chip some
+/// milliseconds each time the page is loaded.
+fn policy() -> String {
+    format!(
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        source_of("script"),
+        source_of("style"),
+    )
+}
+
+/// The one inline element of this name, as a policy names it.
+fn source_of(element: &str) -> String {
+    let (begin, end) = (format!("<{element}>"), format!("</{element}>"));
+    let rest = PAGE.split_once(begin.as_str()).map_or("", |(_, rest)| rest);
+    let text = rest.split_once(end.as_str()).map_or("", |(text, _)| text);
+    let mut buffer = [0; HASH_TEXT_BYTES];
+    let hash = Sha256::digest(text.as_bytes());
+    format!("'sha256-{}'", Base64::encode(&hash, &mut buffer).unwrap_or_default())
+}
+
+/// 32 bytes in base64.
+const HASH_TEXT_BYTES: usize = 44;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = include_str!("page/source.html");
+    /// A chip's slot has better uses for more.
+    const PAGE_BYTES_MAX: usize = 40_000;
+
+    #[test]
+    fn the_page_is_small() {
+        assert!(PAGE.len() < PAGE_BYTES_MAX, "{} bytes", PAGE.len());
+    }
+
+    #[test]
+    fn the_page_is_made_of_its_source() {
+        let digest = Sha256::digest(SOURCE.as_bytes());
+        let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        assert!(
+            PAGE.trim_end().ends_with(&format!("<!-- {digest} -->")),
+            "make it anew: cargo xtask page"
+        );
+    }
+
+    #[test]
+    fn the_page_needs_nothing_from_elsewhere() {
+        for address in ["http:", "https:", "//cdn", "@import", "url("] {
+            assert!(!SOURCE.contains(address), "`{address}`");
+        }
+    }
+
+    #[test]
+    fn the_page_has_one_script_and_one_style() {
+        for element in ["<script", "<style"] {
+            assert_eq!(PAGE.matches(element).count(), 1, "{element}");
+        }
+        assert!(!PAGE.contains(" style="), "the policy lets no element bring its own style");
+    }
+
+    #[test]
+    fn the_policy_names_the_script_by_its_hash() {
+        let policy = policy();
+        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
+}
