@@ -12,11 +12,10 @@
 
 use core::fmt;
 
-use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::id::ImageHash;
 
-use crate::flash::{self, FlashFault, Region, SECTOR_BYTES, bytes_u32};
+use crate::flash::{self, CRC, FlashFault, Region, SECTOR_BYTES, bytes_u32};
 
 /// The longest configuration, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 8 * 1024;
@@ -68,6 +67,13 @@ pub fn store<F: NorFlash>(
     let area = (0..AREAS).find(is_free).unwrap_or_default();
     let sequence = areas.iter().flatten().map(|found| found.sequence).max();
     let sequence = sequence.unwrap_or_default().wrapping_add(1);
+    // What a cut left of an area may be read as whole some day: it must not be the latest then.
+    for (found, free) in areas.iter().zip(0..).filter(|(_, free)| *free != area) {
+        let at = store.offset + free * AREA_BYTES;
+        if found.is_none() && flash::verify(flash, at, &CLEARED).is_err() {
+            flash::write(flash, at, &CLEARED)?;
+        }
+    }
     let at = store.offset + area * AREA_BYTES;
     for sector in (at..at + AREA_BYTES).step_by(SECTOR_BYTES as usize) {
         flash::erase(flash, sector, sector + SECTOR_BYTES)?;
@@ -114,25 +120,11 @@ fn area_at<F: ReadNorFlash>(
     image.0.copy_from_slice(&bytes[12..44]);
     if bytes != header(size_bytes, sequence, image, crc)
         || size_bytes as usize > CONFIG_BYTES_MAX
-        || crc_of(flash, at + HEADER_BYTES, size_bytes)? != crc
+        || flash::crc_of(flash, at + HEADER_BYTES, at + HEADER_BYTES + size_bytes)? != crc
     {
         return Ok(None);
     }
     Ok(Some(Found { area, size_bytes, sequence, image }))
-}
-
-fn crc_of<F: ReadNorFlash>(flash: &mut F, from: u32, size_bytes: u32) -> Result<u32, FlashFault> {
-    let mut digest = CRC.digest();
-    let (mut at, end) = (from, from + size_bytes);
-    while at < end {
-        let mut piece = [0; 64];
-        let length = (end - at).min(64);
-        let piece = &mut piece[..length as usize];
-        flash::read(flash, at, piece)?;
-        digest.update(piece);
-        at += length;
-    }
-    Ok(digest.finalize())
 }
 
 fn header(
@@ -203,8 +195,8 @@ const AREAS: u32 = 3;
 const AREA_BYTES: u32 = 0x3000;
 const HEADER_BYTES: u32 = 64;
 const MAGIC: [u8; 4] = *b"LSC1";
-/// Without a table, as in the record.
-const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
+/// In its place: whatever else stands there, the area is none until it is erased.
+const CLEARED: [u8; 4] = [0; 4];
 const _: () = assert!(HEADER_BYTES as usize + CONFIG_BYTES_MAX <= AREA_BYTES as usize);
 
 #[cfg(test)]
@@ -293,6 +285,23 @@ mod tests {
                 return;
             }
         }
+    }
+
+    // The last byte of its header reads as written in some boots, and as erased in others.
+    #[test]
+    fn one_that_was_cut_never_takes_the_place_of_a_later_one() {
+        let mut flash = flash();
+        put(&mut flash, OLD, None, "of the old image");
+        put(&mut flash, NEW, Some(OLD), "present");
+        put(&mut flash, NEW, Some(OLD), "never finished");
+        let last = (STORE.offset + 2 * AREA_BYTES + HEADER_BYTES - 1) as usize;
+        let written = std::mem::replace(&mut flash.bytes[last], 0xFF);
+        assert_ne!(written, 0xFF);
+        assert_eq!(of(&mut flash, NEW).as_deref(), Some("present"));
+        // The other slot is being written: what it had makes room.
+        put(&mut flash, NEW, None, "the later one");
+        flash.bytes[last] &= written;
+        assert_eq!(of(&mut flash, NEW).as_deref(), Some("the later one"));
     }
 
     #[test]

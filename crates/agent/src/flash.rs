@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::frame::report::Refusal;
 
@@ -189,6 +190,28 @@ pub(crate) fn is_blank<F: ReadNorFlash>(
     }
     Ok(true)
 }
+
+/// The checksum of everything from `from` to `to`.
+pub(crate) fn crc_of<F: ReadNorFlash>(
+    flash: &mut F,
+    from: u32,
+    to: u32,
+) -> Result<u32, FlashFault> {
+    let mut digest = CRC.digest();
+    let mut at = from;
+    while at < to {
+        let mut piece = [0; 64];
+        let length = (to - at).min(64);
+        let piece = &mut piece[..length as usize];
+        read(flash, at, piece)?;
+        digest.update(piece);
+        at += length;
+    }
+    Ok(digest.finalize())
+}
+
+/// Without a table: speed does not matter here, flash does.
+pub(crate) const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// Lengths of buffers in this crate are far below 4 GiB.
 pub(crate) fn bytes_u32(length: usize) -> u32 {

@@ -8,14 +8,13 @@
 
 use core::fmt;
 
-use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::SIGNATURES_MAX;
 use lockstep_proto::wire::{Full, Reader, TooShort, Writer};
 use sha2::Digest as _;
 
-use crate::flash::{self, FlashFault, Region, SECTOR_BYTES, bytes_u32};
+use crate::flash::{self, CRC, FlashFault, Region, SECTOR_BYTES, bytes_u32};
 use crate::layout::PACKAGE_STORE_BYTES;
 use crate::slot::sha256_of;
 
@@ -227,7 +226,6 @@ fn header(size_bytes: u32, digest: &Sha256) -> [u8; HEADER_BYTES as usize] {
 
 const HEADER_BYTES: u32 = 32;
 const MAGIC: [u8; 4] = *b"LSP1";
-const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 #[cfg(test)]
 mod tests {

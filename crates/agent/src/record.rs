@@ -18,12 +18,11 @@
 
 use core::fmt;
 
-use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::planted::{self, Bug};
 
-use crate::flash::{self, FlashFault, Operation, Region, SECTOR_BYTES, bytes_u32};
+use crate::flash::{self, CRC, FlashFault, Operation, Region, SECTOR_BYTES, bytes_u32};
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 4000;
@@ -180,7 +179,7 @@ impl RecordLog {
             if let Some((at, head)) = half.last {
                 let at = half.offset + at;
                 let crc_at = at + head.entry_bytes() - CRC_BYTES;
-                let crc = crc_of(flash, at, crc_at)?.to_le_bytes();
+                let crc = flash::crc_of(flash, at, crc_at)?.to_le_bytes();
                 flash::write(flash, crc_at, &crc)?;
                 flash::verify(flash, crc_at, &crc)?;
             }
@@ -429,21 +428,7 @@ fn is_whole<F: ReadNorFlash>(flash: &mut F, offset: u32, head: Head) -> Result<b
     let crc_at = offset + head.entry_bytes() - CRC_BYTES;
     let mut crc = [0; CRC_BYTES as usize];
     flash::read(flash, crc_at, &mut crc)?;
-    Ok(u32::from_le_bytes(crc) == crc_of(flash, offset, crc_at)?)
-}
-
-fn crc_of<F: ReadNorFlash>(flash: &mut F, from: u32, to: u32) -> Result<u32, FlashFault> {
-    let mut digest = CRC.digest();
-    let mut at = from;
-    while at < to {
-        let mut piece = [0; 64];
-        let length = (to - at).min(64);
-        let piece = &mut piece[..length as usize];
-        flash::read(flash, at, piece)?;
-        digest.update(piece);
-        at += length;
-    }
-    Ok(digest.finalize())
+    Ok(u32::from_le_bytes(crc) == flash::crc_of(flash, offset, crc_at)?)
 }
 
 /// Why an entry was not written. The one before it is in force.
@@ -521,8 +506,6 @@ const NOTHING: Head = Head { kind: Kind(0), version: 0, length: 0 };
 /// Room that the vital kinds can count on: boot number, member, trust with eight keys, epoch,
 /// progress, each as long as it gets.
 const VITAL_BYTES: u32 = 1024;
-/// Without a table: speed does not matter here, flash does.
-const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 #[cfg(test)]
 #[path = "record_tests.rs"]

@@ -29,6 +29,20 @@ pub fn read(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, CommandError> {
     Ok(bytes)
 }
 
+/// Reads a file that holds a password: its first and only line.
+pub fn read_password(path: &Path) -> Result<String, CommandError> {
+    let text = String::from_utf8(read(path, PASSWORD_BYTES_MAX)?)
+        .map_err(|_| CommandError::failed(format!("`{}` holds no password", path.display())))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Far more than a password has.
+const PASSWORD_BYTES_MAX: u64 = 1024;
+
+/// What to do about a file that is there already, where there is `--force`.
+pub const OTHER_FILE: &str =
+    "Name another file with -o, or write over an existing one with --force.";
+
 /// Whether an existing file may be written over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {

@@ -151,6 +151,9 @@ impl Peers {
         match peer.counter {
             Some(known) if counter > known => {
                 peer.counter = Some(counter);
+                // An answer that is still on its way is older than this frame, and would open the
+                // door to everything in between once more.
+                peer.challenge = None;
                 Freshness::Fresh
             }
             // Its boot number has gone back: it lost its store, or somebody replays an old boot.
@@ -306,6 +309,35 @@ mod tests {
     use super::*;
 
     const PEER: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
+
+    /// Found by a world: the answer was late, and an order that had been obeyed was so once more.
+    #[test]
+    fn an_answer_that_a_newer_frame_has_overtaken_does_not_set_the_counter_back() {
+        let mut peers = Peers::default();
+        let now = Instant::from_ms(1_000);
+        let at = |boot, frame| Counter { boot, frame };
+        assert_eq!(peers.judge(now, PEER, at(2, 1), 7), Freshness::Challenge(7));
+        peers.challenge_answered(now, PEER, at(2, 2), 7);
+        // A frame of an earlier boot is heard, and the question goes out.
+        let later = Instant::from_ms(2_000);
+        assert_eq!(peers.judge(later, PEER, at(1, 9), 8), Freshness::Challenge(8));
+        assert_eq!(peers.judge(later, PEER, at(2, 4), 9), Freshness::Fresh);
+        peers.challenge_answered(later, PEER, at(2, 3), 8);
+        assert_eq!(peers.judge(later, PEER, at(2, 4), 9), Freshness::Replayed);
+    }
+
+    #[test]
+    fn a_peer_that_has_lost_its_store_comes_in_again_by_a_challenge() {
+        let mut peers = Peers::default();
+        let now = Instant::from_ms(1_000);
+        let at = |boot, frame| Counter { boot, frame };
+        assert_eq!(peers.judge(now, PEER, at(5, 1), 7), Freshness::Challenge(7));
+        peers.challenge_answered(now, PEER, at(5, 2), 7);
+        let later = Instant::from_ms(2_000);
+        assert_eq!(peers.judge(later, PEER, at(1, 1), 8), Freshness::Challenge(8));
+        peers.challenge_answered(later, PEER, at(1, 2), 8);
+        assert_eq!(peers.judge(later, PEER, at(1, 3), 9), Freshness::Fresh);
+    }
 
     /// Sends so many probes, of which the last `echoed` are answered.
     fn probed(peers: &mut Peers, from_ms: u64, sent: u64, echoed: u64) {

@@ -50,13 +50,7 @@ impl DeviceArgs {
     pub fn client(&self) -> Result<Client, CommandError> {
         let password = match &self.password_file {
             None => self.password.clone(),
-            Some(path) => {
-                let bytes = files::read(path, PASSWORD_BYTES_MAX)?;
-                let text = String::from_utf8(bytes).map_err(|_| {
-                    CommandError::failed(format!("`{}` holds no password", path.display()))
-                })?;
-                Some(text.trim_end_matches(['\r', '\n']).to_owned())
-            }
+            Some(path) => Some(files::read_password(path)?),
         };
         Client::new(&self.device, password)
     }
@@ -401,4 +395,3 @@ const UNAUTHORIZED: u16 = 401;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// More than any answer of a device.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-const PASSWORD_BYTES_MAX: u64 = 1024;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::client::DeviceArgs;
 use crate::error::CommandError;
-use crate::files::{self, Existing, Readers};
+use crate::files::{self, Existing, OTHER_FILE, Readers};
 use crate::ui::Ui;
 
 /// Save the configuration of a device's application, or put one back
@@ -89,5 +89,3 @@ fn restore(ui: &Ui, args: &RestoreArgs) -> Result<(), CommandError> {
 
 /// A file may be indented, and so longer than what a device keeps.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
-
-const OTHER_FILE: &str = "Name another file with -o, or write over an existing one with --force.";

@@ -26,13 +26,7 @@ pub(crate) struct PasswordArgs {
 pub(super) fn password(ui: &Ui, args: &PasswordArgs) -> Result<(), CommandError> {
     let client = args.device.client()?;
     let password = match &args.new_password_file {
-        Some(path) => {
-            let bytes = files::read(path, PASSWORD_BYTES_MAX)?;
-            let text = String::from_utf8(bytes).map_err(|_| {
-                CommandError::failed(format!("`{}` holds no password", path.display()))
-            })?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
+        Some(path) => files::read_password(path)?,
         None => ask()?,
     };
     let _changed: Value = client.put_json("/api/password", &json!({ "password": password }))?;
@@ -53,5 +47,3 @@ fn ask() -> Result<String, CommandError> {
         false => Err(CommandError::failed("The two are not the same; nothing was changed")),
     }
 }
-
-const PASSWORD_BYTES_MAX: u64 = 1_024;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, DeviceArgs};
 use crate::error::CommandError;
-use crate::files::{self, Existing, Readers};
+use crate::files::{self, Existing, OTHER_FILE, Readers};
 use crate::ui::Ui;
 
 /// Save all that a device says of itself in one file, for a bug report
@@ -72,5 +72,3 @@ fn ask(client: &Client, name: &str) -> Value {
 
 /// Calls that anybody may make.
 const PARTS: &[&str] = &["health", "rollout", "group", "history", "logs", "config"];
-
-const OTHER_FILE: &str = "Name another file with -o, or write over an existing one with --force.";

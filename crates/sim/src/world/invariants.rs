@@ -10,7 +10,7 @@ use lockstep_proto::frame::order::Ticket;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{ImageHash, RolloutId};
 use lockstep_proto::otadata::{OtaEntry, OtaState, active, slot_of};
-use lockstep_rollout::{Kind, Phase, RolloutRecord};
+use lockstep_rollout::{Kind, Phase, Policy, RolloutRecord};
 
 use super::board::{Board, GroupSetup};
 use super::images::Image;
@@ -40,6 +40,8 @@ struct BoardView {
     epoch_floor: u32,
     /// When an order last reached it.
     order_at: u64,
+    /// Since when its application is at rest, while it is.
+    rests_since: Option<u64>,
     /// What each other board announced last, as it arrived here.
     announced: Vec<Option<Announced>>,
     /// The last activation that was seen.
@@ -54,6 +56,8 @@ struct BoardView {
 #[derive(Debug)]
 struct RolloutView {
     id: RolloutId,
+    /// How long a trial may take to become healthy, as its release says.
+    trial_limit_ms: u32,
     /// For each board: the image that `keep` leaves it with.
     targets: Vec<Option<ImageHash>>,
     /// Boards that held their targets whole, as bits; they may have been spoilt since.
@@ -154,6 +158,9 @@ impl Observer {
         if let Some(node) = &board.node {
             let floor = node.agent().epoch_floor();
             self.note_epoch_floor(now, board, floor);
+            let view = &mut self.boards[board.index];
+            let rests = node.application().is_resting();
+            view.rests_since = rests.then(|| view.rests_since.unwrap_or(now));
             self.invariant_9_leases_end(now, board, group);
         }
     }
@@ -319,6 +326,7 @@ impl Observer {
         let view = &mut self.boards[board.index];
         view.running_slot = slot;
         view.order_at = now;
+        view.rests_since = None;
         view.running = view.slots[usize::from(slot)];
         view.announced.fill(None);
         view.was_healthy = false;
@@ -442,6 +450,7 @@ impl Observer {
         let view = &self.boards[board.index];
         let silent_ms = now - view.order_at;
         let Some(node) = &board.node else { return };
+        let rollout = node.agent().member().ticket.rollout;
         let allowed_ms = |lease_ms: u32| u64::from(lease_ms) * 5 / 4 + LEASE_SLACK_MS;
         let running = view.otadata.into_iter().flatten().find(|entry| {
             slot_of(entry.seq, SLOTS) == Some(view.running_slot)
@@ -455,7 +464,7 @@ impl Observer {
         if board.hangs(now) {
             return;
         }
-        let limit_ms = u64::from(policy.trial_limit_ms) * 5 / 4 + LEASE_SLACK_MS;
+        let limit_ms = allowed_ms(self.trial_limit_ms(rollout, policy));
         let trial_ms = now - board.booted_at;
         let is_sick = running.is_some() && !view.was_healthy;
         if is_sick && can_go_back && trial_ms > limit_ms {
@@ -465,15 +474,23 @@ impl Observer {
         if board.setup.duty == Duty::Lead {
             return;
         }
+        // Who falls back because nobody spoke comes to rest for that, and reboots.
+        let rests_ms = view.rests_since.map_or(0, |since| (now - since).min(silent_ms));
         if running.is_some() && can_go_back && silent_ms > allowed_ms(policy.lease_ms) {
             let text = format!("{} is on trial after {silent_ms} ms of silence", board.id);
             self.violate(9, now, text);
         }
-        let rests = node.application().is_resting();
-        if rests && silent_ms > allowed_ms(policy.rest_lease_ms) {
-            let text = format!("{} is at rest after {silent_ms} ms of silence", board.id);
+        if rests_ms > allowed_ms(policy.rest_lease_ms) {
+            let text = format!("{} is at rest after {rests_ms} ms of silence", board.id);
             self.violate(9, now, text);
         }
+    }
+
+    /// A manifest in which bits were flipped is taken by a group that asks for no signature, and
+    /// may name another limit than the bundle that set out.
+    fn trial_limit_ms(&self, rollout: RolloutId, policy: &Policy) -> u32 {
+        let view = self.rollouts.iter().find(|view| view.id == rollout);
+        view.map_or(policy.trial_limit_ms, |view| view.trial_limit_ms)
     }
 
     /// Looks at the lead's record. Returns what was known before, if it is another now.
@@ -507,6 +524,7 @@ impl Observer {
             let (staged, healthy) = (0, 0);
             self.rollouts.push(RolloutView {
                 id,
+                trial_limit_ms: record.trial_limit_ms,
                 targets,
                 staged,
                 healthy,

@@ -142,7 +142,7 @@ pub(super) fn index_of(id: DeviceId) -> Option<usize> {
 
 /// Where a control frame's kind stands, and which kinds are orders.
 fn is_order(frame: &[u8]) -> bool {
-    frame.get(KIND_AT).is_some_and(|kind| (0x10..=0x17).contains(kind))
+    frame.get(KIND_AT).is_some_and(|kind| (0x10..=0x18).contains(kind))
 }
 
 /// The rollout that a frame confirms or reverts.
