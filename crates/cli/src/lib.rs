@@ -20,6 +20,7 @@ pub mod follow;
 pub mod keys;
 pub mod release;
 pub mod ui;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -14,7 +14,7 @@ use crate::client::{Client, ClientError};
 use crate::error::CommandError;
 use crate::follow;
 
-pub(crate) use screen::draw;
+pub(crate) use screen::{Colours, draw, picture};
 
 /// One round of questions.
 #[derive(Debug)]
@@ -54,14 +54,14 @@ impl Group {
     }
 
     /// Takes in what was heard.
-    pub(crate) fn take(&mut self, news: News) {
+    pub(crate) fn take(&mut self, now: Instant, news: News) {
         match news {
             News::Answers(answers) => {
                 self.answers = *answers;
                 (self.silent_since, self.trouble) = (None, None);
             }
             News::Silence => {
-                self.silent_since.get_or_insert_with(Instant::now);
+                self.silent_since.get_or_insert(now);
             }
             News::Trouble(text) => self.trouble = Some(text),
         }
@@ -75,7 +75,7 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
-    /// Ends with the value that is returned.
+    /// Asks until the value that is returned is dropped.
     pub(crate) fn start(client: Client) -> Self {
         let (sender, news) = mpsc::sync_channel(NEWS_MAX);
         thread::spawn(move || {

@@ -1,43 +1,99 @@
 //! How a group looks: devices above, the rollout in the middle, the log below.
 
+use std::io::Stdout;
+use std::time::Instant;
+
+use anstream::{AutoStream, ColorChoice};
 use lockstep_proto::version::ReleaseVersion;
-use ratatui::Frame;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Cell;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Gauge, Paragraph, Row, Table};
+use ratatui::widgets::{Block, Paragraph, Row, Table};
+use ratatui::{Frame, Terminal};
 
-use super::Group;
+use super::{Answers, Group};
 use crate::client::api::{LogLine, Member, Peer, Rollout, Version};
 use crate::ui::tame;
 
+/// Whether there are any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colours {
+    /// As the screen was made for.
+    Shown,
+    /// Somebody does not want them: bold and dim are left.
+    Off,
+}
+
+impl Colours {
+    /// What `NO_COLOR` and its likes ask for.
+    pub(crate) fn of(stdout: &Stdout) -> Self {
+        match AutoStream::choice(stdout) {
+            ColorChoice::Never => Self::Off,
+            ColorChoice::Auto | ColorChoice::AlwaysAnsi | ColorChoice::Always => Self::Shown,
+        }
+    }
+}
+
+/// The picture as lines of text, as high as its content.
+pub(crate) fn picture(group: &Group, now: Instant, width: u16) -> String {
+    let log = rows(group.answers.logs.len().min(LOG_LINES_ONCE)).saturating_add(2);
+    let [devices, rollout] = heights(group);
+    let height = devices.saturating_add(rollout).saturating_add(log).saturating_add(2);
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+    let Ok(drawn) = terminal.draw(|frame| draw(frame, group, now, Colours::Off));
+    let lines = drawn.buffer.content.chunks(width.max(1).into()).map(|cells| {
+        let line: String = cells.iter().map(Cell::symbol).collect();
+        line.trim_end().to_owned()
+    });
+    // Keys mean nothing on paper.
+    let lines: Vec<String> = lines.take(usize::from(height).saturating_sub(1)).collect();
+    lines.join("\n")
+}
+
 /// Draws all of it.
-pub(crate) fn draw(frame: &mut Frame<'_>, group: &Group) {
+pub(crate) fn draw(frame: &mut Frame<'_>, group: &Group, now: Instant, colours: Colours) {
     let version = &group.answers.version;
-    let members = group.answers.rollout.as_ref().map_or(0, |rollout| rollout.members.len());
-    let rows = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    let [devices, rollout] = heights(group);
     let [head, devices, rollout, log, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(rows(version.peers.len()).saturating_add(4)),
-        Constraint::Length(rows(members).saturating_add(4)),
+        Constraint::Length(devices),
+        Constraint::Length(rollout),
         Constraint::Min(3),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(head_line(group), head);
+    frame.render_widget(head_line(group, now), head);
     frame.render_widget(device_table(version), devices);
     draw_rollout(frame, group.answers.rollout.as_ref(), rollout);
     frame.render_widget(log_lines(&group.answers.logs, log.height), log);
     frame.render_widget(Paragraph::new("q: end, the group goes on by itself").style(DIM), foot);
+    if colours == Colours::Off {
+        for cell in &mut frame.buffer_mut().content {
+            (cell.fg, cell.bg) = (Color::Reset, Color::Reset);
+        }
+    }
 }
 
-fn head_line(group: &Group) -> Paragraph<'_> {
+/// Rows of the devices and of the rollout, each with its frame.
+fn heights(group: &Group) -> [u16; 2] {
+    let Answers { version, rollout, .. } = &group.answers;
+    let in_rollout = rollout_lines(rollout.as_ref()).len();
+    [rows(version.peers.len()).saturating_add(4), rows(in_rollout).saturating_add(2)]
+}
+
+fn rows(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn head_line(group: &Group, now: Instant) -> Paragraph<'_> {
     let title = Span::styled(format!("Lockstep  {}  ", tame(&group.device)), BOLD);
     let state = match (&group.trouble, group.silent_since) {
         (Some(text), _) => Span::styled(tame(text), BAD),
         (None, Some(since)) => {
-            let seconds = since.elapsed().as_secs();
-            let text = format!("no answer for {seconds} s; it is rebooting, perhaps");
+            let seconds = now.saturating_duration_since(since).as_secs();
+            let text = format!("silent for {seconds} s, asked again; it reboots, perhaps");
             Span::styled(text, WARN)
         }
         (None, None) => Span::styled("answers", GOOD),
@@ -51,7 +107,7 @@ fn device_table(version: &Version) -> Table<'static> {
     let trial = if version.on_trial { ", on trial" } else { "" };
     let own = Row::new([role, format!("{}{trial}", tame(&version.version)), "asked".to_owned()]);
     let rows = std::iter::once(own).chain(version.peers.iter().map(peer_row));
-    let widths = [Constraint::Length(24), Constraint::Length(20), Constraint::Min(20)];
+    let widths = [Constraint::Length(18), Constraint::Length(16), Constraint::Min(20)];
     Table::new(rows, widths)
         .header(Row::new(["DEVICE", "VERSION", "LINK"]).style(DIM))
         .block(Block::bordered().title(" Devices "))
@@ -77,33 +133,30 @@ fn peer_row(peer: &Peer) -> Row<'static> {
 }
 
 fn draw_rollout(frame: &mut Frame<'_>, rollout: Option<&Rollout>, area: Rect) {
-    let Some(rollout) = rollout else {
-        let text = "none yet, or ask the lead";
-        let block = Block::bordered().title(" Rollout ");
-        return frame.render_widget(Paragraph::new(text).style(DIM).block(block), area);
+    let title = match rollout {
+        Some(rollout) => format!(" Rollout {} to {} ", tame(&rollout.kind), tame(&rollout.release)),
+        None => " Rollout ".to_owned(),
     };
-    let title = format!(" Rollout {} to {} ", tame(&rollout.kind), tame(&rollout.release));
-    let block = Block::bordered().title(title);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
-    let heights = [Constraint::Length(1), Constraint::Length(1)]
-        .into_iter()
-        .chain(rollout.members.iter().map(|_| Constraint::Length(1)));
-    let lines = Layout::vertical(heights).split(inside);
-    let mut lines = lines.iter();
-    if let Some(line) = lines.next() {
-        frame.render_widget(phases(rollout), *line);
+    let lines = Paragraph::new(rollout_lines(rollout)).block(Block::bordered().title(title));
+    frame.render_widget(lines, area);
+}
+
+fn rollout_lines(rollout: Option<&Rollout>) -> Vec<Line<'static>> {
+    let Some(rollout) = rollout else {
+        return vec![Line::styled("none yet, or ask the lead", DIM)];
+    };
+    let mut lines = vec![phases(rollout), verdict(rollout)];
+    for member in &rollout.members {
+        lines.push(member_line(member));
+        if let Some(why) = &member.refused {
+            lines.push(Line::styled(tame(&format!("{:ROLE_COLUMNS$}refused: {why}", "")), BAD));
+        }
     }
-    if let Some(line) = lines.next() {
-        frame.render_widget(verdict(rollout), *line);
-    }
-    for (member, line) in rollout.members.iter().zip(lines) {
-        draw_member(frame, member, *line);
-    }
+    lines
 }
 
 /// `preflight ─ staging ─ [rest] ─ trial ─ settling ─ settled`
-fn phases(rollout: &Rollout) -> Paragraph<'static> {
+fn phases(rollout: &Rollout) -> Line<'static> {
     let present = PHASES.iter().position(|phase| *phase == rollout.phase);
     let mut spans = Vec::new();
     for (index, phase) in PHASES.iter().enumerate() {
@@ -112,16 +165,14 @@ fn phases(rollout: &Rollout) -> Paragraph<'static> {
         }
         spans.push(match present {
             Some(present) if index < present => Span::styled(*phase, GOOD),
-            Some(present) if index == present => {
-                Span::styled(format!("[{phase}]"), BOLD)
-            }
+            Some(present) if index == present => Span::styled(format!("[{phase}]"), BOLD),
             _ => Span::styled(*phase, DIM),
         });
     }
-    Paragraph::new(Line::from(spans))
+    Line::from(spans)
 }
 
-fn verdict(rollout: &Rollout) -> Paragraph<'static> {
+fn verdict(rollout: &Rollout) -> Line<'static> {
     let waits = match (rollout.held, rollout.schedule_lost, rollout.starts_in_s) {
         (false, ..) => None,
         (true, true, _) => Some("waits: a restart of the lead has lost its schedule".to_owned()),
@@ -135,25 +186,25 @@ fn verdict(rollout: &Rollout) -> Paragraph<'static> {
         (None, _, Some(waits)) => (waits, WARN),
         (None, _, None) => ("no verdict yet".to_owned(), DIM),
     };
-    Paragraph::new(tame(&text)).style(style)
+    Line::styled(tame(&text), style)
 }
 
-fn draw_member(frame: &mut Frame<'_>, member: &Member, area: Rect) {
-    let [name, bar] =
-        Layout::horizontal([Constraint::Length(24), Constraint::Min(20)]).areas(area);
-    frame.render_widget(Paragraph::new(tame(&member.role)), name);
-    let state = match &member.refused {
-        Some(why) => format!("{}, refused: {why}", member.state),
-        None => member.state.clone(),
-    };
+/// How much of its image a member has in its flash, and what it is doing.
+fn member_line(member: &Member) -> Line<'static> {
+    let role = Span::raw(format!("{:ROLE_COLUMNS$}", tame(&member.role)));
+    let state = tame(&member.state);
     if member.size_bytes == 0 {
-        return frame.render_widget(Paragraph::new(tame(&state)), bar);
+        return Line::from(vec![role, Span::raw(state)]);
     }
     let percent = (member.staged_bytes.saturating_mul(100) / member.size_bytes).min(100);
-    let percent = u16::try_from(percent).unwrap_or(100);
-    let (staged, size) = (member.staged_bytes / 1024, member.size_bytes / 1024);
-    let label = tame(&format!("{percent} % of {size} KiB in flash ({staged}), {state}"));
-    frame.render_widget(Gauge::default().percent(percent).label(label).gauge_style(BAR), bar);
+    let full = usize::try_from(percent).unwrap_or(100) * BAR_COLUMNS / 100;
+    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR_COLUMNS - full));
+    let left = match member.remaining_s {
+        Some(seconds) if percent < 100 => format!(", {seconds} s left"),
+        _ => String::new(),
+    };
+    let text = format!(" {percent:3} % of {} KiB{left}, {state}", member.size_bytes / 1024);
+    Line::from(vec![role, Span::styled(bar, BAR), Span::raw(text)])
 }
 
 fn log_lines(logs: &[LogLine], height: u16) -> Paragraph<'static> {
@@ -170,32 +221,46 @@ fn log_lines(logs: &[LogLine], height: u16) -> Paragraph<'static> {
     Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(" Log of this boot "))
 }
 
+/// For the name of a member.
+const ROLE_COLUMNS: usize = 14;
+/// For how far it is.
+const BAR_COLUMNS: usize = 12;
+/// Lines of the log in a picture of text.
+const LOG_LINES_ONCE: usize = 12;
 const PHASES: [&str; 6] = ["preflight", "staging", "rest", "trial", "settling", "settled"];
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const GOOD: Style = Style::new().fg(Color::Green);
 const WARN: Style = Style::new().fg(Color::Yellow);
 const BAD: Style = Style::new().fg(Color::Red);
-const BAR: Style = Style::new().fg(Color::Cyan).bg(Color::DarkGray);
+const BAR: Style = Style::new().fg(Color::Cyan);
 
 #[cfg(test)]
 mod tests {
-    use expect_test::{Expect, expect};
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
-    use serde_json::json;
+    use std::time::Duration;
 
-    use super::super::{Answers, News};
+    use expect_test::{Expect, expect};
+    use ratatui::buffer::Buffer;
+    use serde_json::{Value, json};
+
+    use super::super::News;
     use super::*;
 
-    fn shown(group: &Group, width: u16, height: u16) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, group)).unwrap();
-        let text = terminal.backend().to_string();
-        text.lines().map(|line| line.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
+    fn drawn(group: &Group, now: Instant, size: (u16, u16), colours: Colours) -> Buffer {
+        let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
+        terminal.draw(|frame| draw(frame, group, now, colours)).unwrap().buffer.clone()
     }
 
-    fn group(rollout: serde_json::Value) -> Group {
+    fn shown(group: &Group, now: Instant, width: u16, height: u16) -> String {
+        let buffer = drawn(group, now, (width, height), Colours::Shown);
+        let lines = buffer.content.chunks(width.into()).map(|cells| {
+            let line: String = cells.iter().map(Cell::symbol).collect();
+            line.trim_end().to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    }
+
+    fn group(rollout: Value) -> Group {
         let version = json!({
             "role": "receiver", "lead": true, "version": "1.0.0",
             "peers": [{"id": "02:00:00:00:00:02", "role": "transmitter", "version_number": 10_100,
@@ -217,57 +282,250 @@ mod tests {
         }
     }
 
-    fn running() -> serde_json::Value {
+    fn staging() -> Value {
         json!({
             "id": "17762bb28297659e", "kind": "forward", "phase": "staging", "release": "1.1.0",
             "members": [
-                {"id": "a", "role": "receiver", "state": "staging", "staged_bytes": 0,
-                    "size_bytes": 1_024_000},
+                {"id": "a", "role": "receiver", "state": "staging", "staged_bytes": 409_600,
+                    "size_bytes": 1_024_000, "remaining_s": 12},
                 {"id": "b", "role": "transmitter", "state": "staged", "staged_bytes": 512_000,
-                    "size_bytes": 512_000},
+                    "size_bytes": 512_000, "remaining_s": 0},
             ],
         })
     }
 
-    fn assert_shown(expected: &Expect, rollout: serde_json::Value) {
-        expected.assert_eq(&shown(&group(rollout), 78, 20));
+    fn assert_shown(expected: &Expect, rollout: Value) {
+        expected.assert_eq(&shown(&group(rollout), Instant::now(), 78, 19));
     }
 
     #[test]
     fn a_rollout_that_is_staged_shows_how_far_everybody_is() {
-        assert_shown(&expect![""], running());
+        assert_shown(
+            &expect![[r#"
+                Lockstep  desk:8001  answers
+                ┌ Devices ───────────────────────────────────────────────────────────────────┐
+                │DEVICE             VERSION          LINK                                    │
+                │receiver (lead)    1.0.0            asked                                   │
+                │transmitter        1.1.0            no data: protocol 2 is not spoken here  │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Rollout forward to 1.1.0 ──────────────────────────────────────────────────┐
+                │preflight ─ [staging] ─ rest ─ trial ─ settling ─ settled                   │
+                │no verdict yet                                                              │
+                │receiver      ████░░░░░░░░  40 % of 1000 KiB, 12 s left, staging            │
+                │transmitter   ████████████ 100 % of 500 KiB, staged                         │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Log of this boot ──────────────────────────────────────────────────────────┐
+                │     0.0 booted 1.0.0                                                       │
+                │     2.9 a �[31mred�[0m line                                                │
+                │                                                                            │
+                │                                                                            │
+                └────────────────────────────────────────────────────────────────────────────┘
+                q: end, the group goes on by itself
+            "#]],
+            staging(),
+        );
+    }
+
+    #[test]
+    fn a_member_that_refuses_is_shown_with_its_reason() {
+        let mut rollout = staging();
+        rollout["members"][0]["refused"] = "the other slot is too small".into();
+        assert_shown(
+            &expect![[r#"
+                Lockstep  desk:8001  answers
+                ┌ Devices ───────────────────────────────────────────────────────────────────┐
+                │DEVICE             VERSION          LINK                                    │
+                │receiver (lead)    1.0.0            asked                                   │
+                │transmitter        1.1.0            no data: protocol 2 is not spoken here  │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Rollout forward to 1.1.0 ──────────────────────────────────────────────────┐
+                │preflight ─ [staging] ─ rest ─ trial ─ settling ─ settled                   │
+                │no verdict yet                                                              │
+                │receiver      ████░░░░░░░░  40 % of 1000 KiB, 12 s left, staging            │
+                │              refused: the other slot is too small                          │
+                │transmitter   ████████████ 100 % of 500 KiB, staged                         │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Log of this boot ──────────────────────────────────────────────────────────┐
+                │     0.0 booted 1.0.0                                                       │
+                │     2.9 a �[31mred�[0m line                                                │
+                │                                                                            │
+                └────────────────────────────────────────────────────────────────────────────┘
+                q: end, the group goes on by itself
+            "#]],
+            rollout,
+        );
+    }
+
+    #[test]
+    fn a_release_that_preflight_refused_is_in_the_log() {
+        let mut group = group(Value::Null);
+        group.answers.logs = serde_json::from_value(json!([
+            {"uptime_ms": 61_250, "level": "notice",
+                "text": "rollout refused: `transmitter` cannot go back by itself"},
+        ]))
+        .unwrap();
+        expect![[r#"
+            Lockstep  desk:8001  answers
+            ┌ Devices ───────────────────────────────────────────────────────────────────┐
+            │DEVICE             VERSION          LINK                                    │
+            │receiver (lead)    1.0.0            asked                                   │
+            │transmitter        1.1.0            no data: protocol 2 is not spoken here  │
+            └────────────────────────────────────────────────────────────────────────────┘
+            ┌ Rollout ───────────────────────────────────────────────────────────────────┐
+            │none yet, or ask the lead                                                   │
+            └────────────────────────────────────────────────────────────────────────────┘
+            ┌ Log of this boot ──────────────────────────────────────────────────────────┐
+            │    61.2 rollout refused: `transmitter` cannot go back by itself            │
+            │                                                                            │
+            └────────────────────────────────────────────────────────────────────────────┘
+            q: end, the group goes on by itself
+        "#]]
+        .assert_eq(&shown(&group, Instant::now(), 78, 14));
     }
 
     #[test]
     fn a_rollout_that_went_back_says_why() {
-        let mut rollout = running();
+        let mut rollout = staging();
         rollout["phase"] = "settled".into();
         rollout["verdict"] = "revert".into();
         rollout["cause"] = json!({"code": "fell-back", "text": "transmitter fell back"});
-        assert_shown(&expect![""], rollout);
+        assert_shown(
+            &expect![[r#"
+                Lockstep  desk:8001  answers
+                ┌ Devices ───────────────────────────────────────────────────────────────────┐
+                │DEVICE             VERSION          LINK                                    │
+                │receiver (lead)    1.0.0            asked                                   │
+                │transmitter        1.1.0            no data: protocol 2 is not spoken here  │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Rollout forward to 1.1.0 ──────────────────────────────────────────────────┐
+                │preflight ─ staging ─ rest ─ trial ─ settling ─ [settled]                   │
+                │verdict: revert, transmitter fell back                                      │
+                │receiver      ████░░░░░░░░  40 % of 1000 KiB, 12 s left, staging            │
+                │transmitter   ████████████ 100 % of 500 KiB, staged                         │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Log of this boot ──────────────────────────────────────────────────────────┐
+                │     0.0 booted 1.0.0                                                       │
+                │     2.9 a �[31mred�[0m line                                                │
+                │                                                                            │
+                │                                                                            │
+                └────────────────────────────────────────────────────────────────────────────┘
+                q: end, the group goes on by itself
+            "#]],
+            rollout,
+        );
     }
 
     #[test]
-    fn without_a_rollout_there_is_still_something_to_see() {
-        assert_shown(&expect![""], serde_json::Value::Null);
+    fn a_group_at_rest_is_devices_and_a_log() {
+        assert_shown(
+            &expect![[r#"
+                Lockstep  desk:8001  answers
+                ┌ Devices ───────────────────────────────────────────────────────────────────┐
+                │DEVICE             VERSION          LINK                                    │
+                │receiver (lead)    1.0.0            asked                                   │
+                │transmitter        1.1.0            no data: protocol 2 is not spoken here  │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Rollout ───────────────────────────────────────────────────────────────────┐
+                │none yet, or ask the lead                                                   │
+                └────────────────────────────────────────────────────────────────────────────┘
+                ┌ Log of this boot ──────────────────────────────────────────────────────────┐
+                │     0.0 booted 1.0.0                                                       │
+                │     2.9 a �[31mred�[0m line                                                │
+                │                                                                            │
+                │                                                                            │
+                │                                                                            │
+                │                                                                            │
+                │                                                                            │
+                └────────────────────────────────────────────────────────────────────────────┘
+                q: end, the group goes on by itself
+            "#]],
+            Value::Null,
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_still_tells_phase_and_progress() {
+        expect![[r#"
+            Lockstep  desk:8001  answers
+            ┌ Devices ─────────────────────────────────────────────────┐
+            │DEVICE             VERSION          LINK                  │
+            │receiver (lead)    1.0.0            asked                 │
+            │transmitter        1.1.0            no data: protocol 2 is│
+            └──────────────────────────────────────────────────────────┘
+            ┌ Rollout forward to 1.1.0 ────────────────────────────────┐
+            │preflight ─ [staging] ─ rest ─ trial ─ settling ─ settled │
+            │no verdict yet                                            │
+            │receiver      ████░░░░░░░░  40 % of 1000 KiB, 12 s left, s│
+            │transmitter   ████████████ 100 % of 500 KiB, staged       │
+            └──────────────────────────────────────────────────────────┘
+            ┌ Log of this boot ────────────────────────────────────────┐
+            │     0.0 booted 1.0.0                                     │
+            │     2.9 a �[31mred�[0m line                              │
+            │                                                          │
+            │                                                          │
+            │                                                          │
+            └──────────────────────────────────────────────────────────┘
+            q: end, the group goes on by itself
+        "#]]
+        .assert_eq(&shown(&group(staging()), Instant::now(), 60, 20));
     }
 
     #[test]
     fn a_terminal_of_any_size_is_drawn_to() {
         for (width, height) in [(1, 1), (10, 3), (24, 80), (200, 60)] {
-            shown(&group(running()), width, height);
+            shown(&group(staging()), Instant::now(), width, height);
         }
     }
 
     #[test]
     fn silence_is_said_until_the_device_is_heard_again() {
-        let mut group = group(running());
-        group.take(News::Silence);
-        assert!(shown(&group, 78, 20).contains("no answer for 0 s"));
+        let (mut group, began) = (group(staging()), Instant::now());
+        let head = |group: &Group, now| {
+            shown(group, now, 78, 20).lines().next().unwrap_or_default().to_owned()
+        };
+        group.take(began, News::Silence);
+        group.take(began + Duration::from_secs(3), News::Silence);
+        let said = head(&group, began + Duration::from_secs(7));
+        let silent = "Lockstep  desk:8001  silent for 7 s, asked again; it reboots, perhaps";
+        assert_eq!(said, silent);
+        group.take(began, News::Trouble("status 500".to_owned()));
+        assert_eq!(head(&group, began), "Lockstep  desk:8001  status 500");
         let answers = group.answers.clone();
-        group.take(News::Answers(Box::new(answers)));
-        assert!(shown(&group, 78, 20).contains("answers"));
-        group.take(News::Trouble("status 500".to_owned()));
-        assert!(shown(&group, 78, 20).contains("status 500"));
+        group.take(began, News::Answers(Box::new(answers)));
+        assert_eq!(head(&group, began), "Lockstep  desk:8001  answers");
+    }
+
+    #[test]
+    fn without_colours_no_cell_has_one() {
+        let coloured = |colours| {
+            let buffer = drawn(&group(staging()), Instant::now(), (78, 20), colours);
+            let is_plain = |cell: &Cell| (cell.fg, cell.bg) == (Color::Reset, Color::Reset);
+            buffer.content.iter().filter(|cell| !is_plain(cell)).count()
+        };
+        assert!(coloured(Colours::Shown) > 0);
+        assert_eq!(coloured(Colours::Off), 0);
+    }
+
+    #[test]
+    fn the_picture_of_once_is_as_high_as_what_is_in_it() {
+        expect![[r#"
+            Lockstep  desk:8001  answers
+            ┌ Devices ─────────────────────────────────────────────────────────────┐
+            │DEVICE             VERSION          LINK                              │
+            │receiver (lead)    1.0.0            asked                             │
+            │transmitter        1.1.0            no data: protocol 2 is not spoken │
+            └──────────────────────────────────────────────────────────────────────┘
+            ┌ Rollout forward to 1.1.0 ────────────────────────────────────────────┐
+            │preflight ─ [staging] ─ rest ─ trial ─ settling ─ settled             │
+            │no verdict yet                                                        │
+            │receiver      ████░░░░░░░░  40 % of 1000 KiB, 12 s left, staging      │
+            │transmitter   ████████████ 100 % of 500 KiB, staged                   │
+            └──────────────────────────────────────────────────────────────────────┘
+            ┌ Log of this boot ────────────────────────────────────────────────────┐
+            │     0.0 booted 1.0.0                                                 │
+            │     2.9 a �[31mred�[0m line                                          │
+            └──────────────────────────────────────────────────────────────────────┘
+        "#]]
+        .assert_eq(&(picture(&group(staging()), Instant::now(), 72) + "\n"));
     }
 }

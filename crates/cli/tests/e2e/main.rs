@@ -17,3 +17,4 @@ mod soak;
 mod trials;
 mod update;
 mod uploads;
+mod watching;
