@@ -8,6 +8,7 @@
 //! No rule of a rollout is decided here: devices decide.
 
 pub mod args;
+mod broker;
 pub mod bundle;
 pub mod client;
 mod commands;

@@ -44,6 +44,10 @@ pub(crate) enum Tool {
     Esptool,
     /// Signs and verifies files, written by others than us.
     Minisign,
+    /// An MQTT broker.
+    Mosquitto,
+    /// Listens to an MQTT broker.
+    MosquittoSub,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -121,9 +125,12 @@ impl Machine {
     fn has(&self, tool: Tool) -> bool {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
-            Tool::Esptool | Tool::Minisign | Tool::CargoDeny | Tool::CppCompiler => {
-                self.path_of(tool).is_some()
-            }
+            Tool::Esptool
+            | Tool::Minisign
+            | Tool::Mosquitto
+            | Tool::MosquittoSub
+            | Tool::CargoDeny
+            | Tool::CppCompiler => self.path_of(tool).is_some(),
         }
     }
 
@@ -160,6 +167,8 @@ impl Tool {
             Self::ChipCompiler => CHIP_TARGET,
             Self::Esptool => "esptool",
             Self::Minisign => "minisign",
+            Self::Mosquitto => "mosquitto",
+            Self::MosquittoSub => "mosquitto_sub",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
         }
@@ -169,6 +178,8 @@ impl Tool {
         match self {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
+            Self::Mosquitto => &["mosquitto"],
+            Self::MosquittoSub => &["mosquitto-clients"],
             Self::CppCompiler => &["g++"],
             Self::Esptool | Self::CargoDeny => &[],
         }
@@ -178,7 +189,11 @@ impl Tool {
         match self {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
-            Self::ChipCompiler | Self::Minisign | Self::CppCompiler => None,
+            Self::ChipCompiler
+            | Self::Minisign
+            | Self::Mosquitto
+            | Self::MosquittoSub
+            | Self::CppCompiler => None,
         }
     }
 
@@ -190,6 +205,10 @@ impl Tool {
             }
             Self::Esptool => "run `pip install esptool`",
             Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
+            Self::Mosquitto | Self::MosquittoSub => {
+                "run `apt-get install mosquitto mosquitto-clients`, and put /usr/sbin on the path; \
+                 see mosquitto.org"
+            }
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
         }

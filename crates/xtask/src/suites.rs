@@ -42,8 +42,12 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
-    Suite::new("e2e", "whole rollouts over real processes", e2e)
-        .with(&[Tool::Esptool, Tool::Minisign]),
+    Suite::new("e2e", "whole rollouts over real processes", e2e).with(&[
+        Tool::Esptool,
+        Tool::Minisign,
+        Tool::Mosquitto,
+        Tool::MosquittoSub,
+    ]),
     Suite::new("fuzz", "every decoder on bytes that a fuzzer makes up", fuzz::suite)
         .with(fuzz::TOOLS),
     Suite::new("demo", "the demonstration, without staying", demo),

@@ -10,6 +10,7 @@ mod desk;
 mod held;
 mod keys;
 mod links;
+mod mqtt;
 mod operations;
 mod real;
 mod refusals;
