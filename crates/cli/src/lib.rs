@@ -8,6 +8,7 @@
 //! No rule of a rollout is decided here: devices decide.
 
 pub mod args;
+mod broker;
 pub mod bundle;
 pub mod client;
 mod commands;
@@ -20,6 +21,7 @@ pub mod follow;
 pub mod keys;
 pub mod release;
 pub mod ui;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -93,7 +93,7 @@ impl Journal {
         member: Option<(DeviceId, Role)>,
         text: String,
     ) {
-        self.log(at, Level::Notice, text.clone());
+        self.log(at, EVENT_LEVEL, text.clone());
         self.last_event = self.last_event.saturating_add(1);
         if self.events.len() >= EVENTS_MAX {
             self.events.pop_front();
@@ -113,6 +113,8 @@ impl Journal {
     }
 }
 
+/// The level of an event's line.
+pub const EVENT_LEVEL: Level = Level::Notice;
 /// Log lines kept in RAM.
 pub const LINES_MAX: usize = 200;
 /// Rollout events kept in RAM.

@@ -11,7 +11,8 @@
 //!
 //! # Not here
 //!
-//! Executors, chips, sockets: the shells around it. The HTTP API on top of it: [`http`].
+//! Executors, chips, sockets: the shells around it. On top of it: the HTTP API ([`http`]), and what
+//! a broker is told ([`mqtt`]).
 
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic))]
@@ -32,6 +33,7 @@ mod intake;
 pub mod journal;
 mod lead;
 mod messages;
+pub mod mqtt;
 mod node;
 pub mod password;
 pub mod peers;

@@ -20,6 +20,7 @@ use std::rc::Rc;
 
 use lockstep_device::NodeError;
 use lockstep_device::journal::Level;
+use lockstep_device::mqtt::Broker;
 use lockstep_device::setup::Duty;
 use lockstep_proto::compat::Rule;
 use lockstep_proto::frame::control::GroupKey;
@@ -39,6 +40,7 @@ mod application;
 mod boot;
 mod console;
 mod control;
+mod mqtt;
 mod provision;
 
 use boot::{Ended, Hardware, boot};
@@ -86,6 +88,8 @@ pub struct BoardOptions {
     /// Where its API is served; port 0 is any that is free. The address is written beside the
     /// flash file, see [`address_file`].
     pub http: SocketAddr,
+    /// Who is told what happens on it; `None`: nobody.
+    pub broker: Option<Broker>,
     /// How it compares its version with its peers'.
     pub rule: Rule,
     /// How its application gets on with it.

@@ -50,6 +50,10 @@ pub(crate) enum Tool {
     Esptool,
     /// Signs and verifies files, written by others than us.
     Minisign,
+    /// An MQTT broker.
+    Mosquitto,
+    /// Listens to an MQTT broker.
+    MosquittoSub,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -193,6 +197,8 @@ impl Tool {
             Self::ChipCompiler => CHIP_TARGET,
             Self::Esptool => "esptool",
             Self::Minisign => "minisign",
+            Self::Mosquitto => "mosquitto",
+            Self::MosquittoSub => "mosquitto_sub",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -207,6 +213,8 @@ impl Tool {
         match self {
             Self::ChipCompiler => CHIP_PACKAGES,
             Self::Minisign => &["minisign"],
+            Self::Mosquitto => &["mosquitto"],
+            Self::MosquittoSub => &["mosquitto-clients"],
             Self::CppCompiler => &["g++"],
             Self::Chromium => &["chromium"],
             Self::ChromeDriver => &["chromium-driver"],
@@ -249,6 +257,10 @@ impl Tool {
             }
             Self::Esptool => "run `pip install esptool`",
             Self::Minisign => "run `apt-get install minisign`, or see jedisct1.github.io/minisign",
+            Self::Mosquitto | Self::MosquittoSub => {
+                "run `apt-get install mosquitto mosquitto-clients`, and put /usr/sbin on the path; \
+                 see mosquitto.org"
+            }
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",

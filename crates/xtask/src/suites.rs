@@ -46,6 +46,8 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Esptool,
         Tool::Minisign,
         Tool::Curl,
+        Tool::Mosquitto,
+        Tool::MosquittoSub,
     ]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,

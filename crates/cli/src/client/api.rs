@@ -140,6 +140,8 @@ pub struct Member {
     pub staged_bytes: u64,
     /// Bytes of its image.
     pub size_bytes: u64,
+    /// Seconds until all of it is there, as far as anybody can tell.
+    pub remaining_s: Option<u64>,
     /// Why it refused.
     pub refused: Option<String>,
 }

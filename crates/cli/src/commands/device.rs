@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use lockstep_device::mqtt::{PREFIX_DEFAULT, Prefix};
 use lockstep_device::setup::Duty;
 use lockstep_proto::compat::{Announced, Rule};
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
@@ -24,6 +25,7 @@ use lockstep_sim::radio::Impairments;
 use serde_json::json;
 
 use crate::args;
+use crate::broker::BrokerUrl;
 use crate::error::CommandError;
 use crate::facts::{self, ImageFile};
 use crate::files::{self, Existing, Readers};
@@ -70,6 +72,15 @@ pub(crate) struct DeviceArgs {
     /// Where to serve the API; port 0 is any free one, and is written to FLASH.http
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     http: SocketAddr,
+
+    /// Send log and events to this MQTT broker: mqtt://[USER:PASSWORD@]HOST[:PORT]; others on this
+    /// machine can see it, so with a password better use the environment variable LOCKSTEP_MQTT
+    #[arg(long, value_name = "URL", env = "LOCKSTEP_MQTT", hide_env_values = true)]
+    mqtt: Option<BrokerUrl>,
+
+    /// Where the topics begin; the device's address comes behind it
+    #[arg(long, value_name = "TOPIC", default_value = PREFIX_DEFAULT, value_parser = Prefix::new)]
+    mqtt_topic: Prefix,
 
     /// Print what happens as one JSON object for each line
     #[arg(long)]
@@ -288,6 +299,7 @@ fn options(
         air,
         impairments: args.desk.impair,
         http: args.http,
+        broker: args.mqtt.as_ref().map(|url| url.broker(&args.mqtt_topic)).transpose()?,
         rule: if args.desk.one_sided { Rule::OneSided } else { Rule::BothWays },
         manners: args.desk.manners(),
         provision: provision(ui, &args.first, role, chip, board)?,

@@ -19,6 +19,7 @@ mod schedule;
 mod sim;
 mod status;
 pub(crate) mod update;
+mod watch;
 
 use clap::{Parser, Subcommand};
 
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     // What happens to a group.
     Status(status::StatusArgs),
+    Watch(watch::WatchArgs),
     Update(update::UpdateArgs),
     Schedule(schedule::ScheduleArgs),
     Abort(abort::AbortArgs),
@@ -92,6 +94,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Device(args) => device::device(ui, &args),
         Command::Demo(args) => demo::demo(ui, &args),
         Command::Status(args) => status::status(ui, &args),
+        Command::Watch(args) => watch::watch(ui, &args),
         Command::Update(args) => update::update(ui, &args),
         Command::Schedule(args) => schedule::schedule(ui, &args),
         Command::Abort(args) => abort::abort(ui, &args),

@@ -204,7 +204,7 @@ fn role_of(fault: &Fault) -> Option<String> {
 
 /// The value as JSON. Nothing of this API can fail to be written: its keys are strings, and its
 /// numbers finite.
-pub(super) fn json_text(value: &impl Serialize) -> String {
+pub(crate) fn json_text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| String::from("null"))
 }
 

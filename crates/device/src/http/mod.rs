@@ -32,7 +32,7 @@ mod password;
 mod rollout;
 mod routes;
 mod schedule;
-mod views;
+pub(crate) mod views;
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -129,7 +129,11 @@ impl<Runtime, H: Shell> Timer<Runtime> for ShellTimer<'_, H> {
 }
 
 /// What `work` comes to within `ms`; `None` if it takes longer.
-async fn within<H: Shell, T>(shell: &H, ms: u64, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<H: Shell, T>(
+    shell: &H,
+    ms: u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
     let mut limit = pin!(shell.sleep_ms(ms));
     poll_fn(|context| match work.as_mut().poll(context) {

@@ -22,7 +22,9 @@ use crate::setup::{Application, Duty};
 
 mod rollout;
 
-pub(super) use rollout::{event, rollout};
+pub(crate) use super::answer::json_text;
+pub(super) use rollout::event;
+pub(crate) use rollout::{EventView, rollout};
 
 #[derive(Serialize)]
 struct VersionView<'a> {

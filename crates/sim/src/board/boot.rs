@@ -4,7 +4,7 @@
 //! with the boot, as they do on a chip. The turn of the loop is bounded, so that neither a flood of
 //! frames nor a long transfer keeps the other from its turn.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant as Clock};
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use super::application::DeskApplication;
 use super::console::Console;
 use super::control::{Control, Order};
+use super::mqtt;
 use super::{BoardError, BoardOptions, random};
 use crate::bootloader::{BootEvent, BootSlot, Booted, Bootloader, ResetReason};
 use crate::firmware::{BEHAVIOUR_BYTES, BEHAVIOUR_OFFSET, Fault};
@@ -56,11 +57,13 @@ pub(super) struct Hardware<'a> {
 
 /// A running node, as the main loop and the HTTP connections share it. Borrowed for one call at a
 /// time, never across a wait.
-struct Running {
+pub(super) struct Running {
     started: Clock,
     node: RefCell<Node<DeskApplication>>,
     flash: Rc<RefCell<FileFlash>>,
     changed: Notify,
+    /// Whether a broker takes its messages.
+    pub(super) mqtt_connected: Cell<bool>,
 }
 
 impl Running {
@@ -89,7 +92,11 @@ impl Shell for Running {
     }
 
     fn platform(&self) -> Platform {
-        Platform { cpu_freq_mhz: CPU_FREQUENCY_MHZ, wifi_connected: true, mqtt_connected: false }
+        Platform {
+            cpu_freq_mhz: CPU_FREQUENCY_MHZ,
+            wifi_connected: true,
+            mqtt_connected: self.mqtt_connected.get(),
+        }
     }
 }
 
@@ -122,6 +129,7 @@ pub(super) async fn boot(
         node: RefCell::new(node),
         flash: Rc::clone(&hardware.flash),
         changed: Notify::new(),
+        mqtt_connected: Cell::new(false),
     });
     if let lockstep_agent::Booted::RebootNow(reason) = first {
         hardware.console.print_journal(running.node.borrow().journal());
@@ -131,7 +139,10 @@ pub(super) async fn boot(
     if fault == Fault::Hang {
         return Ok(hang(hardware, &running).await);
     }
-    run(hardware, &running, fault).await
+    let mut broker = mqtt::start(hardware.options.broker.as_ref(), &running);
+    let ended = run(hardware, &running, fault).await;
+    broker.shutdown().await;
+    ended
 }
 
 fn run_bootloader(hardware: &Hardware<'_>, reset: ResetReason) -> Result<Booted, BoardError> {

@@ -44,6 +44,11 @@ struct Console {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark(usize);
 
+impl Mark {
+    /// Before its first line.
+    pub(crate) const START: Self = Self(0);
+}
+
 impl Board {
     pub(super) fn new(folder: &Path, role: Role, options: Vec<String>) -> Self {
         let (process, address, console) = (None, None, Arc::default());

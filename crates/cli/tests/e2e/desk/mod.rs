@@ -5,6 +5,7 @@
 //! end without what it waited for, the test fails with the consoles of both devices.
 
 mod board;
+mod broker;
 mod firmware;
 mod http;
 
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use board::Board;
+pub(crate) use board::{Board, Mark};
+pub(crate) use broker::{BROKER_PASSWORD, Message, Mosquitto};
 pub(crate) use firmware::{Forgery, Image, firmware};
 pub(crate) use http::{Answer, Http, Part};
 
@@ -404,7 +406,7 @@ impl Drop for Running {
 fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
     command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
-    for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD"] {
+    for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD", "LOCKSTEP_MQTT"] {
         command.env_remove(name);
     }
     command

@@ -73,7 +73,7 @@ struct UploadView {
 }
 
 #[derive(Serialize)]
-struct EventView<'a> {
+pub(crate) struct EventView<'a> {
     seq: u32,
     uptime_ms: u64,
     kind: &'static str,
@@ -84,22 +84,28 @@ struct EventView<'a> {
 }
 
 /// `{"rollout":…}`. Without `now` nothing in it changes by itself, so that two can be compared.
-pub(in crate::http) fn rollout<A: Application>(node: &Node<A>, now: Option<Instant>) -> String {
+pub(crate) fn rollout<A: Application>(node: &Node<A>, now: Option<Instant>) -> String {
     let rollout = node.conducting().map(|conducting| view(node, &conducting, now));
     json_text(&Envelope { rollout })
 }
 
 /// One event of a stream.
 pub(in crate::http) fn event(event: &RolloutEvent) -> String {
-    json_text(&EventView {
-        seq: event.seq,
-        uptime_ms: event.at.ms,
-        kind: event.kind,
-        phase: event.phase,
-        member: event.member.map(|(id, _)| Shown(id)),
-        role: event.member.map(|(_, role)| Shown(role)),
-        text: &event.text,
-    })
+    json_text(&EventView::of(event))
+}
+
+impl<'a> EventView<'a> {
+    pub(crate) fn of(event: &'a RolloutEvent) -> Self {
+        Self {
+            seq: event.seq,
+            uptime_ms: event.at.ms,
+            kind: event.kind,
+            phase: event.phase,
+            member: event.member.map(|(id, _)| Shown(id)),
+            role: event.member.map(|(_, role)| Shown(role)),
+            text: &event.text,
+        }
+    }
 }
 
 fn view<A: Application>(
