@@ -17,8 +17,7 @@ fn a_narrow_screen_does_not_scroll_sideways() {
     );
     view.wait_text("judged", "does not fit");
     view.emulate_scheme("light");
-    view.browser.click("more");
-    view.wait("the settings are there", || (view.property("cfg", "hidden") == false).then_some(()));
+    view.open_settings();
     for width in [360, 768, 1280] {
         view.emulate_width(width);
         let script = "const r = document.documentElement; return r.scrollWidth - r.clientWidth";

@@ -133,9 +133,8 @@ fn set_a_time(view: &View) {
 fn the_password_is_changed_with_the_present_one() {
     let desk = Desk::new();
     let Some(view) = View::open(&desk) else { return };
-    view.browser.click("more");
+    view.open_settings();
     let other = "four quite other words";
-    view.wait("the form is there", || (view.property("pw", "hidden") == false).then_some(()));
     view.browser.type_into("newPass", other);
     view.browser.type_into("newPass2", other);
     view.browser.press_keys("\u{e007}");

@@ -14,7 +14,7 @@ fn a_configuration_is_saved_with_its_secrets_only_when_somebody_has_the_password
     restore(&desk, &full);
     let Some(view) = View::open(&desk) else { return };
     view.save_downloads();
-    open_settings(&view);
+    view.open_settings();
     view.browser.click("cfgGet");
     view.wait_text("moreSaid", "Downloaded");
     assert_eq!(downloaded(&desk, &view), json!({ "send_every_ms": 200 }));
@@ -29,7 +29,7 @@ fn a_configuration_is_saved_with_its_secrets_only_when_somebody_has_the_password
 fn a_configuration_is_put_back_and_one_that_the_application_refuses_is_not() {
     let desk = Desk::new();
     let Some(view) = View::open(&desk) else { return };
-    open_settings(&view);
+    view.open_settings();
     desk.write("config.json", br#"{"send_every_ms":300}"#);
     choose(&desk, &view, "config.json");
     view.give_password(PASSWORD);
@@ -48,11 +48,6 @@ fn a_configuration_is_put_back_and_one_that_the_application_refuses_is_not() {
         assert_eq!(in_force(&desk)["send_every_ms"], 300);
     }
     view.assert_clean();
-}
-
-fn open_settings(view: &View) {
-    view.browser.click("more");
-    view.wait("the settings are there", || (view.property("cfg", "hidden") == false).then_some(()));
 }
 
 /// The field is emptied once the file was read, so there is no name to wait for.

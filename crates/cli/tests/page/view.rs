@@ -100,6 +100,17 @@ impl View {
         });
     }
 
+    /// Opens configuration and password. The log above them grows while somebody clicks, so a click
+    /// may miss them.
+    pub(crate) fn open_settings(&self) {
+        self.wait("the settings are there", || {
+            if self.property("more", "open") == false {
+                self.browser.click("more");
+            }
+            (self.property("cfg", "hidden") == false).then_some(())
+        });
+    }
+
     /// What the page offers to save goes to the desk's folder.
     pub(crate) fn save_downloads(&self) {
         let folder = json!({ "behavior": "allow", "downloadPath": self.folder });
