@@ -891,6 +891,7 @@ fn the_first_screen_is_what_one_needs_first() {
           device       Run a desk device: a board as a process, its flash a file
           demo         Show what Lockstep does, on two desk devices
           status       Show a group: its devices, what they run, whether they agree
+          watch        Watch a group live, in the terminal
           update       Bring a group to a release, and wait until it is kept or reverted
           schedule     Say when a rollout that waits goes on
           abort        Stop the running rollout; the group goes back

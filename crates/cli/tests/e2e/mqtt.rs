@@ -27,6 +27,15 @@ fn wait_event(desk: &Desk, broker: &Mosquitto, text: &str) {
     });
 }
 
+/// What the lead printed is what the broker heard.
+#[track_caller]
+fn assert_heard_all(desk: &Desk, broker: &Mosquitto, mark: Mark) {
+    let printed = desk.board(Receiver).lines_since(mark);
+    let printed = printed.iter().filter(|line| line.get("member_role").is_some());
+    let heard = events(broker);
+    assert_eq!(heard.iter().map(gist).collect::<Vec<_>>(), printed.map(gist).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_broker_hears_a_whole_rollout_in_order() {
     let Some(broker) = Mosquitto::start() else { return };
@@ -36,13 +45,8 @@ fn a_broker_hears_a_whole_rollout_in_order() {
     desk.update(&bundle).succeeds();
     wait_event(&desk, &broker, "settled: keep 1.1.0");
 
-    // What the lead printed is what the broker heard.
-    let printed = desk.board(Receiver).lines_since(mark);
-    let printed = printed.iter().filter(|line| line.get("member_role").is_some());
-    let printed: Vec<_> = printed.map(gist).collect();
-    let heard = events(&broker);
-    assert_eq!(heard.iter().map(gist).collect::<Vec<_>>(), printed);
-    assert!(heard.iter().all(|event| event["level"] == "notice"));
+    assert_heard_all(&desk, &broker, mark);
+    assert!(events(&broker).iter().all(|event| event["level"] == "notice"));
 
     // Every line under its level.
     for level in ["info", "notice"] {
@@ -82,6 +86,27 @@ fn a_broker_that_is_down_stops_no_rollout_and_hears_the_rest_later() {
     assert!(!broker.story().contains("settled"), "{}", broker.story());
     broker.restart();
     wait_event(&desk, &broker, "settled: keep 1.1.0");
+}
+
+/// In the middle of a boot, too: what happened meanwhile is told afterwards, in its place.
+#[test]
+fn a_broker_that_restarts_in_the_middle_misses_no_event() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    let desk = desk_at(&broker, BROKER_PASSWORD);
+    let mark = desk.board(Receiver).mark();
+    let (_, bundle) = desk.good_release("1.1.0", "");
+    desk.update(&format!("{bundle} --hold")).succeeds();
+    wait_event(&desk, &broker, "`receiver` has staged");
+    broker.stop();
+    desk.ask_lead("schedule --in 1h").succeeds();
+    desk.board(Receiver).wait_line(mark, "it says that the broker went", |line| {
+        line["level"] == "warning" && line["text"].as_str().is_some_and(|it| it.contains("broker"))
+    });
+    broker.restart();
+    wait_event(&desk, &broker, "waits, once all have staged, for the moment that was named");
+    desk.ask_lead("schedule --now").succeeds();
+    wait_event(&desk, &broker, "settled: keep 1.1.0");
+    assert_heard_all(&desk, &broker, mark);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use rust_mqtt::types::{MqttBinary, MqttString, ReasonCode, TopicName};
 
 use crate::http::{Shell, within};
 use crate::journal::Level;
-use outbox::{Message, Outbox};
+use outbox::{Kept, Message, Outbox};
 
 /// Which broker, and what for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +168,8 @@ impl<H: Shell> Session<'_, H> {
         let mut buffer = AllocBuffer;
         let mut wire = Wire::new(&mut buffer);
         self.connect(&mut wire, link, id).await?;
-        self.publish(&mut wire, &self.broker.topic(id, AVAILABILITY), ONLINE, true).await?;
+        self.publish(&mut wire, &self.broker.topic(id, AVAILABILITY), ONLINE, Kept::Retained)
+            .await?;
         self.is_connected.set(true);
         *last = None;
         let topic = self.broker.topic(id, "");
@@ -246,7 +247,7 @@ impl<H: Shell> Session<'_, H> {
         message: Message,
     ) -> Result<(), Trouble> {
         let topic = self.broker.topic(id, &message.topic);
-        match self.publish(wire, &topic, &message.payload, message.is_retained).await {
+        match self.publish(wire, &topic, &message.payload, message.kept).await {
             Ok(()) => outbox.taken(message),
             Err(Trouble::TooLarge) => outbox.too_large(message),
             Err(trouble) => return Err(trouble),
@@ -260,11 +261,11 @@ impl<H: Shell> Session<'_, H> {
         wire: &mut Wire<'_, L>,
         topic: &str,
         payload: &str,
-        is_retained: bool,
+        kept: Kept,
     ) -> Result<(), Trouble> {
         let name = topic_name(topic)?;
         let mut options = PublicationOptions::new(TopicReference::Name(name)).at_least_once();
-        if is_retained {
+        if kept == Kept::Retained {
             options = options.retain();
         }
         let publish = async {

@@ -27,7 +27,7 @@ pub(super) struct Outbox {
     /// What is retained there, as far as this connection said it.
     device: String,
     rollout: String,
-    /// When the last rollout was said.
+    /// When the rollout was looked at last.
     rollout_at: Option<Instant>,
 }
 
@@ -38,16 +38,25 @@ pub(super) struct Message {
     pub(super) topic: String,
     /// JSON.
     pub(super) payload: String,
-    /// Whether the broker gives it to whoever subscribes later.
-    pub(super) is_retained: bool,
+    /// For whom it is.
+    pub(super) kept: Kept,
     about: About,
+}
+
+/// Who is given a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Whoever listens now or comes later, until there is a newer one.
+    Retained,
+    /// Whoever listens now.
+    Passing,
 }
 
 #[derive(Debug)]
 enum About {
     Device,
-    /// Said when, and without what changes by itself.
-    Rollout(Instant, String),
+    /// Without what changes by itself.
+    Rollout(String),
     Line(u32),
     Event(u32),
 }
@@ -73,7 +82,7 @@ impl Outbox {
             return Some(Message {
                 topic,
                 payload: device,
-                is_retained: true,
+                kept: Kept::Retained,
                 about: About::Device,
             });
         }
@@ -106,7 +115,7 @@ impl Outbox {
                 let view = LineView { boot, seq: line.seq, uptime_ms, level, text: &line.text };
                 let topic = format!("log/{level}");
                 let payload = views::json_text(&view);
-                Some(Message { topic, payload, is_retained: false, about: About::Line(line.seq) })
+                Some(Message { topic, payload, kept: Kept::Passing, about: About::Line(line.seq) })
             }
             (_, Some(event)) => {
                 let level = EVENT_LEVEL.as_str();
@@ -116,25 +125,31 @@ impl Outbox {
                     event: views::EventView::of(event),
                 });
                 let topic = String::from("event");
-                Some(Message { topic, payload, is_retained: false, about: About::Event(event.seq) })
+                Some(Message {
+                    topic,
+                    payload,
+                    kept: Kept::Passing,
+                    about: About::Event(event.seq),
+                })
             }
             (_, None) => None,
         }
     }
 
-    /// Only a lead knows of rollouts; progress changes often, and is said now and then.
-    fn next_rollout<A: Application>(&self, now: Instant, node: &Node<A>) -> Option<Message> {
+    /// Only a lead knows of rollouts; progress changes often, and is looked at now and then.
+    fn next_rollout<A: Application>(&mut self, now: Instant, node: &Node<A>) -> Option<Message> {
         let is_due = self.rollout_at.is_none_or(|at| now.ms_since(at) >= ROLLOUT_EVERY_MS);
         if node.setup().duty != Duty::Lead || !is_due {
             return None;
         }
+        self.rollout_at = Some(now);
         let state = views::rollout(node, None);
         if state == self.rollout {
             return None;
         }
         let payload = views::rollout(node, Some(now));
-        let about = About::Rollout(now, state);
-        Some(Message { topic: String::from("rollout"), payload, is_retained: true, about })
+        let about = About::Rollout(state);
+        Some(Message { topic: String::from("rollout"), payload, kept: Kept::Retained, about })
     }
 
     /// What was dropped and not said yet, said once.
@@ -155,10 +170,7 @@ impl Outbox {
     pub(super) fn taken(&mut self, message: Message) {
         match message.about {
             About::Device => self.device = message.payload,
-            About::Rollout(at, state) => {
-                self.rollout = state;
-                self.rollout_at = Some(at);
-            }
+            About::Rollout(state) => self.rollout = state,
             About::Line(seq) => self.line = seq,
             About::Event(seq) => self.event = seq,
         }
@@ -169,7 +181,7 @@ impl Outbox {
         match message.about {
             About::Line(_) => self.lines_dropped += 1,
             About::Event(_) => self.events_dropped += 1,
-            About::Device | About::Rollout(..) => (),
+            About::Device | About::Rollout(_) => (),
         }
         self.taken(message);
     }
@@ -222,7 +234,7 @@ fn device<A: Application>(node: &Node<A>) -> String {
     })
 }
 
-/// Between two messages about a rollout's progress, at least.
+/// Between two looks at a rollout, and so between two messages about its progress.
 const ROLLOUT_EVERY_MS: u64 = 1_000;
 
 #[cfg(test)]
