@@ -366,6 +366,7 @@ impl Board {
             firmware: Firmware {
                 image,
                 announced: Some(descriptor(self.role, number).announced()),
+                product: Some(descriptor(self.role, number).product),
                 config_schema: 1,
                 build_date: "Jan  1 2026".into(),
                 build_time: "12:00:00".into(),

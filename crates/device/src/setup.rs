@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use lockstep_proto::compat::Announced;
+use lockstep_proto::descriptor::Product;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{DeviceId, ImageHash};
@@ -22,6 +23,8 @@ pub struct Firmware {
     /// From the descriptor; `None` for firmware without one, of which the device remembers what
     /// the manifest said.
     pub announced: Option<Announced>,
+    /// From the descriptor: the system that the device belongs to.
+    pub product: Option<Product>,
     /// From the descriptor, else 0.
     pub config_schema: u16,
     /// `__DATE__` of the build.

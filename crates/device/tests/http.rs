@@ -16,6 +16,7 @@ fn version_tells_everything_about_the_device_and_its_peers() {
             200
             {"device":"RECEIVER",
             "role":"receiver",
+            "product":"desk",
             "id":"02:00:00:00:00:01",
             "lead":true,
             "hardware":"desk",

@@ -86,6 +86,22 @@ fn a_bundle_for_another_product_is_stopped_by_the_page() {
     view.assert_clean();
 }
 
+/// The roles are the same: only the name of the product tells.
+#[test]
+fn firmware_of_another_product_with_the_same_roles_is_stopped_by_the_page() {
+    let desk = Plan::default().without_keys().start();
+    let before = desk.seen();
+    desk.lockstep("image make --product kitchen --role receiver --version 2.0.0 -o oven.bin")
+        .succeeds();
+    let Some(view) = View::open(&desk) else { return };
+    view.choose("receiverFile", "oven.bin");
+    let said = view.wait_text("judged", "kitchen");
+    assert!(said.contains("expected desk"), "{said}");
+    assert_eq!(view.property("updateReceiverBtn", "disabled"), true);
+    desk.assert_untouched(&before);
+    view.assert_clean();
+}
+
 /// Drops files on an element, as a mouse would. `left`: the browser would have opened the file.
 fn drop_on(view: &View, id: &str, files: &[(&str, Vec<u8>)]) -> Value {
     let files = files

@@ -30,6 +30,7 @@ pub(crate) use rollout::{EventView, rollout};
 struct VersionView<'a> {
     device: String,
     role: Shown<Role>,
+    product: Option<&'a str>,
     id: Shown<DeviceId>,
     lead: bool,
     hardware: &'a str,
@@ -245,6 +246,7 @@ fn version_view<A: Application>(now: Instant, node: &Node<A>) -> VersionView<'_>
     VersionView {
         device: setup.role.as_str().to_ascii_uppercase(),
         role: Shown(setup.role),
+        product: setup.firmware.product.as_ref().map(|product| product.as_str()),
         id: Shown(setup.id),
         lead: setup.duty == Duty::Lead,
         hardware: &setup.hardware,

@@ -272,6 +272,7 @@ impl TestBoard {
             firmware: Firmware {
                 image: booted.image.image_hash,
                 announced: descriptor.as_ref().map(Descriptor::announced),
+                product: descriptor.as_ref().map(|descriptor| descriptor.product.clone()),
                 config_schema: 1,
                 build_date: "Jan  1 2026".into(),
                 build_time: "12:00:00".into(),

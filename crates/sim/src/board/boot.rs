@@ -202,6 +202,7 @@ fn node_setup(
         firmware: Firmware {
             image: booted.image.image_hash,
             announced: descriptor.map(Descriptor::announced),
+            product: descriptor.map(|descriptor| descriptor.product.clone()),
             config_schema: descriptor.map_or(0, |descriptor| descriptor.config_schema),
             build_date: app.map(|app| app.date.to_string()).unwrap_or_default(),
             build_time: app.map(|app| app.time.to_string()).unwrap_or_default(),

@@ -247,6 +247,7 @@ impl Board {
             firmware: Firmware {
                 image: image.image_hash,
                 announced: descriptor.map(lockstep_proto::descriptor::Descriptor::announced),
+                product: descriptor.map(|descriptor| descriptor.product.clone()),
                 config_schema: 1,
                 build_date: String::new(),
                 build_time: String::new(),

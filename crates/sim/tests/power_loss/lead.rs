@@ -112,6 +112,7 @@ fn boot(
             firmware: Firmware {
                 image: booted.image.image_hash,
                 announced: descriptor.map(Descriptor::announced),
+                product: descriptor.map(|descriptor| descriptor.product.clone()),
                 config_schema: 1,
                 build_date: String::new(),
                 build_time: String::new(),
