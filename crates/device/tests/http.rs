@@ -819,6 +819,23 @@ fn an_upload_can_be_held_scheduled_and_let_go() {
 }
 
 #[test]
+fn a_rollout_that_has_asked_for_rest_waits_for_nobody_any_more() {
+    Web::run(&["receiver"], 0, async |web| {
+        assert!(web.post("/api/rollout", &lone_bundle()).await.shown().starts_with("202"));
+        while web.get("/api/rollout").await.shown().contains("\"phase\":\"staging\"") {
+            sleep(Duration::from_millis(10)).await;
+        }
+        expect![[r#"
+            409
+            {"error":{"code":"too-late-to-schedule",
+            "message":"rollout `(16 digits)` does not wait any more",
+            "hint":"it can still be ended with `lockstep abort`"},
+            "rollout":"(16 digits)"}"#]]
+        .assert_eq(&web.post("/api/rollout/schedule", br#"{"in_s":5}"#).await.shown());
+    });
+}
+
+#[test]
 fn a_bundle_that_does_not_fit_is_refused_with_every_reason() {
     Web::run(&["receiver"], 0, async |web| {
         let image = spec("transmitter", "1.1.0").build().unwrap();
