@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use lockstep_proto::descriptor::Product;
 use lockstep_proto::id::{DeviceId, Generation, RolloutId};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::time::Instant;
@@ -246,7 +247,7 @@ fn version_view<A: Application>(now: Instant, node: &Node<A>) -> VersionView<'_>
     VersionView {
         device: setup.role.as_str().to_ascii_uppercase(),
         role: Shown(setup.role),
-        product: setup.firmware.product.as_ref().map(|product| product.as_str()),
+        product: setup.firmware.product.as_ref().map(Product::as_str),
         id: Shown(setup.id),
         lead: setup.duty == Duty::Lead,
         hardware: &setup.hardware,
