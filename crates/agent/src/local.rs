@@ -14,7 +14,7 @@ use crate::agent::{Agent, Leaving, first4};
 use crate::flash::{self, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, Package};
-use crate::receiver::{FILE_BYTES_MAX, Job, Object, Taken};
+use crate::receiver::{FILE_BYTES_MAX, Object, Taken};
 use crate::slot;
 use crate::staging::{Progress, refusal_of_image};
 
@@ -206,8 +206,7 @@ impl Agent {
 
     /// All of a bare image is in flash: what is it? Without an answer the slot is given up.
     pub fn bare_end<F: NorFlash>(&mut self, flash: &mut F) -> Result<ImageFacts, Refusal> {
-        let job = self.receiver.job().filter(|job| job.is_complete() && is_bare(job));
-        let size_bytes = job.ok_or(Refusal::NotStaged)?.size_bytes;
+        let size_bytes = self.bare_bytes().ok_or(Refusal::NotStaged)?;
         match slot::read_file(flash, self.other_slot(), size_bytes)? {
             Ok(facts) => Ok(facts),
             Err(error) => {
@@ -219,7 +218,13 @@ impl Agent {
 
     /// Whether a bare image is whole in the other slot, and nothing has taken its place since.
     pub fn has_bare(&self) -> bool {
-        self.receiver.job().is_some_and(|job| job.is_complete() && is_bare(job))
+        self.bare_bytes().is_some()
+    }
+
+    /// The size of the bare image that is whole in the other slot.
+    fn bare_bytes(&self) -> Option<u32> {
+        let job = self.receiver.job().filter(|job| job.is_complete())?;
+        ((job.object, job.sha256) == (Object::Spool, UNKNOWN)).then_some(job.size_bytes)
     }
 
     /// From here on the bare image has a name, as if it had come in a bundle: it is an artifact
@@ -231,8 +236,7 @@ impl Agent {
         is_own: bool,
         flash: &mut F,
     ) -> Result<(), Refusal> {
-        let job = self.receiver.job().filter(|job| job.is_complete() && is_bare(job));
-        let done_bytes = job.ok_or(Refusal::NotStaged)?.size_bytes;
+        let done_bytes = self.bare_bytes().ok_or(Refusal::NotStaged)?;
         let object = if is_own { Object::Artifact } else { Object::Spool };
         self.receiver.stop();
         Ok(self.store_progress(&Progress { object, sha256: file_sha256, done_bytes }, flash)?)
@@ -277,10 +281,6 @@ impl Agent {
             None => Err(Refusal::NotStaged),
         }
     }
-}
-
-fn is_bare(job: &Job) -> bool {
-    (job.object, job.sha256) == (Object::Spool, UNKNOWN)
 }
 
 /// Stands for the hash of a file that is still coming; no file has it.

@@ -11,9 +11,9 @@ use picoserve::request::{RequestBodyConnection, RequestParts};
 use picoserve::response::StatusCode;
 use serde::Serialize;
 
+use super::Shell;
 use super::answer::{Answer, Problem, Shown};
-use super::rollout::{self, CHUNK_BYTES, IDLE_LIMIT_MS, Turn, UPLOAD_LIMIT_MS, WAIT_MS};
-use super::{Shell, within};
+use super::rollout::{self, CHUNK_BYTES, Turn, UPLOAD_LIMIT_MS, WAIT_MS};
 use crate::bare::BareImage;
 
 #[derive(Serialize)]
@@ -98,14 +98,11 @@ impl<'a, H: Shell> Upload<'a, H> {
         let mut reader = reader.with_different_timeout_signal(core::future::pending());
         let mut buffer = alloc::vec![0; CHUNK_BYTES];
         loop {
-            let read = within(self.shell, IDLE_LIMIT_MS, reader.read(&mut buffer)).await;
-            let chunk = match read {
-                None => return Err(self.cut()),
-                Some(Err(_)) => return Err(self.cut()),
-                Some(Ok(0)) => break,
-                Some(Ok(len)) => buffer.get(..len).unwrap_or_default(),
-            };
-            self.push(chunk).await?;
+            match rollout::next_chunk(self.shell, &mut reader, &mut buffer).await {
+                Err(_) => return Err(self.cut()),
+                Ok([]) => break,
+                Ok(chunk) => self.push(chunk).await?,
+            }
         }
         loop {
             let ended = self.shell.with(|now, node, flash| {

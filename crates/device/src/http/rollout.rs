@@ -176,12 +176,11 @@ impl<'a, H: Shell> Upload<'a, H> {
         let mut buffer = alloc::vec![0; CHUNK_BYTES];
         let (mut complete, mut received) = (None, 0_usize);
         loop {
-            let read = within(self.shell, IDLE_LIMIT_MS, reader.read(&mut buffer)).await;
-            let chunk = match read {
-                None => return Err(idle()),
-                Some(Err(_)) => return Err(cut()),
-                Some(Ok(0)) => break,
-                Some(Ok(len)) => buffer.get(..len).unwrap_or_default(),
+            let chunk = match next_chunk(self.shell, &mut reader, &mut buffer).await {
+                Err(Gone::Silent) => return Err(idle()),
+                Err(Gone::Cut) => return Err(cut()),
+                Ok([]) => break,
+                Ok(chunk) => chunk,
             };
             received = received.saturating_add(chunk.len());
             // Behind the end of a bundle are zeros, up to the end of a tape's record.
@@ -352,6 +351,27 @@ pub(super) fn not_the_lead<A: Application>(node: &Node<A>) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-the-lead", message, hint)
 }
 
+/// Why no more bytes of an upload come.
+pub(super) enum Gone {
+    /// None came for [`IDLE_LIMIT_MS`].
+    Silent,
+    /// The connection ended.
+    Cut,
+}
+
+/// The next bytes of an upload; none at the end of its body.
+pub(super) async fn next_chunk<'b, H: Shell, R: Read>(
+    shell: &H,
+    reader: &mut R,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], Gone> {
+    match within(shell, IDLE_LIMIT_MS, reader.read(buffer)).await {
+        None => Err(Gone::Silent),
+        Some(Err(_)) => Err(Gone::Cut),
+        Some(Ok(len)) => Ok(buffer.get(..len).unwrap_or_default()),
+    }
+}
+
 pub(super) fn another_upload() -> Problem {
     let message = "another connection is uploading";
     let hint = "wait until it is done; a silent one is given up after 10 seconds";
@@ -379,7 +399,7 @@ pub(super) fn too_slow() -> Problem {
 /// Bytes that go from the socket into the node at once.
 pub(super) const CHUNK_BYTES: usize = 2_048;
 /// A client that is silent for so long while its bytes are waited for is gone, in milliseconds.
-pub(super) const IDLE_LIMIT_MS: u64 = 10_000;
+const IDLE_LIMIT_MS: u64 = 10_000;
 /// An upload ends after so long in any case, in milliseconds: as long as staging may take.
 pub(super) const UPLOAD_LIMIT_MS: u64 = 3_600_000;
 /// Until the node is asked again whether it can take more, in milliseconds.
