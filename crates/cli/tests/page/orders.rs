@@ -70,20 +70,25 @@ fn a_rollout_is_aborted_after_it_was_asked_whether_that_is_meant() {
     view.assert_clean();
 }
 
+/// Uploads a bundle whose rollout waits, and names a time for it once all have staged.
+fn stage_for_later(view: &View, bundle: &str) {
+    view.choose("bundleFile", bundle);
+    view.browser.click("autoReboot");
+    view.wait_text("holdInfo", "wait until you say when");
+    view.press("updateBothBtn");
+    view.wait_text("transmitterProgressText", "staged");
+    view.wait_text("holdText", "Nobody restarts until you say so");
+    set_a_time(view);
+    view.wait_text("holdText", "Starts at");
+}
+
 /// Staged everywhere, and nobody restarts: until the time that was set, or until somebody says so.
 #[test]
 fn a_rollout_that_waits_goes_on_when_somebody_says_so() {
     let desk = Desk::new();
     let Some(view) = View::open(&desk) else { return };
     let (images, bundle) = desk.good_release("1.1.0", "");
-    view.choose("bundleFile", &bundle);
-    view.browser.click("autoReboot");
-    view.wait_text("holdInfo", "wait until you say when");
-    view.press("updateBothBtn");
-    view.wait_text("transmitterProgressText", "staged");
-    view.wait_text("holdText", "Nobody restarts until you say so");
-    set_a_time(&view);
-    view.wait_text("holdText", "Starts at");
+    stage_for_later(&view, &bundle);
     view.browser.picture("scheduled");
     view.browser.click("unschedBtn");
     view.wait_text("holdText", "Nobody restarts until you say so");
@@ -100,14 +105,7 @@ fn a_time_that_the_lead_has_lost_is_said_and_can_be_set_anew() {
     let mut desk = Plan::default().with(Receiver, "--no-clock").start();
     let Some(view) = View::open(&desk) else { return };
     let (images, bundle) = desk.good_release("1.1.0", "");
-    view.choose("bundleFile", &bundle);
-    view.browser.click("autoReboot");
-    view.wait_text("holdInfo", "wait until you say when");
-    view.press("updateBothBtn");
-    view.wait_text("transmitterProgressText", "staged");
-    view.wait_text("holdText", "Nobody restarts until you say so");
-    set_a_time(&view);
-    view.wait_text("holdText", "Starts at");
+    stage_for_later(&view, &bundle);
     desk.board_mut(Receiver).kill();
     view.wait_text("conn", "Connection lost");
     desk.board_mut(Receiver).switch_on();
