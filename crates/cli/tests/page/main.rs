@@ -5,7 +5,7 @@
 //! nothing; `cargo xtask test --suite page` installs it.
 
 mod browser;
-#[allow(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
+#[expect(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
 mod files;

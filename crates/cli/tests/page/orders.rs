@@ -12,8 +12,7 @@ fn a_kept_release_is_reverted_after_it_was_asked_whether_that_is_meant() {
     view.wait_text("revertWhy", "no kept rollout");
     let (_, bundle) = desk.good_release("1.1.0", "");
     view.update(&bundle);
-    view.wait_enabled("revertBtn");
-    view.browser.click("revertBtn");
+    view.click("revertBtn");
     view.wait_dialog("ask");
     view.browser.picture("ask");
     view.browser.click("askOk");

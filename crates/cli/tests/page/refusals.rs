@@ -138,8 +138,7 @@ fn a_wrong_password_is_said_and_asked_for_again() {
     let Some(view) = View::open(&desk) else { return };
     let (images, bundle) = desk.good_release("1.1.0", "");
     view.choose("bundleFile", &bundle);
-    view.wait_enabled("updateBothBtn");
-    view.browser.click("updateBothBtn");
+    view.click("updateBothBtn");
     view.give_password("swordfish");
     view.wait_text("passWhy", "Password is wrong");
     view.browser.picture("password");
@@ -157,8 +156,7 @@ fn five_wrong_passwords_lock_nobody_out() {
     let Some(view) = View::open(&desk) else { return };
     let (images, bundle) = desk.good_release("1.1.0", "");
     view.choose("bundleFile", &bundle);
-    view.wait_enabled("updateBothBtn");
-    view.browser.click("updateBothBtn");
+    view.click("updateBothBtn");
     for attempt in 1..=6 {
         view.give_password(&format!("swordfish {attempt}"));
         view.wait_dialog("pass");
@@ -180,8 +178,7 @@ fn whoever_cancels_at_the_password_has_ordered_nothing() {
     let Some(view) = View::open(&desk) else { return };
     let (_, bundle) = desk.good_release("1.1.0", "");
     view.choose("bundleFile", &bundle);
-    view.wait_enabled("updateBothBtn");
-    view.browser.click("updateBothBtn");
+    view.click("updateBothBtn");
     view.wait_dialog("pass");
     view.browser.click("passNo");
     view.wait_enabled("updateBothBtn");

@@ -31,11 +31,7 @@ fn the_first_update_is_pictured() {
     // Slow enough to be seen.
     desk.board_mut(Receiver).order("impair loss=30");
     view.press("updateBothBtn");
-    view.wait("some of it is staged", || {
-        let text = view.text("transmitterProgressText");
-        let percent: u32 = text.split(" %").next()?.rsplit(' ').next()?.parse().ok()?;
-        (percent > 20).then_some(())
-    });
+    view.wait_staged(20);
     taken.picture("staging", "hRoll", 420);
 
     desk.board_mut(Receiver).order("impair none");

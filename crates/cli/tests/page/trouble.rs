@@ -29,11 +29,7 @@ fn an_upload_that_is_cut_goes_on_by_itself() {
     desk.board_mut(Receiver).order("impair loss=40");
     view.choose("bundleFile", &bundle);
     view.press("updateBothBtn");
-    view.wait("some of it is staged", || {
-        let percent = view.text("transmitterProgressText");
-        let number = percent.split(" %").next()?.rsplit(' ').next()?.parse::<u32>().ok()?;
-        (number > 5).then_some(())
-    });
+    view.wait_staged(5);
     desk.board_mut(Receiver).kill();
     view.wait_text("notes", "An upload goes on where it was");
     desk.board_mut(Receiver).switch_on();

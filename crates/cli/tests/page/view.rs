@@ -120,9 +120,25 @@ impl View {
     /// Presses a button that needs the password.
     #[track_caller]
     pub(crate) fn press(&self, button: &str) {
+        self.click(button);
+        self.give_password(PASSWORD);
+    }
+
+    /// Clicks a button once it can be clicked.
+    #[track_caller]
+    pub(crate) fn click(&self, button: &str) {
         self.wait_enabled(button);
         self.browser.click(button);
-        self.give_password(PASSWORD);
+    }
+
+    /// Waits until more than so many percent of the transmitter's image are staged.
+    #[track_caller]
+    pub(crate) fn wait_staged(&self, percent: u32) {
+        self.wait("some of it is staged", || {
+            let text = self.text("transmitterProgressText");
+            let staged: u32 = text.split(" %").next()?.rsplit(' ').next()?.parse().ok()?;
+            (staged > percent).then_some(())
+        });
     }
 
     #[track_caller]
