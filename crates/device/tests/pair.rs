@@ -109,8 +109,12 @@ fn rollout_with_a_cut(board: usize, cut_ms: u64, off_ms: u64, loss_percent: u64)
     group.run_ms(cut_ms);
     group.cut_power(board, off_ms);
     group.run_ms(off_ms + 500);
-    let open = |group: &TestGroup| matches!(group.phase(), Some(Phase::Settled(_)) | None);
-    let over = group.run_until(200_000, |group| group.uploaded.is_some() && open(group));
+    // A lead that is booting knows of no rollout either.
+    let is_over = |group: &TestGroup| {
+        let is_on = group.boards[LEAD].node.is_some();
+        is_on && matches!(group.phase(), Some(Phase::Settled(_)) | None)
+    };
+    let over = group.run_until(200_000, |group| group.uploaded.is_some() && is_over(group));
     assert!(over, "cut at {cut_ms}: no end, {:?}\n{}", group.phase(), group.log());
     group.run_ms(2_000);
     match group.settled() {
