@@ -10,10 +10,11 @@
 //! judged here: whoever has the key may break them, and the simulator tries those who have not.
 
 use lockstep_device::Node;
-use lockstep_proto::frame::block::{BLOCK, BLOCK_BYTES, Block, Session, Then};
+use lockstep_proto::frame::block::{Ask, Block, BlockFrame, Repair, Session};
+use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{CONTROL, Message};
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
-use lockstep_proto::frame::report::{Echo, MemberState, Probe, Wants};
+use lockstep_proto::frame::report::{Echo, Lacking, MemberState, Probe, Readiness, Wants};
 use lockstep_proto::frame::{FRAME_BYTES_MAX, LANE_VERSION};
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::wire::{Label, Reader, TooShort};
@@ -40,7 +41,7 @@ pub enum Command {
     Order,
     /// `to from what choice number number`: what a member says.
     Answer,
-    /// `to object index then`: a block of the package or of an image.
+    /// `to object index how`: a block of the package or of an image, a repair frame, a question.
     Block,
     /// The new release's bundle is uploaded.
     Upload,
@@ -275,9 +276,15 @@ fn answer(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
         }
         2 => Message::Wants(Wants {
             session: session_of(choice),
-            index: number,
-            have: u32::from(choice).wrapping_mul(0x0101_0101),
-            window: choice,
+            readiness: [Readiness::Busy, Readiness::Head, Readiness::Open, Readiness::Done]
+                [usize::from(choice & 3)],
+            shape: if choice & 4 == 0 { Shape::Small } else { Shape::Large },
+            takes_large: choice & 8 == 0,
+            interval_ms: u16::from(choice) << 4,
+            staged_bytes: u32::from(number) << (choice & 15),
+            erased_bytes: number.into(),
+            first: number >> 12,
+            lacking: Lacking::of((0..choice & 31).map(|at| choice.wrapping_mul(at))),
         }),
         3 => Message::Probe(Probe { nonce: number.into(), role, running }),
         _ => Message::Echo(Echo { nonce: number.into(), role, running }),
@@ -296,7 +303,7 @@ fn session_of(object: u8) -> Session {
 }
 
 fn block(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
-    let (to, object, index, then) =
+    let (to, object, index, how) =
         (usize::from(script.u8()? % 2), script.u8()?, script.u8()?, script.u8()?);
     let all = releases();
     let bytes = match object % 3 {
@@ -304,19 +311,30 @@ fn block(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
         1 => &all.new[LEAD].bytes,
         _ => &all.new[MEMBER].bytes,
     };
-    let mut payload = bytes.chunks(BLOCK_BYTES).nth(index.into()).unwrap_or(b"x").to_vec();
+    let (session, shape) = (session_of(object), Shape::Small);
+    let size = usize::try_from(shape.block_bytes()).expect("224 fits");
+    let mut payload = bytes.chunks(size).nth(index.into()).unwrap_or(b"x").to_vec();
     if object >= 0x80 {
-        payload[0] ^= then;
+        payload[0] ^= how;
     }
-    let block = Block {
-        session: session_of(object),
-        index: index.into(),
-        then: if then & 1 == 0 { Then::Continue } else { Then::Answer },
-        payload: &payload,
+    let members = [id_of(MEMBER), id_of(LEAD)];
+    let generation = u16::from(how >> 6);
+    let frame = match how % 4 {
+        0 | 1 => {
+            BlockFrame::Block(Block { session, shape, index: index.into(), payload: &payload })
+        }
+        2 => {
+            payload.resize(size, 0);
+            let seed = index.into();
+            BlockFrame::Repair(Repair { session, shape, generation, seed, payload: &payload })
+        }
+        _ => {
+            let generation = (how & 8 == 0).then_some(generation);
+            BlockFrame::Ask(Ask::new(session, generation, how >> 4, &members))
+        }
     };
     let mut buffer = [0; FRAME_BYTES_MAX];
-    let len = block.encode(&KEY, &mut buffer).expect("a block fits");
-    assert_eq!(buffer[0], BLOCK);
+    let len = frame.encode(&KEY, &mut buffer).expect("a block fits");
     world.inject(to, id_of(LEAD), buffer[..len].to_vec());
     Ok(())
 }

@@ -45,8 +45,7 @@ fn frames() -> Vec<Vec<u8>> {
     let inputs = [
         (frames::VERSION, VERSION_FRAMES, 0, 0),
         (frames::SIGNED, CONTROL_FRAMES, 6, frames::CONTROL_TAG_BYTES),
-        (frames::TAGGED, BLOCK_FRAME, 2, frames::BLOCK_TAG_BYTES),
-        (frames::ANY, BLOCK_FRAME, 0, 0),
+        (frames::ANY, BLOCK_FRAMES, 0, 0),
     ];
     let frame = |(choice, lines, header, tag): (u8, &'static str, usize, usize)| {
         lines.lines().map(move |line| {
@@ -54,7 +53,13 @@ fn frames() -> Vec<Vec<u8>> {
             [&[choice][..], &frame[header..frame.len() - tag]].concat()
         })
     };
-    inputs.into_iter().flat_map(frame).collect()
+    // Their first byte says which of the kinds it is.
+    let tagged = BLOCK_FRAMES.lines().map(|line| {
+        let frame = unhex(line);
+        let body = &frame[2..frame.len() - frames::BLOCK_TAG_BYTES];
+        [&[frames::TAGGED, frame[0] - 0x50][..], body].concat()
+    });
+    inputs.into_iter().flat_map(frame).chain(tagged).collect()
 }
 
 fn manifests() -> Vec<Vec<u8>> {
@@ -254,7 +259,7 @@ macro_rules! golden {
 
 const VERSION_FRAMES: &str = include_str!(golden!("proto/tests/golden/version-frames.txt"));
 const CONTROL_FRAMES: &str = include_str!(golden!("proto/tests/golden/control-frames.txt"));
-const BLOCK_FRAME: &str = include_str!(golden!("proto/tests/golden/block-frame.txt"));
+const BLOCK_FRAMES: &str = include_str!(golden!("proto/tests/golden/block-frames.txt"));
 const PLAN: &[u8] = include_bytes!(golden!("proto/tests/golden/plan-system-manifest.json"));
 const TRUST: &[u8] = include_bytes!(golden!("proto/tests/golden/trust-v1.bin"));
 const BUNDLE: &[u8] = include_bytes!(golden!("proto/tests/golden/release.lockstep"));

@@ -6,9 +6,12 @@
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::compat::Announced;
+use lockstep_proto::frame::block::Session;
+use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::order::{Order, Stage};
 use lockstep_proto::frame::report::{
-    Facts, MemberState, Observed, Refusal, Refused, Report, Rollback, View, Wants,
+    Facts, Lacking, MemberState, Observed, Readiness, Refusal, Refused, Report, Rollback, View,
+    Wants,
 };
 use lockstep_proto::id::{ImageHash, RolloutId};
 use lockstep_proto::image::ChipId;
@@ -24,7 +27,7 @@ use crate::flash::{FlashFault, Region};
 use crate::layout::Layout;
 use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::package;
-use crate::receiver::{Object, Receiver};
+use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
 
@@ -113,6 +116,12 @@ pub struct Agent {
     pub(crate) flash_used_at: Option<Instant>,
     pub(crate) spool_used_at: Option<Instant>,
     pub(crate) wants_due: bool,
+    /// When to answer the question to all what is lacking.
+    pub(crate) answer_at: Option<Instant>,
+    /// When to say that repair frames were too few.
+    pub(crate) answer_lacking_at: Option<Instant>,
+    /// When a frame of the session came that this device takes.
+    pub(crate) session_heard: Option<Instant>,
     pub(crate) report_due: bool,
     pub(crate) booted_at: Instant,
     pub(crate) last_frame: Instant,
@@ -383,16 +392,41 @@ impl Agent {
         core::mem::replace(&mut self.report_due, false)
     }
 
-    /// What to ask for, when it became due outside of [`Agent::handle_block`]: a transfer began, or
-    /// the flash is done with a window. Repeating [`Agent::wanted_session`] does the same, later.
-    pub fn take_wants(&mut self) -> Option<Wants> {
-        if core::mem::take(&mut self.wants_due) { self.wanted_session() } else { None }
+    /// What to say of the object that comes in blocks, if it is due: a transfer began, the flash is
+    /// done with what held it up, or it was asked and this is its turn.
+    pub fn take_wants(&mut self, now: Instant) -> Option<Wants> {
+        let is_turn = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        let asked = is_turn(&mut self.answer_at) | is_turn(&mut self.answer_lacking_at);
+        let due = core::mem::take(&mut self.wants_due);
+        if asked || due { self.wants() } else { None }
     }
 
-    /// Which blocks this device wants now, if it wants any.
-    pub fn wanted_session(&self) -> Option<Wants> {
-        let job = self.receiver.job()?;
-        (job.object != Object::Spool && !job.is_complete()).then(|| job.wants())
+    /// What this device lacks of the object that comes in blocks, if there is one; that it has all
+    /// of it, if that was an image.
+    pub fn wants(&self) -> Option<Wants> {
+        match self.receiver.job() {
+            Some(job) => job.wants(self.pace),
+            None if self.member.state == MemberState::Staged => Some(Wants {
+                session: Session::of(&self.member.file_sha256.0),
+                readiness: Readiness::Done,
+                shape: Shape::Small,
+                takes_large: false,
+                interval_ms: 0,
+                staged_bytes: self.member.size_bytes,
+                erased_bytes: 0,
+                first: u16::MAX,
+                lacking: Lacking::default(),
+            }),
+            None => None,
+        }
+    }
+
+    /// Whether something comes in blocks, and nothing of it has been heard for `silence_ms`: then
+    /// saying [`Agent::wants`] again makes it go on.
+    pub fn misses_blocks(&self, now: Instant, silence_ms: u64) -> bool {
+        let heard = self.session_heard.is_some_and(|at| now.ms_since(at) < silence_ms);
+        let job = self.receiver.job().filter(|job| job.comes_in_blocks());
+        job.is_some_and(|job| !job.is_complete()) && !heard
     }
 
     fn observed(&self) -> Observed {

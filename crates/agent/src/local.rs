@@ -260,7 +260,7 @@ impl Agent {
                 return Ok(accepted);
             }
             let taken = self.receiver.take_bytes(at, bytes);
-            if taken == Taken::Ignored {
+            if matches!(taken, Taken::Dropped(_)) {
                 // The flash is busy with the window before.
                 return Ok(accepted);
             }

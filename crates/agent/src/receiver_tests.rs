@@ -1,18 +1,26 @@
-//! Windows, blocks in any order, and pieces of any size.
+//! Blocks in any order, repair frames, and pieces of any size.
 
 use std::vec::Vec;
 
-use lockstep_proto::frame::block::Then;
+use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN};
+use lockstep_proto::frame::report::Readiness;
 use lockstep_sim::flash::MemFlash;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flash::bytes_u32;
 
 const START: u32 = 0x1_0000;
 const SHA: Sha256 = Sha256([0xA7; 32]);
+const BLOCK: u32 = Shape::Small.block_bytes();
+const GENERATION: u32 = Shape::Small.generation_bytes();
+
+fn session() -> Session {
+    Session::of(&SHA.0)
+}
 
 fn file(length: u32) -> Vec<u8> {
-    (0..length).map(|index| u8::try_from(index % 251).unwrap()).collect()
+    (0..length).map(|index| u8::try_from((index ^ index >> 8) % 251).unwrap()).collect()
 }
 
 fn receiver(object: Object, size_bytes: u32) -> Receiver {
@@ -22,10 +30,25 @@ fn receiver(object: Object, size_bytes: u32) -> Receiver {
 }
 
 fn block(bytes: &[u8], index: u16) -> Block<'_> {
-    let start = usize::from(index) * BLOCK_BYTES;
-    let end = bytes.len().min(start + BLOCK_BYTES);
-    let session = Session::of(&SHA.0);
-    Block { session, index, then: Then::Continue, payload: &bytes[start..end] }
+    let start = usize::from(index) * BLOCK as usize;
+    let end = bytes.len().min(start + BLOCK as usize);
+    Block { session: session(), shape: Shape::Small, index, payload: &bytes[start..end] }
+}
+
+/// The payload of the repair frame with this seed.
+fn mixed(bytes: &[u8], generation: u16, seed: u16) -> [u8; 224] {
+    let cut = Cut { shape: Shape::Small, size_bytes: bytes_u32(bytes.len()) };
+    let mix = cut.mix(session(), generation, seed);
+    let mut sum = [0; 224];
+    for place in (0..128).filter(|place| mix >> place & 1 == 1) {
+        let payload = block(bytes, generation * 128 + place).payload;
+        sum.iter_mut().zip(payload).for_each(|(sum, byte)| *sum ^= byte);
+    }
+    sum
+}
+
+fn repair(payload: &[u8], generation: u16, seed: u16) -> Repair<'_> {
+    Repair { session: session(), shape: Shape::Small, generation, seed, payload }
 }
 
 fn flush(receiver: &mut Receiver, flash: &mut MemFlash) {
@@ -35,95 +58,251 @@ fn flush(receiver: &mut Receiver, flash: &mut MemFlash) {
 }
 
 fn wants(receiver: &Receiver) -> Wants {
-    receiver.job().unwrap().wants()
+    receiver.job().unwrap().wants(Pace::Fast).unwrap()
+}
+
+const fn dropped(why: Dropped) -> Taken {
+    Taken::Dropped(why)
+}
+
+/// A package, erased and ready for its blocks.
+fn open(length: u32) -> (Vec<u8>, Receiver, MemFlash) {
+    let (mut receiver, mut flash) = (receiver(Object::Package, length), MemFlash::new(0x10_0000));
+    assert_eq!(wants(&receiver).readiness, Readiness::Busy);
+    flush(&mut receiver, &mut flash);
+    assert_eq!(wants(&receiver).readiness, Readiness::Open);
+    (file(length), receiver, flash)
+}
+
+fn in_flash(flash: &MemFlash, bytes: &[u8]) -> bool {
+    flash.bytes[START as usize..START as usize + bytes.len()] == *bytes
 }
 
 #[test]
-fn the_first_window_of_an_image_holds_its_head_and_touches_no_flash() {
+fn the_head_of_an_image_is_held_in_memory_and_touches_no_flash() {
     let bytes = file(20_000);
     let mut receiver = receiver(Object::Artifact, 20_000);
-    assert_eq!(wants(&receiver).window, HEAD_BLOCKS);
-    assert_eq!(receiver.take_block(&block(&bytes, 3)), Taken::Ignored, "outside the window");
+    assert_eq!(wants(&receiver).readiness, Readiness::Head);
+    assert_eq!(receiver.take_block(&block(&bytes, 3)), dropped(Dropped::OutOfRange));
     assert_eq!(receiver.take_block(&block(&bytes, 2)), Taken::Stored);
-    assert_eq!(receiver.take_block(&block(&bytes, 2)), Taken::Ignored, "a duplicate");
-    assert_eq!(wants(&receiver).have, 0b100);
+    assert_eq!(receiver.take_block(&block(&bytes, 2)), dropped(Dropped::Known));
     assert_eq!(receiver.take_block(&block(&bytes, 0)), Taken::Stored);
     assert_eq!(receiver.take_block(&block(&bytes, 1)), Taken::Head);
     assert_eq!(receiver.head(), &bytes[..672]);
-    assert_eq!((wants(&receiver).window, receiver.is_flushing()), (0, false));
-    assert_eq!(receiver.accept_head(), Taken::Stored);
-    let Wants { index, have, window, .. } = wants(&receiver);
-    assert_eq!((index, have, window), (0, 0b111, WINDOW_BLOCKS_MAX));
+    assert_eq!((wants(&receiver).readiness, receiver.is_flushing()), (Readiness::Busy, false));
+    assert_eq!(receiver.accept_head(), Taken::Window);
+    assert!(receiver.is_erasing());
+    let mut flash = MemFlash::new(0x10_0000);
+    flush(&mut receiver, &mut flash);
+    assert!(in_flash(&flash, &bytes[..672]), "the head need not come again");
+    let Wants { readiness, first, lacking, .. } = wants(&receiver);
+    assert_eq!((readiness, first, lacking.counts()), (Readiness::Open, 0, &[90 - 3][..]));
 }
 
 #[test]
-fn a_block_of_another_session_or_a_wrong_length_is_ignored() {
+fn what_does_not_belong_to_the_file_is_dropped_for_a_reason() {
+    let (bytes, mut receiver, mut flash) = open(500);
+    let other = Block { session: Session(1), ..block(&bytes, 0) };
+    assert_eq!(receiver.take_block(&other), dropped(Dropped::Unwanted));
+    let large = Block { shape: Shape::Large, ..block(&bytes, 0) };
+    assert_eq!(receiver.take_block(&large), dropped(Dropped::Unwanted));
+    let short = Block { payload: &bytes[..100], ..block(&bytes, 0) };
+    assert_eq!(receiver.take_block(&short), dropped(Dropped::Length));
+    let long = Block { payload: &bytes[..224], ..block(&bytes, 2) };
+    assert_eq!(receiver.take_block(&long), dropped(Dropped::Length), "the last has 52 bytes");
+    let behind = Block { index: 3, ..block(&bytes, 0) };
+    assert_eq!(receiver.take_block(&behind), dropped(Dropped::OutOfRange));
+    let mut mend = |frame: Repair<'_>| receiver.take_repair(&frame, &mut flash).unwrap();
+    let payload = mixed(&bytes, 0, 0);
+    let other = Repair { session: Session(1), ..repair(&payload, 0, 0) };
+    assert_eq!(mend(other), dropped(Dropped::Unwanted));
+    assert_eq!(mend(repair(&payload, 1, 0)), dropped(Dropped::OutOfRange));
+    assert_eq!(mend(repair(&payload[1..], 0, 0)), dropped(Dropped::Length));
+    assert_eq!(mend(repair(&payload, 0, 0)), Taken::Stored);
+    assert_eq!(mend(repair(&payload, 0, 0)), dropped(Dropped::Known), "a second time");
+}
+
+#[test]
+fn nothing_is_taken_while_the_place_is_erased() {
     let bytes = file(500);
     let mut receiver = receiver(Object::Package, 500);
-    let other = Block { session: Session(1), ..block(&bytes, 0) };
-    assert_eq!(receiver.take_block(&other), Taken::Ignored);
-    let short = Block { payload: &bytes[..100], ..block(&bytes, 0) };
-    assert_eq!(receiver.take_block(&short), Taken::Ignored);
-    let long = Block { payload: &bytes[..224], ..block(&bytes, 2) };
-    assert_eq!(receiver.take_block(&long), Taken::Ignored, "the last block has 52 bytes");
-    assert_eq!(receiver.take_block(&block(&bytes, 2)), Taken::Stored);
+    assert_eq!(receiver.take_block(&block(&bytes, 0)), dropped(Dropped::Busy));
+    let mut flash = MemFlash::new(0x10_0000);
+    let frame = mixed(&bytes, 0, 0);
+    let taken = receiver.take_repair(&repair(&frame, 0, 0), &mut flash).unwrap();
+    assert_eq!(taken, dropped(Dropped::Unwanted));
 }
 
 #[test]
-fn blocks_are_not_taken_while_the_flash_is_busy() {
-    let bytes = file(20_000);
-    let mut receiver = receiver(Object::Package, 20_000);
-    (0..32).for_each(|index| {
+fn blocks_too_far_ahead_are_not_taken() {
+    let length = (u32::from(GENERATIONS_OPEN) + 2) * GENERATION;
+    let (bytes, mut receiver, mut flash) = open(length);
+    let far = GENERATIONS_OPEN * 128;
+    assert_eq!(receiver.take_block(&block(&bytes, far)), dropped(Dropped::OutOfRange));
+    assert_eq!(receiver.take_block(&block(&bytes, far - 1)), Taken::Window);
+    for index in 0..128 {
         receiver.take_block(&block(&bytes, index));
-    });
-    assert!(receiver.is_flushing());
-    assert_eq!((wants(&receiver).index, wants(&receiver).window), (0, 0));
-    assert_eq!(receiver.take_block(&block(&bytes, 32)), Taken::Ignored);
-    let mut flash = MemFlash::new(0x4_0000);
+        flush(&mut receiver, &mut flash);
+    }
+    assert_eq!(wants(&receiver).first, 1);
+    assert_eq!(receiver.take_block(&block(&bytes, far)), Taken::Window);
+    let lacking = wants(&receiver).lacking;
+    assert_eq!(lacking.counts()[30..], [127, 127], "of generations 31 and 32");
+}
+
+/// The flash lags behind: what waits for it is bounded, and what is refused is asked for again.
+#[test]
+fn blocks_wait_for_the_flash_as_long_as_there_is_room() {
+    let (bytes, mut receiver, mut flash) = open(100 * BLOCK);
+    let taken: Vec<_> = (0..100).map(|index| receiver.take_block(&block(&bytes, index))).collect();
+    assert!(taken[..60].iter().all(|taken| *taken == Taken::Window));
+    assert!(taken[60..].iter().all(|taken| *taken == dropped(Dropped::Busy)));
+    assert_eq!(wants(&receiver).lacking.counts(), [40]);
     flush(&mut receiver, &mut flash);
-    assert_eq!((wants(&receiver).index, wants(&receiver).window), (32, 32));
+    assert!(in_flash(&flash, &bytes[..60 * 224]));
+    assert_eq!(receiver.job().unwrap().flashed_bytes(), 60 * BLOCK);
+    assert_eq!(receiver.job().unwrap().in_order_bytes(), 0, "no generation is whole");
+}
+
+#[test]
+fn repair_frames_bring_whatever_is_lacking() {
+    let (bytes, mut receiver, mut flash) = open(GENERATION + 1_000);
+    for index in (0..133).filter(|index| index % 3 != 0 && *index != 131) {
+        receiver.take_block(&block(&bytes, index));
+        flush(&mut receiver, &mut flash);
+    }
+    assert_eq!(wants(&receiver).lacking.counts(), [43, 3]);
+    for generation in 0..2 {
+        let mut seed = 0;
+        while wants(&receiver).first == generation && !receiver.job().unwrap().is_complete() {
+            assert!(seed < 60, "{:?}", wants(&receiver));
+            let payload = mixed(&bytes, generation, seed);
+            receiver.take_repair(&repair(&payload, generation, seed), &mut flash).unwrap();
+            seed += 1;
+            flush(&mut receiver, &mut flash);
+        }
+    }
+    assert!(receiver.job().unwrap().is_complete());
+    assert!(in_flash(&flash, &bytes));
+}
+
+/// Blocks that wait for the flash count as known when a repair frame comes.
+#[test]
+fn a_repair_frame_counts_on_what_is_only_in_memory_yet() {
+    let (bytes, mut receiver, mut flash) = open(20 * BLOCK);
+    for index in 1..20 {
+        receiver.take_block(&block(&bytes, index));
+    }
+    let payload = mixed(&bytes, 0, 0);
+    let taken = receiver.take_repair(&repair(&payload, 0, 0), &mut flash).unwrap();
+    assert_eq!(taken, Taken::Window);
+    flush(&mut receiver, &mut flash);
+    assert!(in_flash(&flash, &bytes));
+}
+
+#[test]
+fn a_frame_that_was_overtaken_does_not_undo_what_came_since() {
+    let (bytes, mut receiver, mut flash) = open(2 * GENERATION);
+    let (first, second) = (mixed(&bytes, 0, 1), mixed(&bytes, 1, 1));
+    let mut mend = |receiver: &mut Receiver, frame| receiver.take_repair(&frame, &mut flash);
+    assert_eq!(mend(&mut receiver, repair(&second, 1, 1)), Ok(Taken::Stored));
+    assert_eq!(mend(&mut receiver, repair(&first, 0, 1)), Ok(dropped(Dropped::Known)));
+    assert_eq!(wants(&receiver).lacking.counts(), [128, 127]);
+    // A new round begins with the first generation again.
+    receiver.note_round_over();
+    assert_eq!(wants(&receiver).lacking.counts(), [128, 127], "as was said");
+    assert_eq!(mend(&mut receiver, repair(&first, 0, 1)), Ok(Taken::Stored));
+    assert_eq!(wants(&receiver).lacking.counts(), [127, 128]);
 }
 
 #[test]
 fn a_spool_takes_no_blocks_from_the_air() {
     let bytes = file(500);
     let mut receiver = receiver(Object::Spool, 500);
-    assert_eq!(receiver.take_block(&block(&bytes, 0)), Taken::Ignored);
+    assert_eq!(receiver.take_block(&block(&bytes, 0)), dropped(Dropped::Unwanted));
+}
+
+/// A lead's own image comes from its upload, whatever the radio says.
+#[test]
+fn a_file_comes_one_way_or_the_other() {
+    let bytes = file(5_000);
+    let mut by_air = receiver(Object::Artifact, 5_000);
+    assert_eq!(by_air.take_block(&block(&bytes, 1)), Taken::Stored);
+    assert_eq!(by_air.take_bytes(0, &bytes), dropped(Dropped::Unwanted));
+    let mut by_upload = receiver(Object::Artifact, 5_000);
+    assert_eq!(by_upload.take_bytes(0, &bytes[..100]), Taken::Stored);
+    assert_eq!(by_upload.take_block(&block(&bytes, 1)), dropped(Dropped::Unwanted));
+    assert_eq!(by_upload.job().unwrap().wants(Pace::Fast), None);
+}
+
+#[test]
+fn a_file_goes_on_behind_what_is_durable_once_its_head_was_judged_again() {
+    let bytes = file(100_000);
+    let mut flash = MemFlash::new(0x10_0000);
+    let place = Region { offset: START, size_bytes: 100_000 };
+    let done = PROGRESS_STEP_BYTES as usize;
+    flash.bytes[START as usize..START as usize + done].copy_from_slice(&bytes[..done]);
+    flash.bytes[START as usize + done..START as usize + 99_000].fill(0x5A);
+    let mut receiver = Receiver::new();
+    receiver.start(Object::Artifact, SHA, place, PROGRESS_STEP_BYTES);
+    assert_eq!(wants(&receiver).readiness, Readiness::Head);
+    for index in 0..3 {
+        receiver.take_block(&block(&bytes, index));
+    }
+    receiver.accept_head();
+    flush(&mut receiver, &mut flash);
+    assert_eq!((wants(&receiver).first, wants(&receiver).staged_bytes), (2, PROGRESS_STEP_BYTES));
+    for index in 256..447 {
+        receiver.take_block(&block(&bytes, index));
+        flush(&mut receiver, &mut flash);
+    }
+    assert!(receiver.job().unwrap().is_complete() && in_flash(&flash, &bytes));
 }
 
 proptest! {
-    /// Any order, any duplicates: what comes out is the file.
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Any order, any duplicates, repair frames in between: what comes out is the file.
     #[test]
-    fn blocks_in_any_order_make_the_file(
-        length in 1..30_000_u32, seed in prop::collection::vec(any::<prop::sample::Index>(), 200)
+    fn blocks_and_repair_frames_in_any_order_make_the_file(
+        length in 1..90_000_u32,
+        seed in 1..u64::MAX,
+        loses in 0..60_usize,
     ) {
         let bytes = file(length);
-        let blocks = u16::try_from(length.div_ceil(BLOCK)).unwrap();
+        let cut = Cut { shape: Shape::Small, size_bytes: length };
         let mut receiver = receiver(Object::Artifact, length);
         let mut flash = MemFlash::new(0x4_0000);
-        let mut random = seed.iter().cycle();
-        for round in 0.. {
-            prop_assert!(round < 100_000, "it must come to an end");
+        let mut random = seed;
+        let mut draw = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        for round in 0_u16.. {
+            prop_assert!(round < 60_000, "it must come to an end");
             if receiver.job().unwrap().is_complete() {
                 break;
             }
-            let Wants { index, window, have, .. } = wants(&receiver);
-            // Mostly wanted blocks, now and then any.
-            let wanted = random.next().unwrap().index(usize::from(window.max(1)));
-            let chosen = if round % 3 == 0 {
-                u16::try_from(random.next().unwrap().index(usize::from(blocks))).unwrap()
+            let Wants { readiness, first, lacking, .. } = wants(&receiver);
+            let at = draw(lacking.counts().len());
+            let generation = first + u16::try_from(at).unwrap();
+            if readiness == Readiness::Open && draw(100) < loses {
+                let payload = mixed(&bytes, generation, round);
+                receiver.take_repair(&repair(&payload, generation, round), &mut flash).unwrap();
             } else {
-                let first = have.trailing_ones();
-                let offset = if round % 2 == 0 { u32::try_from(wanted).unwrap() } else { first };
-                (index + u16::try_from(offset).unwrap()).min(blocks - 1)
-            };
-            if receiver.take_block(&block(&bytes, chosen)) == Taken::Head {
-                receiver.accept_head();
+                let blocks = usize::from(cut.blocks_of(generation));
+                let place = u16::try_from(draw(blocks)).unwrap();
+                if receiver.take_block(&block(&bytes, generation * 128 + place)) == Taken::Head {
+                    receiver.accept_head();
+                }
             }
-            flush(&mut receiver, &mut flash);
+            if draw(3) == 0 {
+                flush(&mut receiver, &mut flash);
+            }
         }
-        let at = START as usize;
-        prop_assert!(flash.bytes[at..at + bytes.len()] == bytes[..]);
+        prop_assert!(in_flash(&flash, &bytes));
     }
 
     #[test]
@@ -141,13 +320,12 @@ proptest! {
             let at = job.accepted_bytes() as usize;
             let end = bytes.len().min(at + size);
             let elsewhere = receiver.take_bytes(bytes_u32(at) + 1, &bytes[at..end]);
-            prop_assert_eq!(elsewhere, Taken::Ignored);
+            prop_assert_eq!(elsewhere, dropped(Dropped::OutOfRange));
             if receiver.take_bytes(bytes_u32(at), &bytes[at..end]) == Taken::Head {
                 receiver.accept_head();
             }
             flush(&mut receiver, &mut flash);
         }
-        let at = START as usize;
-        prop_assert!(flash.bytes[at..at + bytes.len()] == bytes[..]);
+        prop_assert!(in_flash(&flash, &bytes));
     }
 }

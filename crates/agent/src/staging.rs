@@ -7,10 +7,10 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{Block, Session, Then};
+use lockstep_proto::frame::block::{Ask, BlockFrame, Session};
 use lockstep_proto::frame::order::Source;
-use lockstep_proto::frame::report::{MemberState, Refusal, Wants};
-use lockstep_proto::id::{ImageHash, Sha256};
+use lockstep_proto::frame::report::{MemberState, Refusal};
+use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{Manifest, VerifyError, verify};
 use lockstep_proto::planted::{self, Bug};
@@ -22,51 +22,76 @@ use crate::effects::Trace;
 use crate::flash::{FlashFault, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, PACKAGE_SIZE_BYTES_MAX, Package};
-use crate::receiver::{BLOCK_BYTES_U32, Flushed, Object, PROGRESS_STEP_BYTES, Taken};
+use crate::receiver::{Dropped, Flushed, Object, PROGRESS_STEP_BYTES, Taken};
 use crate::record::{Kind, RecordError};
 use crate::slot::{self, Pace};
 
 impl Agent {
-    /// Whether a block of this session would be looked at.
+    /// Whether frames of this session are looked at: what this device takes now, and what it may be
+    /// asked about.
     pub fn takes_session(&self, session: Session) -> bool {
-        let job = self.receiver.job().filter(|job| job.object != Object::Spool);
+        let job = self.receiver.job().filter(|job| job.comes_in_blocks());
+        let member = &self.member;
+        let is_staged = member.state == MemberState::Staged;
         job.is_some_and(|job| job.session() == session)
+            || (is_staged && Session::of(&member.file_sha256.0) == session)
     }
 
-    /// Takes a block of the session that this device wants; `Some`: say what it wants next.
-    ///
-    /// A window of 0 says that it is busy with its flash; at the end of an image, with an index
-    /// behind its last block, that it is staged.
+    /// Takes a block, a repair frame or a question of a session that this device takes. What is
+    /// answered is in [`Agent::take_wants`], perhaps later.
     pub fn handle_block<F: NorFlash>(
         &mut self,
         now: Instant,
-        block: &Block<'_>,
+        me: DeviceId,
+        frame: &BlockFrame<'_>,
         flash: &mut F,
-    ) -> Option<Wants> {
+    ) -> Result<(), Dropped> {
         self.advance(now);
-        if !self.takes_session(block.session) {
-            return None;
+        if !self.takes_session(frame.session()) {
+            return Err(Dropped::Unwanted);
         }
-        let job = self.receiver.job()?;
-        let blocks = job.size_bytes.div_ceil(BLOCK_BYTES_U32);
-        let done = Wants {
-            session: block.session,
-            index: u16::try_from(blocks).unwrap_or(u16::MAX),
-            have: 0,
-            window: 0,
+        self.session_heard = Some(self.now);
+        let taken = match frame {
+            BlockFrame::Block(block) => self.receiver.take_block(block),
+            BlockFrame::Repair(repair) => {
+                // The sender does not wait for an answer any more.
+                self.answer_lacking_at = None;
+                match self.receiver.take_repair(repair, flash) {
+                    Ok(taken) => taken,
+                    Err(fault) => {
+                        self.refuse_staging(fault.into());
+                        return Err(Dropped::Unwanted);
+                    }
+                }
+            }
+            BlockFrame::Ask(ask) => {
+                self.note_asked(me, ask);
+                return Ok(());
+            }
         };
-        let taken = self.receiver.take_block(block);
-        let completed = matches!(taken, Taken::Head | Taken::Window);
         if let Err(refusal) = self.after_taking(taken, flash) {
             self.refuse_staging(refusal);
-            return None;
         }
-        if !completed && block.then == Then::Continue {
-            return None;
+        match taken {
+            Taken::Dropped(why) => Err(why),
+            Taken::Stored | Taken::Head | Taken::Window => Ok(()),
         }
-        self.wants_due = false;
-        let staged = self.member.state == MemberState::Staged;
-        self.wanted_session().or(staged.then_some(done))
+    }
+
+    /// Members answer one after the other, or those who lack something in the order of how much.
+    fn note_asked(&mut self, me: DeviceId, ask: &Ask<'_>) {
+        let slot_ms = u64::from(ask.slot_ms);
+        let Some(generation) = ask.generation else {
+            let turn = u64::try_from(ask.turn_of(me)).unwrap_or(u64::MAX);
+            self.answer_at = Some(self.now + slot_ms.saturating_mul(turn));
+            self.receiver.note_round_over();
+            return;
+        };
+        let lacking = self.receiver.job().map_or(0, |job| job.lacks(generation));
+        if lacking > 0 {
+            let turn = LACKING_TURNS.saturating_sub(u64::from(lacking));
+            self.answer_lacking_at = Some(self.now + slot_ms.saturating_mul(turn));
+        }
     }
 
     /// Goes on where staging stands: what is missing is asked for, in this boot or a later one.
@@ -127,13 +152,17 @@ impl Agent {
     }
 
     fn flush<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
-        while self.receiver.is_flushing() && self.next_grant().is_none() {
+        for _ in 0..FLASH_STEPS_MAX {
+            if !self.receiver.is_flushing() || self.next_grant().is_some() {
+                break;
+            }
+            let erases = self.receiver.is_erasing();
             self.flash_used_at = Some(self.now);
             if let Err(refusal) = self.flush_once(flash) {
                 self.receiver.stop();
                 return Err(refusal);
             }
-            if self.pace != Pace::Fast {
+            if erases || self.pace != Pace::Fast {
                 break;
             }
         }
@@ -151,13 +180,18 @@ impl Agent {
         }
         let flushed = self.receiver.flush_step(flash, self.pace)?;
         let Some(job) = self.receiver.job() else { return Ok(()) };
-        let (object, sha256, done_bytes) = (job.object, job.sha256, job.flashed_bytes());
+        let (object, sha256, done_bytes) = (job.object, job.sha256, job.in_order_bytes());
+        let durable_bytes = job.durable_bytes;
         match flushed {
             Flushed::Nothing | Flushed::More => {}
             Flushed::Window => {
-                self.wants_due = true;
-                if object != Object::Package && done_bytes.is_multiple_of(PROGRESS_STEP_BYTES) {
-                    self.store_progress(&Progress { object, sha256, done_bytes }, flash)?;
+                // The first of them is said at once: now blocks are taken.
+                self.wants_due |= done_bytes == durable_bytes;
+                let step_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
+                if object != Object::Package && step_bytes > durable_bytes {
+                    let progress = Progress { object, sha256, done_bytes: step_bytes };
+                    self.store_progress(&progress, flash)?;
+                    self.receiver.mark_durable(step_bytes);
                 }
             }
             Flushed::File if object == Object::Package => self.finish_package(flash)?,
@@ -174,7 +208,7 @@ impl Agent {
     /// What [`Bug::ProgressBeforeBytes`] does: the next step's worth is said to be there.
     fn claim_progress<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         let Some(job) = self.receiver.job() else { return Ok(()) };
-        let done_bytes = job.flashed_bytes() + PROGRESS_STEP_BYTES;
+        let done_bytes = job.in_order_bytes() + PROGRESS_STEP_BYTES;
         let ahead = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
         let (object, sha256, size_bytes) = (job.object, job.sha256, job.size_bytes);
         if object != Object::Package && ahead < size_bytes {
@@ -188,7 +222,7 @@ impl Agent {
     fn give_up_slot<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         let Some(job) = self.receiver.job() else { return Ok(()) };
         let progress =
-            Progress { object: job.object, sha256: job.sha256, done_bytes: job.flashed_bytes() };
+            Progress { object: job.object, sha256: job.sha256, done_bytes: job.durable_bytes };
         self.boot.forget_other(flash)?;
         self.store_progress(&progress, flash)?;
         self.other = None;
@@ -533,6 +567,11 @@ pub(crate) fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
     }
 }
 
+/// Things done to the flash in one go, at most: a chip's radio holds ten frames, and a write takes
+/// a fifth of the time of one. An erase takes longer than all of them, and is done alone.
+const FLASH_STEPS_MAX: usize = 32;
+/// Whoever lacks fewer blocks than this after repair frames waits a turn for each less.
+const LACKING_TURNS: u64 = 4;
 /// How often one rollout's image may come out wrong and be fetched anew, in one boot.
 pub const STAGING_RESTARTS_MAX: u8 = 3;
 const PROGRESS_BYTES: usize = 1 + 1 + 32 + 4;

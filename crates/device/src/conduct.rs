@@ -7,7 +7,6 @@ use alloc::format;
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::Reply;
 use lockstep_agent::record::Kind as Entry;
-use lockstep_proto::frame::block::BLOCK_BYTES;
 use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{Facts, Report, Wants};
@@ -134,12 +133,12 @@ impl<A: Application> Node<A> {
                 // One object at a time: whoever wants this one has the other.
                 sender.remove(from);
             }
-            advanced |= sender.note_wants(from, wants);
+            advanced |= sender.note_wants(now, from, wants);
         }
         let is_artifact =
             lead.artifact.as_ref().is_some_and(|(_, sender)| sender.session() == wants.session);
         if is_artifact {
-            lead.note_progress(now, from, u32::from(wants.index).saturating_mul(BLOCK_SIZE));
+            lead.note_progress(now, from, wants.staged_bytes);
         }
         if advanced {
             self.drive(now, Input::Progress, flash);
@@ -181,8 +180,5 @@ impl<A: Application> Node<A> {
     }
 }
 
-/// Bytes of every block but the last.
-#[expect(clippy::cast_possible_truncation, reason = "224")]
-const BLOCK_SIZE: u32 = BLOCK_BYTES as u32;
 /// Inputs handled in one go: a lead's own answers lead to few more orders to itself.
 const INPUTS_MAX: usize = 32;

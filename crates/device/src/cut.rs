@@ -118,11 +118,11 @@ impl<A: Application> Node<A> {
         let is_whole = way == Way::Spool
             && offset == cut.artifact_bytes
             && self.agent.spool_verify(flash).is_ok();
-        let answer_ms = self.setup.pace.answer_ms;
+        let sender = self.sender_of(&cut.file, cut.artifact_bytes);
         if let Some(lead) = &mut self.lead {
             lead.cut = Some(Cut { point: cut.point.with_offset(offset), ..cut });
             if is_whole {
-                lead.serve_artifact(cut.role, cut.file, cut.artifact_bytes, answer_ms);
+                lead.serve_artifact(cut.role, sender);
             }
         }
     }

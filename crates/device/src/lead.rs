@@ -7,8 +7,7 @@ use core::fmt;
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::Agent;
 use lockstep_agent::record::Kind as Entry;
-use lockstep_proto::frame::block::Session;
-use lockstep_proto::id::{DeviceId, RolloutId, Sha256};
+use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Role, Writer};
 use lockstep_rollout::transfer::Sender;
@@ -181,8 +180,8 @@ impl Lead {
     }
 
     /// An artifact is whole in this device's other slot: members may have it.
-    pub(crate) fn serve_artifact(&mut self, role: Role, file: Sha256, size: u32, answer_ms: u64) {
-        self.artifact = Some((role, Sender::new(Session::of(&file.0), size, answer_ms)));
+    pub(crate) fn serve_artifact(&mut self, role: Role, sender: Sender) {
+        self.artifact = Some((role, sender));
     }
 
     pub(crate) fn stop_serving(&mut self) {

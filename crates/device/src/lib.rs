@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bare;
+pub mod blocks;
 mod conduct;
 mod config;
 mod cut;

@@ -5,8 +5,9 @@ use alloc::format;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::Reply;
+use lockstep_agent::receiver::Dropped;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::frame::block::Block;
+use lockstep_proto::frame::block::{BlockFrame, Session};
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, Message};
 use lockstep_proto::frame::report::{Echo, Probe};
 use lockstep_proto::frame::version::{Announce, VersionFrame};
@@ -126,19 +127,22 @@ impl<A: Application> Node<A> {
         }
     }
 
+    /// Blocks, what mends them, and the question what is lacking.
     pub(crate) fn handle_block<F: NorFlash>(&mut self, now: Instant, frame: &[u8], flash: &mut F) {
-        if !Block::named_session(frame).is_some_and(|session| self.agent.takes_session(session)) {
+        if !Session::named(frame).is_some_and(|session| self.agent.takes_session(session)) {
+            self.blocks.note_dropped(Dropped::Unwanted);
             return;
         }
-        let Ok(block) = Block::decode(&self.setup.group_key, frame) else {
-            self.peers.rejected = self.peers.rejected.saturating_add(1);
-            return;
-        };
-        let wants = self.agent.handle_block(now, &block, flash);
-        self.drain_effects(now);
-        if let (Some(wants), Some(lead)) = (wants, self.conductor) {
-            self.timers.wanted = Some(now);
-            self.send_control(lead, Message::Wants(wants));
+        match BlockFrame::decode(&self.setup.group_key, frame) {
+            Ok(frame) => {
+                let taken = self.agent.handle_block(now, self.setup.id, &frame, flash);
+                self.blocks.note(taken);
+                self.drain_effects(now);
+            }
+            Err(why) => {
+                self.blocks.note_unreadable(&why);
+                self.peers.rejected = self.peers.rejected.saturating_add(1);
+            }
         }
     }
 

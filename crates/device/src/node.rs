@@ -22,6 +22,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
+use crate::blocks::BlockCounts;
 use crate::config;
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
@@ -78,6 +79,7 @@ pub struct Node<A> {
     actions: VecDeque<Action>,
     pub(crate) frames_sent: u32,
     drawn: u64,
+    pub(crate) blocks: BlockCounts,
     asks_rest: bool,
     /// The running image is kept, and what follows from that was done.
     pub(crate) is_kept: bool,
@@ -175,6 +177,7 @@ impl<A: Application> Node<A> {
             actions: VecDeque::new(),
             frames_sent: 0,
             drawn: 0,
+            blocks: BlockCounts::default(),
             asks_rest: false,
             is_kept: false,
             settled_since: None,
@@ -322,6 +325,11 @@ impl<A: Application> Node<A> {
         &self.peers
     }
 
+    /// What became of the blocks that this device has heard.
+    pub const fn block_counts(&self) -> &BlockCounts {
+        &self.blocks
+    }
+
     /// Logs and events.
     pub const fn journal(&self) -> &Journal {
         &self.journal
@@ -407,8 +415,9 @@ impl<A: Application> Node<A> {
         if self.agent.take_report_due() {
             self.answer_conductor(now, flash);
         }
-        if let (Some(wants), Some(lead)) = (self.agent.take_wants(), self.conductor)
+        if let Some(lead) = self.conductor
             && lead != self.setup.id
+            && let Some(wants) = self.agent.take_wants(now)
         {
             self.timers.wanted = Some(now);
             self.send_control(lead, Message::Wants(wants));

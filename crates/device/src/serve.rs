@@ -6,11 +6,13 @@ use alloc::vec;
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::package::{PACKAGE_SIZE_BYTES_MAX, Package};
 use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::frame::block::{BLOCK_BYTES, Block, Session};
+use lockstep_proto::frame::block::Session;
+use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
+use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::{VerifiedManifest, verify};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::Phase;
-use lockstep_rollout::transfer::Sender;
+use lockstep_rollout::transfer::{Sender, Timing};
 
 use crate::cut::ENTRY_CUT;
 use crate::node::Node;
@@ -19,7 +21,6 @@ use crate::setup::Application;
 impl<A: Application> Node<A> {
     /// Members fetch the package as soon as staging begins, and after every restart of the lead.
     pub(crate) fn serve_package<F: NorFlash>(&mut self, flash: &mut F) {
-        let answer_ms = self.setup.pace.answer_ms;
         let Some(lead) = &self.lead else { return };
         let Some(rollout) = &lead.rollout else { return };
         let record = rollout.record();
@@ -29,10 +30,10 @@ impl<A: Application> Node<A> {
         if staging == is_served {
             return;
         }
-        let sender = || Sender::new(Session::of(&package.0), size, answer_ms);
         let present = staging && self.with_package(flash, |_| ()).is_some();
+        let sender = present.then(|| self.sender_of(&package, size));
         if let Some(lead) = &mut self.lead {
-            lead.package = present.then(sender);
+            lead.package = sender;
         }
     }
 
@@ -49,7 +50,17 @@ impl<A: Application> Node<A> {
         }
     }
 
-    /// The next block that a member waits for, read from flash and framed.
+    /// A sender for one object that nobody has asked for yet.
+    pub(crate) fn sender_of(&mut self, file: &Sha256, size_bytes: u32) -> Sender {
+        let pace = self.setup.pace;
+        let timing =
+            Timing { slot_ms: ANSWER_SLOT_MS, answer_ms: pace.answer_ms, mend_ms: pace.mend_ms };
+        let [low, high, ..] = self.draw().to_le_bytes();
+        Sender::new(Session::of(&file.0), size_bytes, timing, u16::from_le_bytes([low, high]))
+    }
+
+    /// The next frame that members wait for: a block or some of them read from flash, or a
+    /// question.
     pub(crate) fn next_block<F: NorFlash>(
         &mut self,
         now: Instant,
@@ -57,28 +68,26 @@ impl<A: Application> Node<A> {
         flash: &mut F,
     ) -> Option<usize> {
         let lead = self.lead.as_mut()?;
-        let mut payload = [0; BLOCK_BYTES];
-        if let Some((due, session)) = lead
-            .package
-            .as_mut()
-            .and_then(|sender| Some((sender.next_block(now)?, sender.session())))
+        let mut payload = [0; BLOCK_BYTES_MAX];
+        if let Some(sender) = &mut lead.package
+            && let Some(due) = sender.next_frame(now)
         {
-            let from = usize::try_from(due.offset_bytes).ok()?;
-            let payload = payload.get_mut(..due.len_bytes)?;
-            self.with_package(flash, |package| {
-                let bytes = package.get(from..from.saturating_add(payload.len()))?;
-                payload.copy_from_slice(bytes);
+            let (session, cut) = (sender.session(), sender.cut());
+            let package = self.with_package(flash, <[u8]>::to_vec)?;
+            let frame = due.frame(session, cut, &mut payload, |offset, into| {
+                let from = usize::try_from(offset).ok()?;
+                into.copy_from_slice(package.get(from..from.checked_add(into.len())?)?);
                 Some(())
-            })??;
-            let block = Block { session, index: due.index, then: due.then, payload };
-            return block.encode(&self.setup.group_key, buffer).ok();
+            });
+            return frame?.encode(&self.setup.group_key, buffer).ok();
         }
         let (_, sender) = lead.artifact.as_mut()?;
-        let (due, session) = (sender.next_block(now)?, sender.session());
-        let payload = payload.get_mut(..due.len_bytes)?;
-        self.agent.spool_read(due.offset_bytes, payload, flash).ok()?;
-        let block = Block { session, index: due.index, then: due.then, payload };
-        block.encode(&self.setup.group_key, buffer).ok()
+        let due = sender.next_frame(now)?;
+        let (session, cut) = (sender.session(), sender.cut());
+        let frame = due.frame(session, cut, &mut payload, |offset, into| {
+            self.agent.spool_read(offset, into, flash).ok()
+        });
+        frame?.encode(&self.setup.group_key, buffer).ok()
     }
 
     /// Looks at the stored package, which the agent has checked against its digest.
@@ -106,3 +115,7 @@ impl<A: Application> Node<A> {
         })?
     }
 }
+
+/// Between the turns of two members that answer: a frame of the least rate, with all that a chip
+/// does about it, takes less.
+const ANSWER_SLOT_MS: u8 = 2;

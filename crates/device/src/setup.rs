@@ -94,6 +94,8 @@ pub struct Pace {
     pub wants_ms: u64,
     /// An answer of a member about blocks may take so long.
     pub answer_ms: u64,
+    /// Whom the repair frames of a generation were too few for says so within this time.
+    pub mend_ms: u64,
     /// So long after everybody has kept it a release raises the epoch.
     pub soak_ms: u64,
 }
@@ -108,7 +110,8 @@ impl Pace {
             sample_ms: 500,
             link_fresh_ms: 12_000,
             wants_ms: 1_000,
-            answer_ms: 250,
+            answer_ms: 60,
+            mend_ms: 6,
             soak_ms: 600_000,
         }
     }
@@ -123,6 +126,7 @@ impl Pace {
             link_fresh_ms: 2_500,
             wants_ms: 300,
             answer_ms: 80,
+            mend_ms: 12,
             soak_ms: 5_000,
         }
     }

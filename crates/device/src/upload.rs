@@ -511,9 +511,9 @@ impl<A: Application> Node<A> {
             return Ok(State::Landing(*incoming));
         }
         self.agent.spool_verify(flash).map_err(|why| bad_artifact(role, why))?;
-        let answer_ms = self.setup.pace.answer_ms;
+        let sender = self.sender_of(&file, size_bytes);
         if let Some(lead) = &mut self.lead {
-            lead.serve_artifact(role, file, size_bytes, answer_ms);
+            lead.serve_artifact(role, sender);
         }
         Ok(State::Fetching { role })
     }

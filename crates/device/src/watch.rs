@@ -69,11 +69,13 @@ impl<A: Application> Node<A> {
     }
 
     pub(crate) fn repeat_wants(&mut self, now: Instant) {
-        let (Some(wants), Some(lead)) = (self.agent.wanted_session(), self.conductor) else {
-            return;
-        };
-        let is_mine = lead == self.setup.id;
-        if !is_mine && is_due(&mut self.timers.wanted, now, self.setup.pace.wants_ms) {
+        let wants_ms = self.setup.pace.wants_ms;
+        let Some(lead) = self.conductor.filter(|lead| *lead != self.setup.id) else { return };
+        let misses = self.agent.misses_blocks(now, wants_ms);
+        if misses
+            && is_due(&mut self.timers.wanted, now, wants_ms)
+            && let Some(wants) = self.agent.wants()
+        {
             self.send_control(lead, Message::Wants(wants));
         }
     }

@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::frame::block::{Block, Session, Then};
+use lockstep_proto::frame::block::{Ask, Block, BlockFrame, Repair, Session};
+use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, GroupKey, Message};
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
-    Echo, Facts, MemberState, Observed, Probe, Refusal, Refused, Report, Rollback, View, Wants,
+    Echo, Facts, Lacking, MemberState, Observed, Probe, Readiness, Refusal, Refused, Report,
+    Rollback, View, Wants,
 };
 use lockstep_proto::frame::version::{Announce, VersionFrame, VersionFrameError};
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
@@ -112,7 +114,17 @@ fn messages() -> Vec<Message> {
         Message::ChallengeAnswer { nonce: 0x1122_3344_5566_7788 },
         Message::Facts(facts()),
         Message::Report(report()),
-        Message::Wants(Wants { session: Session(9), index: 300, have: 5, window: 32 }),
+        Message::Wants(Wants {
+            session: Session(9),
+            readiness: Readiness::Open,
+            shape: Shape::Small,
+            takes_large: true,
+            interval_ms: 400,
+            staged_bytes: 90_000,
+            erased_bytes: 65_536,
+            first: 300,
+            lacking: Lacking::of([128, 0, 7]),
+        }),
         Message::Probe(Probe { nonce: 1, role, running }),
         Message::Echo(Echo { nonce: 1, role, running }),
     ]);
@@ -156,17 +168,26 @@ fn the_bytes_of_every_control_frame_are_frozen() {
 }
 
 #[test]
-fn the_bytes_of_a_block_are_frozen() {
-    let block = Block {
-        session: Session(0x0403_0201),
-        index: 300,
-        then: Then::Answer,
-        payload: &[0xA5; 20],
-    };
-    let mut buffer = [0; FRAME_BYTES_MAX];
-    let len = block.encode(&KEY, &mut buffer).unwrap();
-    assert_eq!(Block::decode(&KEY, &buffer[..len]), Ok(block));
-    golden("block-frame.txt", &format!("{}\n", hex(&buffer[..len])));
+fn the_bytes_of_blocks_and_what_belongs_to_them_are_frozen() {
+    let session = Session(0x0403_0201);
+    let shape = Shape::Small;
+    let (short, whole) = ([0xA5; 20], [0x5A; 224]);
+    let block = Block { session, shape, index: 300, payload: &short };
+    let repair = Repair { session, shape, generation: 4, seed: 0x0605, payload: &whole };
+    let mut text = String::new();
+    for frame in [
+        BlockFrame::Block(block),
+        BlockFrame::Block(Block { shape: Shape::Large, ..block }),
+        BlockFrame::Repair(repair),
+        BlockFrame::Ask(Ask::new(session, None, 2, &[LEAD, MEMBER])),
+        BlockFrame::Ask(Ask::new(session, Some(4), 2, &[])),
+    ] {
+        let mut buffer = [0; FRAME_BYTES_MAX];
+        let len = frame.encode(&KEY, &mut buffer).unwrap();
+        assert_eq!(BlockFrame::decode(&KEY, &buffer[..len]), Ok(frame));
+        writeln!(text, "{}", hex(&buffer[..len])).unwrap();
+    }
+    golden("block-frames.txt", &text);
 }
 
 /// A report must stay readable for a lead that is older than its member.
@@ -306,7 +327,7 @@ proptest! {
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..260)) {
         let _ = VersionFrame::decode(&bytes);
         let _ = ControlFrame::decode(&KEY, &bytes);
-        let _ = lockstep_proto::frame::block::Block::decode(&KEY, &bytes);
+        let _ = BlockFrame::decode(&KEY, &bytes);
         let _ = lockstep_proto::frame::data::Measurement::decode(&bytes);
     }
 

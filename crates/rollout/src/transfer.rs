@@ -1,61 +1,196 @@
-//! Sending blocks: brings one object (a manifest package or an artifact) to every member that
-//! wants it. Blocks are broadcast, so what one member asks for may serve another as well.
+//! Sending an object (a manifest package or an artifact) to every member that wants it, over a
+//! radio that loses frames.
 //!
-//! A member says with [`Wants`] which blocks it can take now; the sender sends exactly those that
-//! are missing among them, asks with the last one, and says the last one again when no answer
-//! comes. It never runs ahead of a member's window, because beyond it the member erases flash.
+//! ```text
+//! Waiting ──everybody takes blocks, or has taken too long──► Sending ──plan done──► Asking
+//!    ▲                                                        │   ▲                   │
+//!    │                                            repairs sent ▼   │ answer, silence   │
+//!    │                                                      Mending                    │
+//!    └────────────────────────────all have answered, or long enough────────────────────┘
+//! ```
+//!
+//! A *round* sends, by what members said last, repair frames of the generations of which little is
+//! lacking, and whole generations of which nothing has come; then everybody is asked what is
+//! lacking. After the repair frames of a generation only those are asked whom they were too few
+//! for: they answer with what they lack, whoever lacks most first, and the silence of all the
+//! others costs no frame.
+//!
+//! Nothing is asked of a member while it erases its flash, and nothing is sent that it could not
+//! write: it says how far apart blocks have to be.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use lockstep_proto::frame::block::{BLOCK_BYTES, Session, Then};
-use lockstep_proto::frame::report::Wants;
+use lockstep_proto::frame::block::{ASKED_MAX, Ask, Block, BlockFrame, Repair, Session};
+use lockstep_proto::frame::coding::{
+    BLOCK_BYTES_MAX, Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape,
+};
+use lockstep_proto::frame::report::{HEAD_BLOCKS, Readiness, Wants};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
+
+/// How long the sender waits for what, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Between the turns of two members that answer.
+    pub slot_ms: u8,
+    /// What a question to all, its handling and the first answer may take. Nobody waits for longer
+    /// than the answers do.
+    pub answer_ms: u64,
+    /// What repair frames, their handling and the first answer take: so long is always waited.
+    pub mend_ms: u64,
+}
 
 /// One object on its way.
 #[derive(Debug, Clone)]
 pub struct Sender {
     session: Session,
-    size_bytes: u32,
+    cut: Cut,
+    timing: Timing,
     targets: Vec<Target>,
-    /// How long an answer may take before the question is asked again, in milliseconds.
-    answer_ms: u64,
+    state: State,
+    /// What is left of this round.
+    plan: VecDeque<Step>,
+    /// Generations that this round sent whole.
+    whole: Vec<u16>,
+    /// Seed of the next repair frame.
+    seed: u16,
+    /// Share of the whole generations that got lost on the way to the worst member, per thousand.
+    loss_permille: u32,
+    sent_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
 struct Target {
     device: DeviceId,
-    /// Every block before this one is in its flash.
-    index: u16,
-    /// Blocks that it lacks and can take now, as bits from `index` on.
-    missing: u32,
-    /// Those of them that are still to be sent.
-    unsent: u32,
-    asked_at: Option<Instant>,
+    wants: Wants,
+    /// It has spoken since the last question to all.
+    has_answered: bool,
+    /// Questions since it spoke last.
+    unanswered: u8,
+    /// Since when it has been saying that its flash is busy.
+    busy_since: Option<Instant>,
 }
 
-/// A block to be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Due {
-    /// Which block.
-    pub index: u16,
-    /// Where it begins in the object, in bytes.
-    pub offset_bytes: u32,
-    /// How long it is, 1 to 224 bytes.
-    pub len_bytes: usize,
-    /// Whether receivers are to answer.
-    pub then: Then,
+enum State {
+    /// Nobody takes blocks, or others may be about to speak.
+    Waiting {
+        /// How long to wait for others, once somebody takes blocks.
+        until: Option<Instant>,
+    },
+    /// The plan is sent.
+    Sending,
+    /// Repair frames of this generation were sent; whoever they are too few for says so.
+    Mending {
+        generation: u16,
+        until: Instant,
+        /// How many times they were sent.
+        bursts: u8,
+        /// The most that was said to be lacking.
+        lacking: u8,
+    },
+    /// Everybody was asked.
+    Asking { until: Instant },
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "224 fits")]
-const BLOCK_LEN_BYTES: u32 = BLOCK_BYTES as u32;
-/// Members served at once, at most.
-pub const TARGETS_MAX: usize = crate::MEMBERS_MAX;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Blocks of the head of an image.
+    Head { next: u16 },
+    /// All blocks of a generation.
+    Whole { generation: u16, next: u16 },
+    /// Repair frames.
+    Repair { generation: u16, left: u16, bursts: u8 },
+}
+
+/// A frame to be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// A block.
+    Block {
+        /// How the object is cut.
+        shape: Shape,
+        /// Which block.
+        index: u16,
+        /// Where it begins in the object, in bytes.
+        offset_bytes: u32,
+        /// Its length in bytes.
+        len_bytes: u32,
+    },
+    /// The XOR of several blocks of one generation.
+    Repair {
+        /// How the object is cut.
+        shape: Shape,
+        /// Which generation.
+        generation: u16,
+        /// What the members know the mix by.
+        seed: u16,
+    },
+    /// A question.
+    Ask {
+        /// If set, only those are asked who lack something of this generation.
+        generation: Option<u16>,
+        /// Time between two answers, in milliseconds.
+        slot_ms: u8,
+        /// Who is to answer when.
+        devices: Vec<DeviceId>,
+    },
+}
+
+impl Due {
+    /// The frame itself. `read` fills its second argument with bytes of the object from an offset
+    /// on, and `payload` keeps what goes into the frame. `None`: not all of it could be read.
+    pub fn frame<'a>(
+        &'a self,
+        session: Session,
+        cut: Cut,
+        payload: &'a mut [u8; BLOCK_BYTES_MAX],
+        mut read: impl FnMut(u32, &mut [u8]) -> Option<()>,
+    ) -> Option<BlockFrame<'a>> {
+        Some(match *self {
+            Self::Block { shape, index, offset_bytes, len_bytes } => {
+                let payload = payload.get_mut(..usize::try_from(len_bytes).ok()?)?;
+                read(offset_bytes, payload)?;
+                BlockFrame::Block(Block { session, shape, index, payload })
+            }
+            Self::Repair { shape, generation, seed } => {
+                let sum = payload.get_mut(..usize::try_from(shape.block_bytes()).ok()?)?;
+                sum.fill(0);
+                let mix = cut.mix(session, generation, seed);
+                let base = u32::from(generation) * u32::from(shape.generation_blocks());
+                for place in (0..u128::BITS).filter(|place| mix >> place & 1 == 1) {
+                    let (offset, len_bytes) = cut.block(base + place)?;
+                    let mut block = [0; BLOCK_BYTES_MAX];
+                    let block = block.get_mut(..usize::try_from(len_bytes).ok()?)?;
+                    read(offset, block)?;
+                    sum.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= *byte);
+                }
+                BlockFrame::Repair(Repair { session, shape, generation, seed, payload: sum })
+            }
+            Self::Ask { generation, slot_ms, ref devices } => {
+                BlockFrame::Ask(Ask::new(session, generation, slot_ms, devices))
+            }
+        })
+    }
+}
 
 impl Sender {
-    /// A sender for one object of `size_bytes`. Nobody wants it yet.
-    pub const fn new(session: Session, size_bytes: u32, answer_ms: u64) -> Self {
-        Self { session, size_bytes, targets: Vec::new(), answer_ms }
+    /// A sender for one object of `size_bytes`. Nobody wants it yet. `seed` should differ from that
+    /// of another sender of the same object: repair frames that members have already are of no use.
+    pub const fn new(session: Session, size_bytes: u32, timing: Timing, seed: u16) -> Self {
+        Self {
+            session,
+            cut: Cut { shape: Shape::Small, size_bytes },
+            timing,
+            targets: Vec::new(),
+            state: State::Waiting { until: None },
+            plan: VecDeque::new(),
+            whole: Vec::new(),
+            seed,
+            loss_permille: 0,
+            sent_at: None,
+        }
     }
 
     /// The object's session.
@@ -63,23 +198,32 @@ impl Sender {
         self.session
     }
 
-    /// A member says what it can take now. Another session's are ignored. Returns whether it has
+    /// How the object is cut at present.
+    pub const fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    /// A member says what it lacks. Another session's wants are ignored. Returns whether it has
     /// come any further since it last spoke: a repeated question is no progress.
-    pub fn note_wants(&mut self, device: DeviceId, wants: Wants) -> bool {
-        if wants.session != self.session {
-            return false;
+    pub fn note_wants(&mut self, now: Instant, device: DeviceId, wants: Wants) -> bool {
+        if wants.session != self.session || wants.readiness == Readiness::Done {
+            let known = self.targets.len();
+            self.remove(device);
+            return self.targets.len() < known;
         }
-        let window = u32::from(wants.window).min(u32::BITS);
-        let open = u32::MAX.checked_shr(u32::BITS - window).unwrap_or_default();
-        let left = self.blocks().saturating_sub(u32::from(wants.index));
-        let exists = u32::MAX.checked_shr(u32::BITS.saturating_sub(left)).unwrap_or_default();
-        let missing = open & exists & !wants.have;
-        let index = wants.index;
-        let target = Target { device, index, missing, unsent: missing, asked_at: None };
+        self.note_mending(&wants);
+        let mut target = Target {
+            device,
+            wants,
+            has_answered: true,
+            unanswered: 0,
+            busy_since: (wants.readiness == Readiness::Busy).then_some(now),
+        };
         let has_room = self.targets.len() < TARGETS_MAX;
         match self.targets.iter_mut().find(|target| target.device == device) {
             Some(known) => {
-                let advanced = (known.index, known.missing) != (index, missing);
+                let advanced = known.wants != wants;
+                target.busy_since = target.busy_since.map(|at| known.busy_since.unwrap_or(at));
                 *known = target;
                 advanced
             }
@@ -97,75 +241,289 @@ impl Sender {
         self.targets.retain(|target| target.device != device);
     }
 
-    /// The next block to send, if one is due.
-    pub fn next_block(&mut self, now: Instant) -> Option<Due> {
-        let answer_ms = self.answer_ms;
-        // Whoever is furthest behind first; blocks it lacks are the ones most others may lack.
-        let target = self
-            .targets
-            .iter_mut()
-            .filter(|target| target.is_due(now, answer_ms))
-            .min_by_key(|target| target.index)?;
-        if target.unsent == 0 {
-            // The answer, or the question, was lost: ask again with one block of the window.
-            target.unsent = 1 << target.question()?;
+    /// The next frame to send, if one is due.
+    pub fn next_frame(&mut self, now: Instant) -> Option<Due> {
+        if self.targets.is_empty() {
+            self.state = State::Waiting { until: None };
+            self.plan.clear();
+            return None;
         }
-        let bit = u16::try_from(target.unsent.trailing_zeros()).ok()?;
-        let index = target.index.checked_add(bit)?;
-        let then = self.note_sent(now, index);
-        self.due(index, then)
-    }
-
-    /// One broadcast serves everybody who can take this block. The last block of anybody's window
-    /// asks all of them.
-    fn note_sent(&mut self, now: Instant, index: u16) -> Then {
-        let mut then = Then::Continue;
-        for target in &mut self.targets {
-            let Some(bit) = target.unsent_bit(index) else { continue };
-            target.unsent &= !bit;
-            if target.unsent == 0 {
-                target.asked_at = Some(now);
-                then = Then::Answer;
+        // From an answer to the frame that follows from it there are three states at most.
+        for _ in 0..TURNS_MAX {
+            match self.state {
+                State::Waiting { .. } => {
+                    if !self.may_begin(now) {
+                        return None;
+                    }
+                    self.begin_round();
+                }
+                State::Sending => return self.next_of_plan(now),
+                State::Mending { generation, until, bursts, lacking } => {
+                    if lacking == 0 && now < until {
+                        return None;
+                    }
+                    self.state = State::Sending;
+                    if lacking > 0 && bursts < BURSTS_MAX {
+                        let left = self.burst(lacking);
+                        self.plan.push_front(Step::Repair { generation, left, bursts });
+                    }
+                }
+                State::Asking { until } => {
+                    if self.served().any(|target| !target.has_answered) {
+                        return if now < until { None } else { self.ask(now) };
+                    }
+                    self.note_loss();
+                    self.state = State::Waiting { until: Some(now) };
+                }
             }
         }
-        then
+        None
     }
 
-    /// When [`Sender::next_block`] has something at the latest; `None` if nobody wants anything.
+    /// When [`Sender::next_frame`] has something at the latest; `None` if nobody wants anything.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let wake = |target: &Target| match (target.unsent, target.asked_at) {
-            (0, Some(asked_at)) => asked_at + self.answer_ms,
-            _ => now,
+        self.served().next()?;
+        match self.state {
+            State::Waiting { until: None } if self.served().any(Target::takes) => Some(now),
+            State::Waiting { until: None } => self.busy_limit(),
+            State::Waiting { until: Some(until) } if self.served().all(Target::takes) => {
+                Some(until)
+            }
+            State::Waiting { until: Some(until) } => {
+                Some(self.busy_limit().map_or(until, |limit| limit.max(until)))
+            }
+            State::Sending => Some(self.may_send_at(now)),
+            State::Mending { lacking: 1.., .. } => Some(now),
+            State::Mending { until, .. } => Some(until),
+            State::Asking { until } => Some(until),
+        }
+    }
+
+    /// Members that are not given up for silence.
+    fn served(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|target| target.unanswered < QUESTIONS_MAX)
+    }
+
+    /// Whoever takes blocks does not wait for ever for those that erase.
+    fn busy_limit(&self) -> Option<Instant> {
+        if !self.served().any(Target::takes) {
+            return None;
+        }
+        self.served().filter_map(|target| target.busy_since).map(|at| at + BUSY_MS_MAX).max()
+    }
+
+    fn may_begin(&mut self, now: Instant) -> bool {
+        let takes = self.served().filter(|target| target.takes()).count();
+        if takes == 0 {
+            self.state = State::Waiting { until: None };
+            return false;
+        }
+        let State::Waiting { until } = &mut self.state else { return false };
+        // Others may speak a moment later.
+        let until = *until.get_or_insert(now + self.timing.answer_ms);
+        let is_late = self.busy_limit().is_none_or(|limit| now >= limit);
+        let all_take = self.served().count() == takes;
+        now >= until && (all_take || is_late)
+    }
+
+    fn begin_round(&mut self) {
+        self.plan.clear();
+        self.whole.clear();
+        self.state = State::Sending;
+        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
+        if open().any(|target| target.wants.readiness == Readiness::Head) {
+            self.plan.push_back(Step::Head { next: 0 });
+            return;
+        }
+        let Some(base) = open().map(|target| target.wants.first).min() else { return };
+        let mut whole_left = self.whole_generations_max();
+        for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
+            let lacking = open().map(|target| target.lacks(generation)).max().unwrap_or(0);
+            let blocks = self.cut.blocks_of(generation);
+            if lacking == 0 || blocks == 0 {
+                continue;
+            }
+            if u16::from(lacking) < blocks && lacking <= REPAIRS_HELD_MAX {
+                let left = self.burst(lacking);
+                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+                continue;
+            }
+            if whole_left == 0 {
+                break;
+            }
+            whole_left -= 1;
+            self.whole.push(generation);
+            self.plan.push_back(Step::Whole { generation, next: 0 });
+        }
+    }
+
+    /// As many as keep a round short enough for its answers to tell of progress.
+    fn whole_generations_max(&self) -> u16 {
+        let blocks = u64::from(self.cut.shape.generation_blocks());
+        let generation_ms = blocks * u64::from(self.interval_ms());
+        let fit = ROUND_MS_MAX.checked_div(generation_ms).unwrap_or(u64::MAX);
+        let bytes = ROUND_BYTES_MAX / self.cut.shape.generation_bytes();
+        u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, u16::try_from(bytes).unwrap_or(1))
+    }
+
+    /// How far apart the slowest member wants its blocks.
+    fn interval_ms(&self) -> u16 {
+        self.served().filter(|it| it.takes()).map(|it| it.wants.interval_ms).max().unwrap_or(0)
+    }
+
+    fn may_send_at(&self, now: Instant) -> Instant {
+        let wait_ms = u64::from(self.interval_ms().min(INTERVAL_MS_MAX));
+        self.sent_at.map_or(now, |at| (at + wait_ms).max(now))
+    }
+
+    /// How many repair frames to send, so that `lacking` of them arrive and are independent.
+    fn burst(&self, lacking: u8) -> u16 {
+        let arrives = 1000 - self.loss_permille.min(LOSS_PERMILLE_MAX);
+        let needed = (u32::from(lacking) * 1000).div_ceil(arrives) + SPARE_REPAIRS;
+        u16::try_from(needed).unwrap_or(u16::MAX)
+    }
+
+    fn next_of_plan(&mut self, now: Instant) -> Option<Due> {
+        if self.may_send_at(now) > now {
+            return None;
+        }
+        self.sent_at = Some(now);
+        let Some(step) = self.plan.front_mut() else { return self.ask_all(now) };
+        let whole = self.cut.shape.generation_blocks();
+        let index = match step {
+            Step::Head { next } => {
+                let index = *next;
+                *next += 1;
+                if *next >= HEAD_BLOCKS || self.cut.block((*next).into()).is_none() {
+                    self.plan.pop_front();
+                }
+                index
+            }
+            Step::Whole { generation, next } => {
+                let (generation, place) = (*generation, *next);
+                *next += 1;
+                if *next >= self.cut.blocks_of(generation) {
+                    self.plan.pop_front();
+                }
+                generation.saturating_mul(whole).saturating_add(place)
+            }
+            Step::Repair { generation, left: 0, bursts } => {
+                let (generation, bursts) = (*generation, *bursts + 1);
+                self.plan.pop_front();
+                return Some(self.ask_lacking(now, generation, bursts));
+            }
+            Step::Repair { generation, left, .. } => {
+                *left -= 1;
+                let generation = *generation;
+                let seed = self.seed;
+                self.seed = self.seed.wrapping_add(1);
+                return Some(Due::Repair { shape: self.cut.shape, generation, seed });
+            }
         };
-        self.targets.iter().filter(|target| target.question().is_some()).map(wake).min()
+        let Some((offset_bytes, len_bytes)) = self.cut.block(index.into()) else {
+            self.plan.pop_front();
+            return None;
+        };
+        Some(Due::Block { shape: self.cut.shape, index, offset_bytes, len_bytes })
     }
 
-    fn blocks(&self) -> u32 {
-        self.size_bytes.div_ceil(BLOCK_LEN_BYTES)
+    /// Asks those whom the repair frames of a generation were too few for.
+    fn ask_lacking(&mut self, now: Instant, generation: u16, bursts: u8) -> Due {
+        let slot_ms = self.timing.slot_ms;
+        let until = now + (LACKING_SLOTS * u64::from(slot_ms) + self.timing.mend_ms);
+        self.state = State::Mending { generation, until, bursts, lacking: 0 };
+        Due::Ask { generation: Some(generation), slot_ms, devices: Vec::new() }
     }
 
-    fn due(&self, index: u16, then: Then) -> Option<Due> {
-        let offset_bytes = u32::from(index).checked_mul(BLOCK_LEN_BYTES)?;
-        let left_bytes = self.size_bytes.checked_sub(offset_bytes).filter(|&left| left > 0)?;
-        let len_bytes = usize::try_from(left_bytes).ok()?.min(BLOCK_BYTES);
-        Some(Due { index, offset_bytes, len_bytes, then })
+    /// A question to everybody who could answer now.
+    fn ask_all(&mut self, now: Instant) -> Option<Due> {
+        for target in &mut self.targets {
+            target.has_answered = target.wants.readiness == Readiness::Busy;
+        }
+        self.ask(now)
+    }
+
+    /// Asks those who have not answered yet. Who leaves too many questions unanswered is not waited
+    /// for any more.
+    fn ask(&mut self, now: Instant) -> Option<Due> {
+        let mut devices = Vec::new();
+        let silent = self.targets.iter_mut().filter(|it| it.is_served() && !it.has_answered);
+        for target in silent.take(ASKED_MAX) {
+            target.unanswered += 1;
+            devices.push(target.device);
+        }
+        if devices.is_empty() {
+            self.state = State::Waiting { until: Some(now) };
+            return None;
+        }
+        let slot_ms = self.timing.slot_ms;
+        let turns_ms = u64::from(slot_ms) * devices.len() as u64;
+        self.state = State::Asking { until: now + (turns_ms + self.timing.answer_ms) };
+        Some(Due::Ask { generation: None, slot_ms, devices })
+    }
+
+    fn note_mending(&mut self, wants: &Wants) {
+        if let State::Mending { generation, lacking, .. } = &mut self.state {
+            *lacking = (*lacking).max(lacks(wants, *generation));
+        }
+    }
+
+    fn note_loss(&mut self) {
+        let sent: u32 = self.whole.iter().map(|&it| u32::from(self.cut.blocks_of(it))).sum();
+        if sent < LOSS_BLOCKS_MIN {
+            return;
+        }
+        let lost = |target: &Target| -> u32 {
+            self.whole.iter().map(|&it| u32::from(target.lacks(it))).sum()
+        };
+        let heard = self.served().filter(|target| target.has_answered && target.takes());
+        if let Some(lost) = heard.map(lost).max() {
+            self.loss_permille = (lost.min(sent) * 1000) / sent;
+        }
     }
 }
 
 impl Target {
-    fn is_due(&self, now: Instant, answer_ms: u64) -> bool {
-        let waited = self.asked_at.is_none_or(|at| now.ms_since(at) >= answer_ms);
-        self.unsent != 0 || (waited && self.question().is_some())
+    const fn is_served(&self) -> bool {
+        self.unanswered < QUESTIONS_MAX
     }
 
-    /// The bit of this block, if it is still to be sent to this target.
-    fn unsent_bit(&self, index: u16) -> Option<u32> {
-        let bit = 1_u32.checked_shl(u32::from(index.checked_sub(self.index)?))?;
-        (self.unsent & bit != 0).then_some(bit)
+    /// Whether it takes blocks now.
+    fn takes(&self) -> bool {
+        matches!(self.wants.readiness, Readiness::Head | Readiness::Open)
     }
 
-    /// The last missing block of the window: repeating it asks without sending much.
-    fn question(&self) -> Option<u32> {
-        self.missing.checked_ilog2()
+    fn lacks(&self, generation: u16) -> u8 {
+        lacks(&self.wants, generation)
     }
 }
+
+fn lacks(wants: &Wants, generation: u16) -> u8 {
+    let place = generation.checked_sub(wants.first).map(usize::from);
+    place.and_then(|place| wants.lacking.counts().get(place)).copied().unwrap_or(0)
+}
+
+/// Members served at once, at most.
+pub const TARGETS_MAX: usize = 64;
+/// Bytes sent whole in one round, at most: half of what members take from their first incomplete
+/// generation on, so that one that is a round behind loses nothing.
+const ROUND_BYTES_MAX: u32 = 16 * 28_672;
+/// How long the whole generations of one round take at most, unless it is just one.
+const ROUND_MS_MAX: u64 = 10_000;
+/// What a member may ask for between two blocks, in milliseconds.
+const INTERVAL_MS_MAX: u16 = 2_000;
+/// How long a member's flash may be busy before the others go on without it, in milliseconds.
+const BUSY_MS_MAX: u64 = 30_000;
+/// A member that leaves so many questions unanswered is not served until it speaks.
+const QUESTIONS_MAX: u8 = 4;
+/// So many times in one round repair frames of one generation are sent.
+const BURSTS_MAX: u8 = 6;
+/// Two random repair frames more than are lacking are too few once in four times.
+const SPARE_REPAIRS: u32 = 2;
+/// Slots in which those answer whom repair frames were too few for.
+pub const LACKING_SLOTS: u64 = 4;
+/// A loss beyond this is a member that is hardly there: nobody waits for it with a hundred frames.
+const LOSS_PERMILLE_MAX: u32 = 600;
+/// Fewer blocks than this tell nothing of the loss.
+const LOSS_BLOCKS_MIN: u32 = 16;
+const TURNS_MAX: usize = 8;

@@ -7,10 +7,10 @@ use embedded_storage::nor_flash::{
 };
 use lockstep_agent::{Agent, Health, Identity, Setup};
 use lockstep_proto::compat::Announced;
-use lockstep_proto::frame::block::Block;
+use lockstep_proto::frame::block::BlockFrame;
 use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{Rollback, View};
-use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::id::{DeviceId, RolloutId, Sha256};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
@@ -31,9 +31,9 @@ fn follow(agent: &mut Agent, flash: &mut Chip) {
     if let Some((ticket, order)) = order {
         let _ = black_box(agent.handle_order(now(), &ticket, &order, flash));
     }
-    let block: Option<Block<'_>> = black_box(None);
+    let block: Option<BlockFrame<'_>> = black_box(None);
     if let Some(block) = block {
-        let _ = black_box(agent.handle_block(now(), &block, flash));
+        let _ = black_box(agent.handle_block(now(), DeviceId::BROADCAST, &block, flash));
     }
     agent.note_frame_of(now(), RolloutId(black_box(1)));
     agent.application_at_rest(now());

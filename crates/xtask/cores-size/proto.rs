@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::frame::block::Block;
+use lockstep_proto::frame::block::BlockFrame;
 use lockstep_proto::frame::control::{ControlFrame, GroupKey};
 use lockstep_proto::frame::version::VersionFrame;
 use lockstep_proto::image::{self, ImageReader};
@@ -54,7 +54,7 @@ fn frames(bytes: &[u8]) {
     if let Ok(frame) = black_box(ControlFrame::decode(&key, bytes)) {
         let _ = black_box(frame.encode(&key, &mut buffer));
     }
-    if let Ok(block) = black_box(Block::decode(&key, bytes)) {
+    if let Ok(block) = black_box(BlockFrame::decode(&key, bytes)) {
         let _ = black_box(block.encode(&key, &mut buffer));
     }
     if let Ok(frame) = black_box(VersionFrame::decode(bytes)) {

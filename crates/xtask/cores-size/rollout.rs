@@ -3,10 +3,11 @@
 use core::hint::black_box;
 
 use lockstep_proto::frame::block::Session;
+use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::time::Instant;
-use lockstep_rollout::transfer::Sender;
+use lockstep_rollout::transfer::{Sender, Timing};
 use lockstep_rollout::{Input, Policy, Release, Rollout, RolloutRecord};
 
 /// Everything here, with bytes that the compiler knows nothing about.
@@ -50,11 +51,20 @@ fn conduct(mut rollout: Rollout) {
 #[inline(never)]
 fn send() {
     let wants: Option<Wants> = black_box(None);
-    let mut sender = Sender::new(Session(black_box(1)), black_box(1), black_box(1));
+    let timing = black_box(Timing { slot_ms: 2, answer_ms: 60, mend_ms: 6 });
+    let mut sender = Sender::new(Session(black_box(1)), black_box(1), timing, black_box(1));
     if let Some(wants) = wants {
-        sender.note_wants(DeviceId::BROADCAST, wants);
+        sender.note_wants(now(), DeviceId::BROADCAST, wants);
     }
-    let _ = black_box((sender.next_block(now()), sender.next_wake(now())));
+    let mut payload = [0; BLOCK_BYTES_MAX];
+    let (session, cut) = (sender.session(), sender.cut());
+    if let Some(due) = sender.next_frame(now()) {
+        let _ = black_box(due.frame(session, cut, &mut payload, |_, into| {
+            black_box(into);
+            black_box(Some(()))
+        }));
+    }
+    let _ = black_box(sender.next_wake(now()));
     sender.remove(DeviceId::BROADCAST);
 }
 

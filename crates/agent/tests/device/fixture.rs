@@ -1,15 +1,19 @@
 //! Everything the tests know about driving an agent: change the API, and only this changes.
 
+use lockstep_agent::receiver::Dropped;
 use lockstep_agent::{
     Agent, Booted, Effect, FallBackCause, Health, Identity, Package, RebootReason, Reply, Setup,
     Trace, package,
 };
 use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{BLOCK_BYTES, Block, Session, Then};
+use lockstep_proto::frame::block::{Block, BlockFrame, Session};
+use lockstep_proto::frame::coding::{Cut, Shape};
 use lockstep_proto::frame::order::{Order, Source, Stage, Terms, Ticket};
-use lockstep_proto::frame::report::{MemberState, Refusal, Report, Rollback, View, Wants};
-use lockstep_proto::id::{Generation, ImageHash, RolloutId, Sha256};
+use lockstep_proto::frame::report::{
+    HEAD_BLOCKS, MemberState, Readiness, Refusal, Report, Rollback, View, Wants,
+};
+use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::image::{ChipId, ImageReader};
 use lockstep_proto::manifest::{
     DeviceEntry, Effect as ReleaseEffect, Manifest, Text, Trust, UpdateInstructions,
@@ -27,6 +31,7 @@ use lockstep_sim::bootloader::{BootSlot, Bootloader, ResetReason};
 use lockstep_sim::firmware::FirmwareSpec;
 use lockstep_sim::flash::MemFlash;
 
+pub(crate) const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
 pub(crate) const OTADATA: u32 = 0xE000;
 pub(crate) const SLOTS: [u32; 2] = [0x1_0000, 0x3_0000];
 pub(crate) const SLOT_BYTES: u32 = 0x2_0000;
@@ -369,6 +374,11 @@ impl TestDevice {
         self.tick();
     }
 
+    pub(crate) fn misses_blocks(&mut self) -> bool {
+        let now = self.now;
+        self.agent().misses_blocks(now, 300)
+    }
+
     pub(crate) fn next_wake(&mut self) -> Option<Instant> {
         let now = self.now;
         self.agent().next_wake(now)
@@ -399,25 +409,39 @@ impl TestDevice {
         self.traces.contains(&trace)
     }
 
-    /// Answers every `Wants` with the blocks of `package` and `file` until none is wanted.
+    /// What the device lacks of an object, unless it has all of it.
+    pub(crate) fn wanted(&mut self) -> Option<Wants> {
+        self.agent().wants().filter(|wants| wants.readiness != Readiness::Done)
+    }
+
+    /// Sends what it wants of `package` and `file` until that is nothing.
     pub(crate) fn feed(&mut self, package: &[u8], file: &[u8]) {
         for _ in 0..10_000 {
-            let Some(wants) = self.agent().wanted_session() else { return };
-            if wants.window == 0 {
-                self.pass(1);
-                continue;
-            }
-            let is_package = wants.session == Session::of(&package::digest(package).0);
-            let bytes = if is_package { package } else { file };
-            self.feed_window(&wants, bytes);
+            let Some(wants) = self.wanted() else { return };
+            self.feed_some(&wants, package, file);
         }
         panic!("the transfer does not end");
     }
 
-    pub(crate) fn feed_window(&mut self, wants: &Wants, bytes: &[u8]) {
-        let missing = (0..u16::from(wants.window)).filter(|i| wants.have >> i & 1 == 0);
-        for index in missing.map(|i| wants.index + i) {
-            self.feed_block(wants.session, index, bytes, Then::Continue);
+    /// Sends what can be taken now: a head, or the first generation of which something is lacking.
+    pub(crate) fn feed_some(&mut self, wants: &Wants, package: &[u8], file: &[u8]) {
+        let is_package = wants.session == Session::of(&package::digest(package).0);
+        let bytes = if is_package { package } else { file };
+        let size_bytes = u32::try_from(bytes.len()).unwrap();
+        let cut = Cut { shape: wants.shape, size_bytes };
+        let blocks = match wants.readiness {
+            Readiness::Busy | Readiness::Done => return self.pass(1),
+            Readiness::Head => 0..HEAD_BLOCKS,
+            Readiness::Open => {
+                let lacking = wants.lacking.counts().iter().position(|&lacking| lacking > 0);
+                let Some(at) = lacking else { return self.pass(1) };
+                let generation = wants.first + u16::try_from(at).unwrap();
+                let start = generation * 128;
+                start..start + cut.blocks_of(generation)
+            }
+        };
+        for index in blocks {
+            let _ = self.feed_block(wants.session, index, bytes);
         }
     }
 
@@ -426,15 +450,21 @@ impl TestDevice {
         session: Session,
         index: u16,
         bytes: &[u8],
-        then: Then,
-    ) -> Option<Wants> {
-        let at = usize::from(index) * BLOCK_BYTES;
-        let payload = &bytes[at..bytes.len().min(at + BLOCK_BYTES)];
+    ) -> Result<(), Dropped> {
+        let at = usize::from(index) * 224;
+        let Some(left) = bytes.get(at..).filter(|left| !left.is_empty()) else { return Ok(()) };
+        let payload = &left[..left.len().min(224)];
+        let shape = Shape::Small;
+        self.hear(&BlockFrame::Block(Block { session, shape, index, payload }))
+    }
+
+    /// A frame of a transfer arrives.
+    pub(crate) fn hear(&mut self, frame: &BlockFrame<'_>) -> Result<(), Dropped> {
         let now = self.now;
         let (agent, flash) = self.parts();
-        let wants = agent.handle_block(now, &Block { session, index, then, payload }, flash);
+        let taken = agent.handle_block(now, ME, frame, flash);
         self.drain();
-        wants
+        taken
     }
 
     /// Stages the new image in the rollout with this number.

@@ -151,7 +151,7 @@ fn a_lead_spools_for_others_and_then_stages_itself_over_it() {
     agent.spool_read(99_000, &mut read, flash).unwrap();
     assert_eq!(read[..], file[99_000..99_500]);
     assert_eq!(agent.spool_read(99_900, &mut read, flash), Err(Refusal::NotStaged));
-    assert_eq!(agent.wanted_session(), None, "a spool asks nobody for blocks");
+    assert_eq!(agent.wants(), None, "a spool asks nobody for blocks");
 
     let own = device.new.file.clone();
     assert_eq!(push_local(&mut device, &own), Ok(device.new.size_bytes()));

@@ -257,14 +257,12 @@ fn a_cut_staging_leaves_the_old_image_running_and_can_be_resumed() {
 }
 
 fn feed_while_powered(device: &mut TestDevice, package: &[u8], file: &[u8]) {
-    use lockstep_proto::frame::block::Session;
     for _ in 0..200 {
-        let Some(wants) = device.agent().wanted_session() else { return };
+        let Some(wants) = device.wanted() else { return };
         if device.flash.power_lost() {
             return;
         }
-        let is_package = wants.session == Session::of(&lockstep_agent::package::digest(package).0);
-        device.feed_window(&wants, if is_package { package } else { file });
+        device.feed_some(&wants, package, file);
         device.pass(1);
     }
 }

@@ -1,11 +1,13 @@
 //! What is staged, and what is refused before the first sector is erased.
 
+use lockstep_agent::receiver::Dropped;
 use lockstep_agent::{Pace, Trace};
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{BLOCK_BYTES, Session, Then};
+use lockstep_proto::frame::block::{Ask, BlockFrame, Repair, Session};
+use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::order::{Order, Stage};
-use lockstep_proto::frame::report::{MemberState, Refusal, Wants};
-use lockstep_proto::id::{ImageHash, Sha256};
+use lockstep_proto::frame::report::{MemberState, Readiness, Refusal, Wants};
+use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{KeySet, Trust};
 use lockstep_proto::signature::PublicKey;
@@ -13,8 +15,8 @@ use lockstep_proto::text::Name;
 use lockstep_sim::firmware::FirmwareSpec;
 
 use crate::fixture::{
-    Firmware, Release, SLOT_BYTES, SLOTS, TestDevice, build, descriptor, firmware, pack, stage_of,
-    ticket,
+    Firmware, ME, Release, SLOT_BYTES, SLOTS, TestDevice, build, descriptor, firmware, pack,
+    stage_of, ticket,
 };
 
 /// Stages `release`, whose image is refused: the other slot is as it was, erases included.
@@ -32,7 +34,7 @@ fn assert_refused_untouched(release: &Release, why: Refusal) {
     assert!(device.flash.statistics.sector_erases[sectors].iter().all(|&erases| erases == 0));
     // Said again, it is refused again, without another transfer.
     device.order(&ticket(1, 0), &Order::Stage(release.stage()));
-    assert_eq!((device.refusal(), device.agent().wanted_session()), (Some(why), None));
+    assert_eq!((device.refusal(), device.wanted()), (Some(why), None));
 }
 
 fn with_descriptor(descriptor: Descriptor) -> Firmware {
@@ -202,7 +204,7 @@ fn a_transfer_that_keeps_coming_out_wrong_ends() {
     let mut transfers = 0;
     for _ in 0..10 {
         device.order(&ticket(1, 0), &Order::Stage(release.stage()));
-        transfers += u32::from(device.agent().wanted_session().is_some());
+        transfers += u32::from(device.wanted().is_some());
         device.feed(&release.package(), &spoilt);
     }
     assert_eq!(transfers, 4, "once, and three times anew");
@@ -229,14 +231,20 @@ fn the_slots_entry_is_erased_before_its_first_sector() {
     device.order(&ticket(2, 0), &Order::Stage(release.stage()));
     // The old image in slot 0 is there until blocks of the new one are.
     assert_eq!(device.agent().other(), Some(device.old.hash));
-    let wants = device.agent().wanted_session().unwrap();
     let package = release.package();
-    device.feed_window(&wants, &package);
-    let wants = device.agent().wanted_session().unwrap();
-    device.feed_window(&wants, &release.firmware.file);
-    assert_eq!(device.agent().other(), Some(device.old.hash), "only the head has been judged");
-    let wants = device.agent().wanted_session().unwrap();
-    device.feed_window(&wants, &release.firmware.file);
+    let file = &release.firmware.file;
+    let begins = |device: &mut TestDevice| {
+        device.wanted().is_some_and(|it| it.session == Session::of(&release.sha256.0))
+    };
+    while !begins(&mut device) {
+        let wants = device.wanted().unwrap();
+        device.feed_some(&wants, &package, file);
+    }
+    let session = Session::of(&release.sha256.0);
+    device.feed_block(session, 0, file).unwrap();
+    device.feed_block(session, 1, file).unwrap();
+    assert_eq!(device.agent().other(), Some(device.old.hash), "the head is not whole");
+    device.feed_block(session, 2, file).unwrap();
     assert_eq!(device.agent().other(), None);
     assert!(device.flash.bytes[0xE000..0xE020].iter().all(|&byte| byte == 0xFF));
     assert!(device.saw(Trace::SlotGivenUp));
@@ -254,18 +262,18 @@ fn staging_goes_on_after_a_reboot_behind_what_is_durable() {
     let (stage, package) = (Order::Stage(release.stage()), release.package());
     device.order(&ticket(1, 0), &stage);
     loop {
-        let wants = device.agent().wanted_session().unwrap();
-        if wants.session == Session::of(&release.sha256.0) && wants.index >= 300 {
+        let wants = device.wanted().unwrap();
+        if wants.session == Session::of(&release.sha256.0) && wants.first >= 3 {
             break;
         }
-        let is_package = wants.session == Session::of(&stage_package(&stage).0);
-        device.feed_window(&wants, if is_package { &package } else { &release.firmware.file });
+        device.feed_some(&wants, &package, &release.firmware.file);
     }
     device.power_cycle();
-    assert_eq!(device.agent().wanted_session(), None, "it waits until it is told again");
+    assert_eq!(device.wanted(), None, "it waits until it is told again");
     device.order(&ticket(1, 0), &stage);
-    let wants = device.agent().take_wants().unwrap();
-    assert_eq!((wants.index, wants.window), (256, 32));
+    let now = device.now;
+    let wants = device.agent().take_wants(now).unwrap();
+    assert_eq!((wants.readiness, wants.first, wants.staged_bytes), (Readiness::Head, 2, 57_344));
     assert!(device.saw(Trace::Resumed { done_bytes: 57_344 }));
     device.feed(&package, &release.firmware.file);
     assert_eq!((device.state(), device.running()), (MemberState::Staged, device.old.hash));
@@ -280,27 +288,24 @@ fn the_progress_of_a_file_ends_when_another_one_takes_its_place() {
         Release::of(crate::fixture::build(&FirmwareSpec { size_bytes: 100_000, build, ..spec }))
     };
     let (first, second) = (big(1), big(2));
-    for (counter, release, blocks) in [(1, &first, 300), (2, &second, 40)] {
+    for (counter, release, generations) in [(1, &first, 3), (2, &second, 1)] {
         device.order(&ticket(counter, 0), &Order::Stage(release.stage()));
-        let wants = device.agent().wanted_session().unwrap();
-        device.feed_window(&wants, &release.package());
-        while device.agent().wanted_session().unwrap().index < blocks {
-            let wants = device.agent().wanted_session().unwrap();
-            device.feed_window(&wants, &release.firmware.file);
+        let session = Session::of(&release.sha256.0);
+        let comes = |wants: &Wants| wants.session == session && wants.first >= generations;
+        while !device.wanted().is_some_and(|wants| comes(&wants)) {
+            let wants = device.wanted().unwrap();
+            device.feed_some(&wants, &release.package(), &release.firmware.file);
         }
     }
     device.power_cycle();
     device.order(&ticket(3, 0), &Order::Stage(first.stage()));
-    let wants = device.agent().wanted_session().unwrap();
-    device.feed_window(&wants, &first.package());
-    assert_eq!(device.agent().wanted_session().unwrap().index, 0);
+    while device.wanted().unwrap().session != Session::of(&first.sha256.0) {
+        let wants = device.wanted().unwrap();
+        device.feed_some(&wants, &first.package(), &first.firmware.file);
+    }
+    assert_eq!(device.wanted().unwrap().first, 0);
     device.feed(&first.package(), &first.firmware.file);
     assert_eq!(device.state(), MemberState::Staged, "{:?}", device.refusal());
-}
-
-fn stage_package(order: &Order) -> Sha256 {
-    let Order::Stage(stage) = order else { panic!("a stage") };
-    stage.package
 }
 
 // Rolled out, reverted, rolled out again: the image is still there.
@@ -311,7 +316,7 @@ fn an_image_that_is_in_the_slot_already_is_not_sent_again() {
     device.order(&ticket(1, 0), &Order::Revert);
     let erases = device.flash.statistics.sector_erases[SLOTS[1] as usize / 4096];
     device.order(&ticket(2, 0), &Order::Stage(Release::of(device.new.clone()).stage()));
-    assert_eq!((device.state(), device.agent().wanted_session()), (MemberState::Staged, None));
+    assert_eq!((device.state(), device.wanted()), (MemberState::Staged, None));
     assert_eq!(device.flash.statistics.sector_erases[SLOTS[1] as usize / 4096], erases);
 }
 
@@ -328,35 +333,102 @@ fn a_slot_that_was_spoilt_after_staging_is_filled_again_in_the_same_rollout() {
     assert_eq!(device.order(&ticket(1, 1), &order).state, MemberState::Activating);
 }
 
+fn asked(session: Session, generation: Option<u16>) -> BlockFrame<'static> {
+    const ASKED: [DeviceId; 2] = [DeviceId([9; 6]), ME];
+    BlockFrame::Ask(Ask::new(session, generation, 2, &ASKED))
+}
+
 #[test]
-fn a_lead_is_answered_when_a_window_is_full_and_when_it_asks() {
+fn a_question_is_answered_once_and_when_it_is_this_devices_turn() {
     let mut device = TestDevice::new();
     let release = Release::of(device.new.clone());
     device.order(&ticket(1, 0), &Order::Stage(release.stage()));
-    let first = device.agent().take_wants().unwrap();
-    assert_eq!(device.agent().take_wants(), None, "once");
-    let package = release.package();
-    let blocks = u16::try_from(package.len().div_ceil(BLOCK_BYTES)).unwrap();
-    assert!((3..32).contains(&blocks), "the test needs a package of several blocks");
-    let feed = |device: &mut TestDevice, index, then| {
-        device.feed_block(first.session, index, &package, then)
+    let take = |device: &mut TestDevice| {
+        let now = device.now;
+        device.agent().take_wants(now)
     };
-    assert_eq!(feed(&mut device, 1, Then::Continue), None);
-    let asked = feed(&mut device, 1, Then::Answer).unwrap();
-    assert_eq!((asked.index, asked.have), (0, 0b10));
-    let answers: Vec<_> =
-        (0..blocks).filter_map(|index| feed(&mut device, index, Then::Continue)).collect();
-    let file = Session::of(&release.sha256.0);
-    assert_eq!(answers, [Wants { session: file, index: 0, have: 0, window: 3 }]);
-    let file_blocks = u16::try_from(release.firmware.file.len().div_ceil(BLOCK_BYTES)).unwrap();
-    let answers: Vec<_> = (0..file_blocks)
-        .filter_map(|index| device.feed_block(file, index, &release.firmware.file, Then::Continue))
-        .collect();
-    let wants = |index, have, window| Wants { session: file, index, have, window };
-    let rest = u8::try_from(file_blocks - 32).unwrap();
-    let expected = [wants(0, 0b111, 32), wants(32, 0, rest), wants(file_blocks, 0, 0)];
-    assert_eq!(answers, expected);
+    let first = take(&mut device).unwrap();
+    assert_eq!(first.readiness, Readiness::Busy, "it erases the store of the package first");
+    assert_eq!(take(&mut device), None, "once");
+    device.pass(1);
+    let opened = take(&mut device).unwrap();
+    assert_eq!((opened.readiness, opened.session), (Readiness::Open, first.session));
+    device.feed_block(first.session, 1, &release.package()).unwrap();
+    assert_eq!(take(&mut device), None, "a block is no question");
+    device.hear(&asked(first.session, None)).unwrap();
+    assert_eq!(take(&mut device), None, "another's turn");
+    assert_eq!(device.next_wake(), Some(device.now + 2));
+    device.pass(2);
+    let answer = take(&mut device).unwrap();
+    let blocks = u8::try_from(release.package().len().div_ceil(224)).unwrap();
+    assert_eq!(answer.lacking.counts(), [blocks - 1]);
+    assert_eq!(take(&mut device), None, "once");
+    assert_eq!(device.hear(&asked(Session(77), None)), Err(Dropped::Unwanted));
+}
+
+#[test]
+fn whoever_lacks_nothing_of_a_generation_keeps_silent_and_whoever_lacks_most_speaks_first() {
+    let mut device = TestDevice::new();
+    let release = Release::of(device.new.clone());
+    device.order(&ticket(1, 0), &Order::Stage(release.stage()));
+    device.pass(1);
+    let session = device.wanted().unwrap().session;
+    let blocks = u16::try_from(release.package().len().div_ceil(224)).unwrap();
+    assert!(blocks > 4, "the test needs a package of several blocks");
+    let take = |device: &mut TestDevice| {
+        let now = device.now;
+        device.agent().take_wants(now)
+    };
+    take(&mut device);
+    device.hear(&asked(session, Some(1))).unwrap();
+    device.pass(100);
+    assert_eq!(take(&mut device), None, "there is no such generation");
+    device.hear(&asked(session, Some(0))).unwrap();
+    assert!(take(&mut device).is_some(), "it lacks more than four: at once");
+    (2..blocks).for_each(|index| device.feed_block(session, index, &release.package()).unwrap());
+    device.hear(&asked(session, Some(0))).unwrap();
+    assert_eq!(device.next_wake(), Some(device.now + 2 * 2), "two: two slots later");
+    // A repair frame that comes meanwhile says that somebody else was heard.
+    let payload = [0; 224];
+    let (shape, generation) = (Shape::Small, 0);
+    let repair = Repair { session, shape, generation, seed: 0, payload: &payload };
+    device.hear(&BlockFrame::Repair(repair)).unwrap();
+    device.pass(100);
+    assert_eq!(take(&mut device), None);
+}
+
+#[test]
+fn a_device_that_has_all_of_it_says_so_when_it_is_asked() {
+    let mut device = TestDevice::new();
+    device.stage(1);
+    let now = device.now;
+    device.agent().take_wants(now);
+    let session = Session::of(&device.new.sha256().0);
+    device.hear(&asked(session, None)).unwrap();
+    device.pass(2);
+    let now = device.now;
+    let answer = device.agent().take_wants(now).unwrap();
+    assert_eq!((answer.readiness, answer.session), (Readiness::Done, session));
     assert!(device.agent().take_report_due(), "staged: worth a report unasked");
+}
+
+/// A lead that restarted knows nobody: whoever waits for blocks speaks up.
+#[test]
+fn a_device_that_hears_nothing_of_what_it_lacks_speaks_up() {
+    let mut device = TestDevice::new();
+    let release = Release::of(device.new.clone());
+    assert!(!device.misses_blocks(), "nothing is on its way");
+    device.order(&ticket(1, 0), &Order::Stage(release.stage()));
+    device.pass(1);
+    assert!(device.misses_blocks());
+    let session = device.wanted().unwrap().session;
+    device.feed_block(session, 1, &release.package()).unwrap();
+    assert!(!device.misses_blocks());
+    device.pass(300);
+    assert!(device.misses_blocks());
+    device.feed(&release.package(), &release.firmware.file);
+    device.pass(300);
+    assert!(!device.misses_blocks(), "it has all of it");
 }
 
 // L16 in small: the application sets the pace, and nothing is erased while blocks arrive.
@@ -373,17 +445,19 @@ fn in_the_background_the_flash_is_used_once_per_grant() {
     };
     let mut grants = 0;
     while device.state() != MemberState::Staged {
-        let Some(wants) = device.agent().wanted_session() else { break };
-        if wants.window > 0 {
-            let is_package = wants.session == Session::of(&release.stage().package.0);
-            device.feed_window(&wants, if is_package { &package } else { &release.firmware.file });
+        let Some(wants) = device.wanted() else { break };
+        let waits = device.next_wake().is_some_and(|at| at <= device.now + 20);
+        if wants.readiness != Readiness::Busy && !waits {
+            device.feed_some(&wants, &package, &release.firmware.file);
             continue;
         }
         let before = used(&device);
         let wake = device.next_wake().unwrap();
         assert!(wake <= device.now + 20);
-        device.pass(19 - device.now.ms % 20);
-        assert_eq!(used(&device), before, "not before the grant");
+        if wake > device.now {
+            device.pass(wake.ms_since(device.now) - 1);
+            assert_eq!(used(&device), before, "not before the grant");
+        }
         device.pass(1);
         let after = used(&device);
         assert!(after.0 - before.0 <= 1 && after.1 - before.1 <= 512, "{before:?} {after:?}");

@@ -127,7 +127,7 @@ pub enum Message {
     Facts(Facts),
     /// What a member observes of itself.
     Report(Report),
-    /// Which blocks a member wants next.
+    /// What a member lacks of an object.
     Wants(Wants),
     /// "Do you hear me?"
     Probe(Probe),

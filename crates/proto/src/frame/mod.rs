@@ -9,9 +9,10 @@
 //! | `0x01` | application data | [`data`] |
 //! | `0x10`, `0x11`, `0x12` | version announce, request, response of fielded firmware | [`version`] |
 //! | `0x40` | control: challenges, orders, answers, probes; authenticated | [`control`] |
-//! | `0x50` | one block of an image or a manifest; tagged | [`block`] |
+//! | `0x50`, `0x51`, `0x52` | block, repair of blocks, question what is lacking; tagged | [`block`] |
 
 pub mod block;
+pub mod coding;
 pub mod control;
 pub mod data;
 pub mod order;
@@ -34,7 +35,7 @@ pub enum FrameType {
     Version,
     /// Authenticated control.
     Control,
-    /// A block of an image or a manifest.
+    /// A block of an image or a manifest, or what belongs to its transfer.
     Block,
     /// Another application frame or one of a later version: not ours to judge.
     Other(u8),
@@ -46,7 +47,7 @@ pub fn frame_type(frame: &[u8]) -> Option<FrameType> {
         data::DATA => FrameType::Data,
         version::ANNOUNCE..=version::SUMMARY_RESPONSE => FrameType::Version,
         control::CONTROL => FrameType::Control,
-        block::BLOCK => FrameType::Block,
+        block::BLOCK..=block::ASK => FrameType::Block,
         other => FrameType::Other(other),
     })
 }

@@ -1,11 +1,12 @@
-//! Answers: what a member is ([`Facts`]), what it observes of itself ([`Report`]), which blocks it
-//! wants ([`Wants`]), and the probes by which devices know that a link carries data both ways.
+//! Answers: what a member is ([`Facts`]), what it observes of itself ([`Report`]), what it lacks of
+//! an object ([`Wants`]), and the probes by which devices know that a link carries data both ways.
 //!
 //! Answers say what is observed now, never what a record remembers; the record is reported as
 //! such ([`Report::ticket`], [`Report::state`]) so that the lead can tell "fell back" from "has not
 //! activated yet". Numbers are append-only, later versions append fields.
 
 use super::block::Session;
+use super::coding::{GENERATIONS_OPEN, Shape};
 use super::control::ControlError;
 use super::order::Ticket;
 pub use super::refusal::{Refusal, Refused};
@@ -237,18 +238,92 @@ impl View {
     }
 }
 
-/// Which blocks of a session a member wants next.
+/// How far a member is with the object of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Its flash is busy: it takes nothing now, and says when it does.
+    Busy,
+    /// It wants the first [`HEAD_BLOCKS`] of an image, to judge them before anything is erased.
+    Head,
+    /// It takes blocks.
+    Open,
+    /// It has all of it, verified.
+    Done,
+}
+
+impl Readiness {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Busy => 0,
+            Self::Head => 1,
+            Self::Open => 2,
+            Self::Done => 3,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Head,
+            2 => Self::Open,
+            3 => Self::Done,
+            // A later version's state is at least none in which blocks are of use.
+            _ => Self::Busy,
+        }
+    }
+}
+
+/// How many blocks are lacking of each generation from [`Wants::first`] on, or as many repair
+/// frames; behind the last one nothing is taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lacking {
+    len: u8,
+    counts: [u8; GENERATIONS_OPEN as usize],
+}
+
+impl Lacking {
+    /// From the numbers, of which those beyond [`GENERATIONS_OPEN`] do not count.
+    pub fn of(counts: impl IntoIterator<Item = u8>) -> Self {
+        let mut lacking = Self::default();
+        for (place, count) in lacking.counts.iter_mut().zip(counts) {
+            *place = count;
+            lacking.len += 1;
+        }
+        lacking
+    }
+
+    /// The numbers.
+    pub fn counts(&self) -> &[u8] {
+        self.counts.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// What a member lacks of the object of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wants {
     /// The object.
     pub session: Session,
-    /// Every block before this one is in flash.
-    pub index: u16,
-    /// Bit `i` set: block `index + i` is there already.
-    pub have: u32,
-    /// How many blocks from `index` on the member can take now; 0: it is busy with its flash.
-    pub window: u8,
+    /// Whether it takes anything now.
+    pub readiness: Readiness,
+    /// How the object is cut here.
+    pub shape: Shape,
+    /// Whether it could be cut into large blocks: the radio takes their frames, and the flash has
+    /// room for repair frames of that size.
+    pub takes_large: bool,
+    /// Blocks should be so far apart, in milliseconds, because the application grants the flash no
+    /// more; 0: as fast as the air carries them.
+    pub interval_ms: u16,
+    /// Bytes of the object that are in flash.
+    pub staged_bytes: u32,
+    /// Bytes that were erased for it in this boot.
+    pub erased_bytes: u32,
+    /// The first generation that is not whole.
+    pub first: u16,
+    /// What is lacking from there on.
+    pub lacking: Lacking,
 }
+
+/// Blocks of an image's head, cut small: enough for its header and our descriptor, 0x1A0 bytes.
+pub const HEAD_BLOCKS: u16 = 3;
 
 /// "Do you hear me?" Sent to all, answered by [`Echo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,21 +469,47 @@ impl Report {
 
 impl Wants {
     pub(super) fn put(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
+        let shape = if self.shape == Shape::Large { WANTS_LARGE } else { 0 };
+        let takes = if self.takes_large { WANTS_TAKES_LARGE } else { 0 };
         writer.u32(self.session.0)?;
-        writer.u16(self.index)?;
-        writer.u32(self.have)?;
-        writer.u8(self.window)
+        writer.u8(self.readiness.code())?;
+        writer.u8(shape | takes)?;
+        writer.u16(self.interval_ms)?;
+        writer.u32(self.staged_bytes)?;
+        writer.u32(self.erased_bytes)?;
+        writer.u16(self.first)?;
+        writer.u8(self.lacking.len)?;
+        writer.put(self.lacking.counts())
     }
 
     pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, ControlError> {
+        let session = Session(reader.u32()?);
+        let readiness = Readiness::from_code(reader.u8()?);
+        let flags = reader.u8()?;
+        let interval_ms = reader.u16()?;
+        let (staged_bytes, erased_bytes) = (reader.u32()?, reader.u32()?);
+        let first = reader.u16()?;
+        let len = reader.u8()?;
+        if u16::from(len) > GENERATIONS_OPEN {
+            return Err(ControlError::Field { field: "lacking", found: len.into() });
+        }
+        let lacking = Lacking::of(reader.take(len.into())?.iter().copied());
         Ok(Self {
-            session: Session(reader.u32()?),
-            index: reader.u16()?,
-            have: reader.u32()?,
-            window: reader.u8()?,
+            session,
+            readiness,
+            shape: if flags & WANTS_LARGE == 0 { Shape::Small } else { Shape::Large },
+            takes_large: flags & WANTS_TAKES_LARGE != 0,
+            interval_ms,
+            staged_bytes,
+            erased_bytes,
+            first,
+            lacking,
         })
     }
 }
+
+const WANTS_LARGE: u8 = 1;
+const WANTS_TAKES_LARGE: u8 = 2;
 
 impl Probe {
     pub(super) fn put(&self, writer: &mut Writer<'_>) -> Result<(), Full> {

@@ -168,6 +168,7 @@ fn draw_group(rng: &mut Rng) -> GroupSetup {
         link_fresh_ms: 2_500,
         wants_ms: 250,
         answer_ms: 60,
+        mend_ms: 12,
         soak_ms: 2_000,
     };
     GroupSetup { key: GroupKey::new([9; 32]), policy, pace }

@@ -5,9 +5,10 @@
 use std::collections::VecDeque;
 
 use lockstep_agent::{Agent, Booted, Effect, Health, Kind, Reply, package};
-use lockstep_proto::frame::block::{BLOCK_BYTES, Block, Session, Then};
+use lockstep_proto::frame::block::{Block, BlockFrame, Session};
+use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::order::{Detail, Order, Ticket};
-use lockstep_proto::frame::report::{Facts, MemberState, Report, View};
+use lockstep_proto::frame::report::{Facts, MemberState, Readiness, Report, View};
 use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
@@ -437,17 +438,24 @@ impl Run<'_> {
         let files = [&group.package, &group.new[self.index].file];
         for _ in 0..FEEDS_MAX {
             let live = self.live.as_mut().expect("the device is on");
-            let Some(wants) = live.agent.wanted_session() else { return };
-            let file = files
-                .into_iter()
-                .find(|file| Session::of(&package::digest(file).0) == wants.session);
-            let file = file.expect("it wants what there is");
-            for index in (0..u16::from(wants.window)).filter(|i| wants.have >> i & 1 == 0) {
-                let index = wants.index + index;
-                let at = usize::from(index) * BLOCK_BYTES;
-                let payload = &file[at..file.len().min(at + BLOCK_BYTES)];
-                let block = Block { session: wants.session, index, then: Then::Continue, payload };
-                live.agent.handle_block(live.now, &block, &mut self.tape);
+            let Some(wants) = live.agent.wants() else { return };
+            let now = live.now;
+            match wants.readiness {
+                Readiness::Done => return,
+                Readiness::Busy => live.agent.tick(now, &mut self.tape),
+                Readiness::Head | Readiness::Open => {
+                    let file = files
+                        .into_iter()
+                        .find(|file| Session::of(&package::digest(file).0) == wants.session);
+                    let file = file.expect("it wants what there is");
+                    let size = Shape::Small.block_bytes() as usize;
+                    for (index, payload) in (0..).zip(file.chunks(size)) {
+                        let (session, shape) = (wants.session, Shape::Small);
+                        let block = BlockFrame::Block(Block { session, shape, index, payload });
+                        let _ =
+                            live.agent.handle_block(now, id(self.index), &block, &mut self.tape);
+                    }
+                }
             }
             if self.tape.power_lost() {
                 return;

@@ -7,14 +7,15 @@ use std::rc::Rc;
 use lockstep_agent::package::digest;
 use lockstep_agent::{Agent, Booted, Effect, Health, Identity, Reply, Setup};
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{Block, Session};
+use lockstep_proto::frame::block::Session;
+use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::frame::order::{Order, Ticket};
 use lockstep_proto::frame::report::{Report, View, Wants};
 use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
-use lockstep_rollout::transfer::Sender;
+use lockstep_rollout::transfer::{Due, Sender, Timing};
 use lockstep_rollout::{Input, Phase, Policy, Rollout, RolloutRecord, Verdict};
 use lockstep_sim::bootloader::ResetReason;
 
@@ -28,7 +29,7 @@ use crate::world::{
 
 const ME: DeviceId = DeviceId([2, 0, 0, 0, 0, 2]);
 const LEAD: DeviceId = DeviceId([2, 0, 0, 0, 0, 1]);
-const ANSWER_MS: u64 = 80;
+const TIMING: Timing = Timing { slot_ms: 2, answer_ms: 80, mend_ms: 12 };
 const WANTS_MS: u64 = 300;
 const INPUTS_MAX: u32 = 64;
 
@@ -157,7 +158,7 @@ impl Member {
                 for bytes in [&shipped.package, &shipped.file] {
                     let session = Session::of(&digest(bytes).0);
                     let size = u32::try_from(bytes.len()).unwrap();
-                    outside.senders.push((index, Sender::new(session, size, ANSWER_MS)));
+                    outside.senders.push((index, Sender::new(session, size, TIMING, 1)));
                 }
                 let release = shipped.release.clone();
                 Rollout::forward(now, id, release, &members, LEAD, last, policy)
@@ -256,40 +257,55 @@ impl Member {
         false
     }
 
-    /// What the member wants, as far as it can take it now.
+    /// What the member wants, as far as it can take it now. Some blocks get lost, so that there is
+    /// something to mend.
     fn transfer(&mut self, bench: &mut Bench, marks: &mut Marks<Outside>) {
         let now = self.outside.now;
+        self.say_wants();
         let repeats = now.ms_since(self.wanted_at) >= WANTS_MS;
-        let wanted = self.agent.take_wants();
-        let wanted = wanted.or_else(|| self.agent.wanted_session().filter(|_| repeats));
-        if let Some(wants) = wanted {
-            self.wanted_at = now;
+        if repeats
+            && self.agent.misses_blocks(self.device_now(), WANTS_MS)
+            && let Some(wants) = self.agent.wants()
+        {
             self.note_wants(wants);
         }
+        let scene = Rc::clone(&self.scene);
         for part in 0..self.outside.senders.len() {
-            while let Some(due) = self.outside.senders[part].1.next_block(now) {
-                let (index, session) =
-                    (self.outside.senders[part].0, self.outside.senders[part].1.session());
-                let scene = Rc::clone(&self.scene);
-                let shipped = &scene.releases[index];
+            let mut payload = [0; BLOCK_BYTES_MAX];
+            loop {
+                let (index, sender) = &mut self.outside.senders[part];
+                let Some(due) = sender.next_frame(now) else { break };
+                let shipped = &scene.releases[*index];
                 let bytes = if part == 0 { &shipped.package } else { &shipped.file };
-                let at = due.offset_bytes as usize;
-                let payload = &bytes[at..at + due.len_bytes];
-                let block = Block { session, index: due.index, then: due.then, payload };
-                marks.note(bench, &self.outside);
-                if let Some(wants) = self.agent.handle_block(self.device_now(), &block, bench) {
-                    self.note_wants(wants);
+                let (session, cut) = (sender.session(), sender.cut());
+                let frame = due.frame(session, cut, &mut payload, |offset, into| {
+                    let start = offset as usize;
+                    into.copy_from_slice(&bytes[start..start + into.len()]);
+                    Some(())
+                });
+                let is_lost = matches!(due, Due::Block { index, .. } if index % 19 == 7);
+                if is_lost {
+                    continue;
                 }
+                marks.note(bench, &self.outside);
+                let frame = frame.expect("all of it is there");
+                let _ = self.agent.handle_block(self.device_now(), ME, &frame, bench);
+                self.say_wants();
             }
         }
     }
 
+    fn say_wants(&mut self) {
+        if let Some(wants) = self.agent.take_wants(self.device_now()) {
+            self.note_wants(wants);
+        }
+    }
+
     fn note_wants(&mut self, wants: Wants) {
+        let now = self.outside.now;
+        self.wanted_at = now;
         for (_, sender) in &mut self.outside.senders {
-            if sender.session() != wants.session {
-                sender.remove(ME);
-            }
-            sender.note_wants(ME, wants);
+            sender.note_wants(now, ME, wants);
         }
     }
 }

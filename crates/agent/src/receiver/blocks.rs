@@ -1,0 +1,496 @@
+//! A file that comes in blocks over the radio: some get lost, and repair frames mend that.
+//!
+//! ```text
+//! Head ──3 blocks──► Judging ──found good──► Erasing ──all of it──► Open ──every block──► Complete
+//! ```
+//!
+//! All of the place is erased before the first block is taken, since a chip hears nothing while it
+//! erases. From then on every block goes straight to where it belongs, in whatever order they come;
+//! writing one takes less time than its frame took in the air. What stays in memory are the repair
+//! frames of one generation, until they are enough.
+
+use embedded_storage::nor_flash::NorFlash;
+use lockstep_proto::frame::block::{Block, Repair, Session};
+use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
+use lockstep_proto::frame::report::{HEAD_BLOCKS, Lacking, Readiness, Wants};
+
+use super::mender::{Combination, Mender};
+use super::{Dropped, Flushed, HEAD_BYTES, Taken};
+use crate::flash::{
+    self, ERASE_BLOCK_BYTES, FlashFault, PAGE_BYTES, Region, SECTOR_BYTES, bytes_u32,
+};
+use crate::slot::Pace;
+
+/// Room for blocks until the flash is granted, and for repair frames until they are enough.
+pub(super) const MEMORY_BYTES: usize = SLOTS * SMALL;
+/// As many repair frames as every member can hold, and some blocks that wait.
+const SLOTS: usize = REPAIRS_HELD_MAX as usize + 4;
+const SMALL: usize = Shape::Small.block_bytes() as usize;
+const OPEN: usize = GENERATIONS_OPEN as usize;
+
+#[derive(Debug, Clone)]
+pub(super) struct Blocks {
+    cut: Cut,
+    place: Region,
+    phase: Phase,
+    /// The first generation that is not whole in flash.
+    first: u16,
+    /// Of it and those behind it: which blocks are there, as bits.
+    have: [u128; OPEN],
+    /// What each slot of the memory is for.
+    slots: [Slot; SLOTS],
+    mender: Mender,
+    /// Everybody was asked since the last repair frame: the next one may be of any generation.
+    is_round_over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The first blocks of an image; bit `i`: block `i` is there.
+    Head { have: u8 },
+    /// The head is there and waits for a judgement.
+    Judging,
+    /// Everything from the first missing generation up to here is erased.
+    Erasing { up_to: u32 },
+    /// Blocks are taken.
+    Open,
+    /// All of the file is in flash.
+    Complete,
+}
+
+/// A part of the memory as long as a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Free,
+    /// A block that is not in flash yet, but for its first bytes.
+    Waits {
+        index: u16,
+        written_bytes: u16,
+    },
+    /// A repair frame, combined with others.
+    Mends,
+}
+
+impl Blocks {
+    pub(super) fn new(place: Region, done_bytes: u32, has_head: bool) -> Self {
+        let cut = Cut { shape: Shape::Small, size_bytes: place.size_bytes };
+        let first = done_bytes / cut.shape.generation_bytes();
+        let mut blocks = Self {
+            cut,
+            place,
+            phase: Phase::Head { have: 0 },
+            first: u16::try_from(first).unwrap_or(u16::MAX),
+            have: [0; OPEN],
+            slots: [Slot::Free; SLOTS],
+            mender: Mender::new(),
+            is_round_over: false,
+        };
+        if done_bytes >= place.size_bytes {
+            blocks.phase = Phase::Complete;
+            blocks.first = u16::try_from(cut.generations()).unwrap_or(u16::MAX);
+        } else if !has_head {
+            blocks.phase = Phase::Erasing { up_to: blocks.erase_from() };
+        }
+        blocks
+    }
+
+    pub(super) fn take_block(&mut self, block: &Block<'_>, memory: &mut [u8]) -> Taken {
+        if block.shape != self.cut.shape {
+            return Taken::Dropped(Dropped::Unwanted);
+        }
+        let index = u32::from(block.index);
+        let Some((_, len_bytes)) = self.cut.block(index) else {
+            return Taken::Dropped(Dropped::OutOfRange);
+        };
+        if bytes_u32(block.payload.len()) != len_bytes {
+            return Taken::Dropped(Dropped::Length);
+        }
+        match self.phase {
+            Phase::Head { have } => self.take_head(have, block, memory),
+            Phase::Open => {
+                let whole = self.cut.shape.generation_blocks();
+                match self.missing_of(block.index / whole) {
+                    None => Taken::Dropped(Dropped::OutOfRange),
+                    Some(missing) if missing >> (block.index % whole) & 1 == 0 => {
+                        Taken::Dropped(Dropped::Known)
+                    }
+                    Some(_) => self.wait(block.index, block.payload, memory),
+                }
+            }
+            Phase::Judging | Phase::Erasing { .. } => Taken::Dropped(Dropped::Busy),
+            Phase::Complete => Taken::Dropped(Dropped::Known),
+        }
+    }
+
+    fn take_head(&mut self, have: u8, block: &Block<'_>, memory: &mut [u8]) -> Taken {
+        if block.index >= HEAD_BLOCKS {
+            return Taken::Dropped(Dropped::OutOfRange);
+        }
+        if have >> block.index & 1 == 1 {
+            return Taken::Dropped(Dropped::Known);
+        }
+        store(memory, usize::from(block.index), block.payload);
+        let have = have | 1 << block.index;
+        let wanted = u16::try_from(self.cut.blocks()).unwrap_or(u16::MAX).min(HEAD_BLOCKS);
+        if u32::from(have).trailing_ones() < u32::from(wanted) {
+            self.phase = Phase::Head { have };
+            return Taken::Stored;
+        }
+        self.phase = Phase::Judging;
+        Taken::Head
+    }
+
+    /// A block that is lacking: it waits for the flash.
+    fn wait(&mut self, index: u16, payload: &[u8], memory: &mut [u8]) -> Taken {
+        let Some(at) = self.free_slot() else { return Taken::Dropped(Dropped::Busy) };
+        store(memory, at, payload);
+        self.set_slot(at, Slot::Waits { index, written_bytes: 0 });
+        self.note_have(index);
+        Taken::Window
+    }
+
+    pub(super) fn take_repair<F: NorFlash>(
+        &mut self,
+        repair: &Repair<'_>,
+        flash: &mut F,
+        memory: &mut [u8],
+    ) -> Result<Taken, FlashFault> {
+        let generation = repair.generation;
+        let dropped = |why| Ok(Taken::Dropped(why));
+        if self.phase != Phase::Open || repair.shape != self.cut.shape {
+            return dropped(Dropped::Unwanted);
+        }
+        let missing = match self.missing_of(generation) {
+            None => return dropped(Dropped::OutOfRange),
+            Some(0) => return dropped(Dropped::Known),
+            Some(missing) => missing,
+        };
+        if repair.payload.len() != SMALL {
+            return dropped(Dropped::Length);
+        }
+        if self.mender.is_for_another(generation, missing) {
+            if self.mender.is_behind(generation) && !self.is_round_over {
+                // It was overtaken by those of the generation behind it, which are kept.
+                return dropped(Dropped::Known);
+            }
+            let slots = self.mender.clear();
+            bits(slots.into()).for_each(|at| self.set_slot(at, Slot::Free));
+        }
+        self.is_round_over = false;
+        let Some(at) = self.free_slot() else { return dropped(Dropped::Busy) };
+        let mix = self.cut.mix(repair.session, generation, repair.seed);
+        let taken = self.mender.take(generation, missing, mix, u8::try_from(at).unwrap_or(0));
+        let Some(Combination { add, add_to }) = taken else { return dropped(Dropped::Known) };
+        store(memory, at, repair.payload);
+        self.set_slot(at, Slot::Mends);
+        self.add_known(generation, mix & !missing, at, flash, memory)?;
+        bits(add.into()).for_each(|from| add_slot(memory, from, at));
+        bits(add_to.into()).for_each(|to| add_slot(memory, at, to));
+        Ok(self.after_mending(generation))
+    }
+
+    /// The sender begins anew with the first generation that anybody lacks something of.
+    pub(super) const fn note_round_over(&mut self) {
+        self.is_round_over = true;
+    }
+
+    /// Adds blocks that are there to a repair frame, so that they drop out of it.
+    fn add_known<F: NorFlash>(
+        &self,
+        generation: u16,
+        known: u128,
+        slot: usize,
+        flash: &mut F,
+        memory: &mut [u8],
+    ) -> Result<(), FlashFault> {
+        let base = generation.saturating_mul(self.cut.shape.generation_blocks());
+        for place in bits(known) {
+            let index = base + u16::try_from(place).unwrap_or(0);
+            let waits = |at: &Slot| matches!(*at, Slot::Waits { index: held, .. } if held == index);
+            let Some((offset, len_bytes)) = self.cut.block(index.into()) else { continue };
+            let mut block = [0; SMALL];
+            let block = block.get_mut(..len_bytes as usize).unwrap_or_default();
+            match self.slots.iter().position(waits) {
+                Some(at) => {
+                    let held = memory.get(at * SMALL..at * SMALL + block.len());
+                    block.copy_from_slice(held.unwrap_or_default());
+                }
+                None => flash::read(flash, self.place.offset + offset, block)?,
+            }
+            let start = slot * SMALL;
+            let frame = memory.get_mut(start..start + SMALL).unwrap_or_default();
+            frame.iter_mut().zip(block).for_each(|(into, byte)| *into ^= *byte);
+        }
+        Ok(())
+    }
+
+    /// With enough repair frames each of them is a block that waits for the flash.
+    fn after_mending(&mut self, generation: u16) -> Taken {
+        let base = generation.saturating_mul(self.cut.shape.generation_blocks());
+        let Some(solved) = self.mender.take_solved() else { return Taken::Stored };
+        let place = generation.checked_sub(self.first).map(usize::from);
+        let mut have = place.and_then(|place| self.have.get_mut(place));
+        for (block, slot) in solved {
+            if let Some(have) = &mut have {
+                **have |= 1 << block;
+            }
+            if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+                *slot = Slot::Waits { index: base + u16::from(block), written_bytes: 0 };
+            }
+        }
+        Taken::Window
+    }
+
+    fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().position(|slot| *slot == Slot::Free)
+    }
+
+    fn set_slot(&mut self, at: usize, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(at) {
+            *place = slot;
+        }
+    }
+
+    /// Whether none of it has come this way, and the flash is as it was.
+    pub(super) const fn is_untouched(&self) -> bool {
+        matches!(self.phase, Phase::Head { have: 0 } | Phase::Complete)
+    }
+
+    /// Length of the head, while it waits for a judgement.
+    pub(super) fn head_bytes(&self) -> usize {
+        let length = self.cut.size_bytes.min(HEAD_BYTES) as usize;
+        if self.phase == Phase::Judging { length } else { 0 }
+    }
+
+    /// The place is erased next, and what is there of the file waits for that.
+    pub(super) fn accept_head(&mut self) -> Taken {
+        if self.phase != Phase::Judging {
+            return Taken::Dropped(Dropped::Unwanted);
+        }
+        self.phase = Phase::Erasing { up_to: self.erase_from() };
+        if self.first > 0 {
+            // It was in flash already, and was only judged once more.
+            return Taken::Window;
+        }
+        let blocks = u16::try_from(self.cut.blocks()).unwrap_or(u16::MAX).min(HEAD_BLOCKS);
+        for index in 0..blocks {
+            self.note_have(index);
+            self.set_slot(index.into(), Slot::Waits { index, written_bytes: 0 });
+        }
+        Taken::Window
+    }
+
+    pub(super) fn is_flushing(&self) -> bool {
+        match self.phase {
+            Phase::Erasing { .. } => true,
+            Phase::Open => self.first_waiting().is_some(),
+            Phase::Head { .. } | Phase::Judging | Phase::Complete => false,
+        }
+    }
+
+    pub(super) const fn is_erasing(&self) -> bool {
+        matches!(self.phase, Phase::Erasing { .. })
+    }
+
+    fn first_waiting(&self) -> Option<(usize, u16, u16)> {
+        self.slots.iter().enumerate().find_map(|(at, slot)| match *slot {
+            Slot::Waits { index, written_bytes } => Some((at, index, written_bytes)),
+            Slot::Free | Slot::Mends => None,
+        })
+    }
+
+    pub(super) fn flush_step<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        pace: Pace,
+        memory: &[u8],
+    ) -> Result<Flushed, FlashFault> {
+        match self.phase {
+            Phase::Erasing { up_to } => self.erase_step(up_to, flash, pace),
+            Phase::Open => self.write_step(flash, memory),
+            Phase::Head { .. } | Phase::Judging | Phase::Complete => Ok(Flushed::Nothing),
+        }
+    }
+
+    fn erase_step<F: NorFlash>(
+        &mut self,
+        up_to: u32,
+        flash: &mut F,
+        pace: Pace,
+    ) -> Result<Flushed, FlashFault> {
+        let end = self.place.end().next_multiple_of(SECTOR_BYTES);
+        let next = match pace {
+            Pace::Background { .. } => up_to + SECTOR_BYTES,
+            Pace::Fast => (up_to + 1).next_multiple_of(ERASE_BLOCK_BYTES),
+        };
+        let next = next.min(end);
+        flash::erase(flash, up_to, next)?;
+        if next < end {
+            self.phase = Phase::Erasing { up_to: next };
+            return Ok(Flushed::More);
+        }
+        self.phase = Phase::Open;
+        Ok(Flushed::Window)
+    }
+
+    /// Writes what is left of a block in memory, as far as it lies in one page.
+    fn write_step<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        memory: &[u8],
+    ) -> Result<Flushed, FlashFault> {
+        let Some((slot, index, written_bytes)) = self.first_waiting() else {
+            return Ok(Flushed::Nothing);
+        };
+        let (offset, len_bytes) = self.cut.block(index.into()).unwrap_or_default();
+        let at = self.place.offset + offset + u32::from(written_bytes);
+        let left_bytes = len_bytes.saturating_sub(written_bytes.into());
+        let length = left_bytes.min((at + 1).next_multiple_of(PAGE_BYTES) - at);
+        let start = slot * SMALL + usize::from(written_bytes);
+        let bytes = memory.get(start..start + length as usize).unwrap_or_default();
+        flash::write(flash, at, bytes)?;
+        if length < left_bytes {
+            let written_bytes = written_bytes + u16::try_from(length).unwrap_or(0);
+            self.set_slot(slot, Slot::Waits { index, written_bytes });
+            return Ok(Flushed::More);
+        }
+        self.set_slot(slot, Slot::Free);
+        Ok(self.advance())
+    }
+
+    /// Goes on behind the generations that are whole in flash.
+    fn advance(&mut self) -> Flushed {
+        let before = self.first;
+        while self.is_whole(self.first) {
+            self.first += 1;
+            self.have.rotate_left(1);
+            if let Some(last) = self.have.last_mut() {
+                *last = 0;
+            }
+        }
+        if u32::from(self.first) >= self.cut.generations() {
+            self.phase = Phase::Complete;
+            return Flushed::File;
+        }
+        if self.first > before { Flushed::Window } else { Flushed::More }
+    }
+
+    fn is_whole(&self, generation: u16) -> bool {
+        let whole = self.cut.shape.generation_blocks();
+        let waits = |slot: &Slot| match *slot {
+            Slot::Waits { index, .. } => index / whole == generation,
+            Slot::Free | Slot::Mends => false,
+        };
+        self.missing_of(generation) == Some(0) && !self.slots.iter().any(waits)
+    }
+
+    /// Which blocks of a generation are lacking, as bits; `None` if it is not open.
+    fn missing_of(&self, generation: u16) -> Option<u128> {
+        if self.cut.blocks_of(generation) == 0 {
+            return None;
+        }
+        let place = generation.checked_sub(self.first)?;
+        let have = self.have.get(usize::from(place))?;
+        Some(self.cut.all_of(generation) & !have)
+    }
+
+    fn note_have(&mut self, index: u16) {
+        let whole = self.cut.shape.generation_blocks();
+        let place = (index / whole).checked_sub(self.first).map(usize::from);
+        if let Some(have) = place.and_then(|place| self.have.get_mut(place)) {
+            *have |= 1 << (index % whole);
+        }
+    }
+
+    /// Bytes that are in flash without a gap.
+    pub(super) fn in_order_bytes(&self) -> u32 {
+        let whole = u32::from(self.first).saturating_mul(self.cut.shape.generation_bytes());
+        whole.min(self.cut.size_bytes)
+    }
+
+    /// Bytes that are in flash, or are about to be.
+    pub(super) fn flashed_bytes(&self) -> u32 {
+        if !matches!(self.phase, Phase::Open | Phase::Complete) {
+            return self.in_order_bytes();
+        }
+        let blocks: u32 = self.have.iter().map(|have| have.count_ones()).sum();
+        let bytes = self.in_order_bytes() + blocks * self.cut.shape.block_bytes();
+        bytes.min(self.cut.size_bytes)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.phase == Phase::Complete
+    }
+
+    pub(super) fn wants(&self, session: Session, pace: Pace) -> Wants {
+        let readiness = match self.phase {
+            Phase::Head { .. } => Readiness::Head,
+            Phase::Open => Readiness::Open,
+            Phase::Judging | Phase::Erasing { .. } | Phase::Complete => Readiness::Busy,
+        };
+        let interval_ms = match pace {
+            // A block lies in two pages, nearly always.
+            Pace::Background { ms_between } => {
+                u16::try_from(ms_between.saturating_mul(2)).unwrap_or(u16::MAX)
+            }
+            Pace::Fast => 0,
+        };
+        let erased_bytes = match self.phase {
+            Phase::Erasing { up_to } => up_to - self.erase_from(),
+            _ => 0,
+        };
+        let open = self.first..self.first.saturating_add(GENERATIONS_OPEN);
+        let open = open.take_while(|&it| self.cut.blocks_of(it) > 0);
+        Wants {
+            session,
+            readiness,
+            shape: self.cut.shape,
+            takes_large: false,
+            interval_ms,
+            staged_bytes: self.flashed_bytes(),
+            erased_bytes,
+            first: self.first,
+            lacking: Lacking::of(open.map(|generation| self.lacks(generation))),
+        }
+    }
+
+    /// How many blocks of a generation are lacking, less the repair frames that are held.
+    pub(super) fn lacks(&self, generation: u16) -> u8 {
+        let missing = self.missing_of(generation).unwrap_or_default().count_ones();
+        let held = u32::from(self.mender.held_of(generation));
+        u8::try_from(missing.saturating_sub(held)).unwrap_or(u8::MAX)
+    }
+
+    /// What an earlier boot may have written behind whole generations is erased again.
+    fn erase_from(&self) -> u32 {
+        let at = self.place.offset + self.in_order_bytes();
+        at - at % SECTOR_BYTES
+    }
+}
+
+fn store(memory: &mut [u8], slot: usize, payload: &[u8]) {
+    let start = slot * SMALL;
+    if let Some(place) = memory.get_mut(start..start + payload.len()) {
+        place.copy_from_slice(payload);
+    }
+}
+
+/// Adds the bytes in one slot to those in another.
+fn add_slot(memory: &mut [u8], from: usize, to: usize) {
+    let mut added = [0; SMALL];
+    let bytes = memory.get(from * SMALL..from * SMALL + SMALL).unwrap_or_default();
+    added.iter_mut().zip(bytes).for_each(|(into, byte)| *into = *byte);
+    let place = memory.get_mut(to * SMALL..to * SMALL + SMALL).unwrap_or_default();
+    place.iter_mut().zip(added).for_each(|(into, byte)| *into ^= byte);
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut set: u128) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
+}
+
+const _: () = assert!(SLOTS <= u64::BITS as usize);
