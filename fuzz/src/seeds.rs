@@ -221,9 +221,12 @@ fn scripts() -> Vec<Vec<u8>> {
     let package: Vec<u8> = fetch(0, 6);
     let artifact: Vec<u8> = fetch(2, 4);
     let second = step(Command::Rest, &[4]);
-    // The first words of a stranger are answered by a challenge only.
-    let staged =
-        [order(0, 0), order(2, 2), package, short.clone(), artifact, short.clone()].concat();
+    let head: Vec<u8> = fetch(2, 3);
+    // The first words of a stranger are answered by a challenge only; nothing is taken while flash
+    // is erased, for the package and behind the head of the image.
+    let pause = &short[..];
+    let orders = [order(0, 0), order(2, 2)].concat();
+    let staged = [&orders[..], pause, &package, pause, &head, pause, &artifact, pause].concat();
     let activated = [&staged[..], &order(3, 0), &second, &order(6, 2), &short].concat();
     let body = [&[0x30_u8][..], &[1; 52]].concat();
     vec![

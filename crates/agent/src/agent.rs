@@ -27,7 +27,7 @@ use crate::flash::{FlashFault, Region};
 use crate::layout::Layout;
 use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::package;
-use crate::receiver::Receiver;
+use crate::receiver::{Job, Receiver};
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
 
@@ -115,11 +115,18 @@ pub struct Agent {
     pub(crate) pace: Pace,
     pub(crate) flash_used_at: Option<Instant>,
     pub(crate) spool_used_at: Option<Instant>,
-    pub(crate) wants_due: bool,
+    /// Since when something is to be said unasked.
+    pub(crate) wants_due: Option<Instant>,
+    /// How long this device waits before it speaks unasked.
+    pub(crate) unasked_wait_ms: u64,
+    /// When it does.
+    pub(crate) unasked_at: Option<Instant>,
     /// When to answer the question to all what is lacking.
     pub(crate) answer_at: Option<Instant>,
     /// When to say that repair frames were too few.
     pub(crate) answer_lacking_at: Option<Instant>,
+    /// Questions to others in a row.
+    pub(crate) unnamed: u8,
     /// When a frame of the session came that this device takes.
     pub(crate) session_heard: Option<Instant>,
     pub(crate) report_due: bool,
@@ -298,6 +305,13 @@ impl Agent {
         self.pace = pace;
     }
 
+    /// How long this device waits before it says unasked what it lacks. Members that begin at the
+    /// same moment, or are done with their flash, should not all speak at that moment: each should
+    /// have another wait. At first 0.
+    pub const fn set_unasked_wait(&mut self, wait_ms: u64) {
+        self.unasked_wait_ms = wait_ms;
+    }
+
     /// The stored manifest package, whole and checked against its digest, in `buffer`, which should
     /// have [`package::PACKAGE_SIZE_BYTES_MAX`] bytes.
     pub fn package<'b, F: ReadNorFlash>(
@@ -395,10 +409,34 @@ impl Agent {
     /// What to say of the object that comes in blocks, if it is due: a transfer began, the flash is
     /// done with what held it up, or it was asked and this is its turn.
     pub fn take_wants(&mut self, now: Instant) -> Option<Wants> {
-        let is_turn = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
-        let asked = is_turn(&mut self.answer_at) | is_turn(&mut self.answer_lacking_at);
-        let due = core::mem::take(&mut self.wants_due);
-        if asked || due { self.wants() } else { None }
+        // What made it due may have been an erase that took longer than any wait: the wait begins
+        // behind it.
+        if self.wants_due.take_if(|since| *since < now).is_some() {
+            self.unasked_at = Some(now + self.unasked_wait_ms);
+            // It is about to speak, and waits for what comes of that first.
+            self.session_heard = Some(now);
+        }
+        if self.receiver.is_erasing() {
+            // It hears nothing now, and so does not know whose turn it is. It speaks when it is
+            // done, or with the next repetition.
+            (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
+            return None;
+        }
+        let turns = [self.answer_at, self.answer_lacking_at, self.unasked_at];
+        if !turns.into_iter().flatten().any(|at| at <= now) {
+            return None;
+        }
+        (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
+        self.wants()
+    }
+
+    /// When [`Agent::take_wants`] has something.
+    pub(crate) fn speaks_at(&self) -> Option<Instant> {
+        let comes = self.receiver.job().is_some_and(Job::comes_in_blocks);
+        let due = self.wants_due.map(|since| since + 1);
+        let unasked = [self.unasked_at, due].into_iter().flatten().filter(|_| comes);
+        let answers = [self.answer_at, self.answer_lacking_at].into_iter().flatten();
+        unasked.chain(answers).min().filter(|_| self.wants().is_some())
     }
 
     /// What this device lacks of the object that comes in blocks, if there is one; that it has all
@@ -424,6 +462,7 @@ impl Agent {
     /// Whether something comes in blocks, and nothing of it has been heard for `silence_ms`: then
     /// saying [`Agent::wants`] again makes it go on.
     pub fn misses_blocks(&self, now: Instant, silence_ms: u64) -> bool {
+        let silence_ms = silence_ms + self.unasked_wait_ms;
         let heard = self.session_heard.is_some_and(|at| now.ms_since(at) < silence_ms);
         let job = self.receiver.job().filter(|job| job.comes_in_blocks());
         job.is_some_and(|job| !job.is_complete()) && !heard

@@ -43,6 +43,7 @@ pub mod boot_state;
 pub mod config;
 pub mod effects;
 pub mod flash;
+mod hearing;
 pub mod layout;
 pub mod member;
 pub mod package;

@@ -203,16 +203,39 @@ fn a_repair_frame_counts_on_what_is_only_in_memory_yet() {
 #[test]
 fn a_frame_that_was_overtaken_does_not_undo_what_came_since() {
     let (bytes, mut receiver, mut flash) = open(2 * GENERATION);
+    for index in (0..256).filter(|index| index % 128 >= 20) {
+        receiver.take_block(&block(&bytes, index));
+        flush(&mut receiver, &mut flash);
+    }
     let (first, second) = (mixed(&bytes, 0, 1), mixed(&bytes, 1, 1));
     let mut mend = |receiver: &mut Receiver, frame| receiver.take_repair(&frame, &mut flash);
     assert_eq!(mend(&mut receiver, repair(&second, 1, 1)), Ok(Taken::Stored));
     assert_eq!(mend(&mut receiver, repair(&first, 0, 1)), Ok(dropped(Dropped::Known)));
-    assert_eq!(wants(&receiver).lacking.counts(), [128, 127]);
+    assert_eq!(wants(&receiver).lacking.counts(), [20, 19]);
     // A new round begins with the first generation again.
     receiver.note_round_over();
-    assert_eq!(wants(&receiver).lacking.counts(), [128, 127], "as was said");
+    assert_eq!(wants(&receiver).lacking.counts(), [20, 19], "as was said");
     assert_eq!(mend(&mut receiver, repair(&first, 0, 1)), Ok(Taken::Stored));
-    assert_eq!(wants(&receiver).lacking.counts(), [127, 128]);
+    assert_eq!(wants(&receiver).lacking.counts(), [19, 20]);
+}
+
+/// So many frames could not be held until they are enough: asking for them would never end.
+#[test]
+fn of_whoever_lacks_too_much_no_repair_frame_is_kept() {
+    let (bytes, mut receiver, mut flash) = open(GENERATION);
+    for index in 0..128 - 57 {
+        receiver.take_block(&block(&bytes, index));
+        flush(&mut receiver, &mut flash);
+    }
+    let payload = mixed(&bytes, 0, 1);
+    let mut mend = |receiver: &mut Receiver| {
+        receiver.take_repair(&repair(&payload, 0, 1), &mut flash).unwrap()
+    };
+    assert_eq!(mend(&mut receiver), dropped(Dropped::Busy));
+    assert_eq!(wants(&receiver).lacking.counts(), [57]);
+    receiver.take_block(&block(&bytes, 127));
+    assert_eq!(mend(&mut receiver), Taken::Stored);
+    assert_eq!(wants(&receiver).lacking.counts(), [55]);
 }
 
 #[test]

@@ -7,14 +7,12 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::block::{Ask, BlockFrame, Session};
 use lockstep_proto::frame::order::Source;
 use lockstep_proto::frame::report::{MemberState, Refusal};
-use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
+use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{Manifest, VerifyError, verify};
 use lockstep_proto::planted::{self, Bug};
-use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Writer};
 
 use crate::agent::{Agent, RECORD_VERSION, first4};
@@ -22,78 +20,11 @@ use crate::effects::Trace;
 use crate::flash::{FlashFault, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, PACKAGE_SIZE_BYTES_MAX, Package};
-use crate::receiver::{Dropped, Flushed, Object, PROGRESS_STEP_BYTES, Taken};
+use crate::receiver::{Flushed, Object, PROGRESS_STEP_BYTES, Taken};
 use crate::record::{Kind, RecordError};
 use crate::slot::{self, Pace};
 
 impl Agent {
-    /// Whether frames of this session are looked at: what this device takes now, and what it may be
-    /// asked about.
-    pub fn takes_session(&self, session: Session) -> bool {
-        let job = self.receiver.job().filter(|job| job.comes_in_blocks());
-        let member = &self.member;
-        let is_staged = member.state == MemberState::Staged;
-        job.is_some_and(|job| job.session() == session)
-            || (is_staged && Session::of(&member.file_sha256.0) == session)
-    }
-
-    /// Takes a block, a repair frame or a question of a session that this device takes. What is
-    /// answered is in [`Agent::take_wants`], perhaps later.
-    pub fn handle_block<F: NorFlash>(
-        &mut self,
-        now: Instant,
-        me: DeviceId,
-        frame: &BlockFrame<'_>,
-        flash: &mut F,
-    ) -> Result<(), Dropped> {
-        self.advance(now);
-        if !self.takes_session(frame.session()) {
-            return Err(Dropped::Unwanted);
-        }
-        self.session_heard = Some(self.now);
-        let taken = match frame {
-            BlockFrame::Block(block) => self.receiver.take_block(block),
-            BlockFrame::Repair(repair) => {
-                // The sender does not wait for an answer any more.
-                self.answer_lacking_at = None;
-                match self.receiver.take_repair(repair, flash) {
-                    Ok(taken) => taken,
-                    Err(fault) => {
-                        self.refuse_staging(fault.into());
-                        return Err(Dropped::Unwanted);
-                    }
-                }
-            }
-            BlockFrame::Ask(ask) => {
-                self.note_asked(me, ask);
-                return Ok(());
-            }
-        };
-        if let Err(refusal) = self.after_taking(taken, flash) {
-            self.refuse_staging(refusal);
-        }
-        match taken {
-            Taken::Dropped(why) => Err(why),
-            Taken::Stored | Taken::Head | Taken::Window => Ok(()),
-        }
-    }
-
-    /// Members answer one after the other, or those who lack something in the order of how much.
-    fn note_asked(&mut self, me: DeviceId, ask: &Ask<'_>) {
-        let slot_ms = u64::from(ask.slot_ms);
-        let Some(generation) = ask.generation else {
-            let turn = u64::try_from(ask.turn_of(me)).unwrap_or(u64::MAX);
-            self.answer_at = Some(self.now + slot_ms.saturating_mul(turn));
-            self.receiver.note_round_over();
-            return;
-        };
-        let lacking = self.receiver.job().map_or(0, |job| job.lacks(generation));
-        if lacking > 0 {
-            let turn = LACKING_TURNS.saturating_sub(u64::from(lacking));
-            self.answer_lacking_at = Some(self.now + slot_ms.saturating_mul(turn));
-        }
-    }
-
     /// Goes on where staging stands: what is missing is asked for, in this boot or a later one.
     pub(crate) fn continue_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         if let Some(refusal) = self.staging_refusal {
@@ -107,7 +38,7 @@ impl Agent {
             Object::Spool => true,
         });
         if is_going {
-            self.wants_due = true;
+            self.wants_due = Some(self.now);
             return Ok(());
         }
         if member.source == Source::OtherSlot {
@@ -121,7 +52,7 @@ impl Agent {
             _ => {
                 let place = Region { offset: package::body(store), size_bytes };
                 self.receiver.start(Object::Package, wanted, place, 0);
-                self.wants_due = true;
+                self.wants_due = Some(self.now);
                 Ok(())
             }
         }
@@ -186,7 +117,9 @@ impl Agent {
             Flushed::Nothing | Flushed::More => {}
             Flushed::Window => {
                 // The first of them is said at once: now blocks are taken.
-                self.wants_due |= done_bytes == durable_bytes;
+                if done_bytes == durable_bytes {
+                    self.wants_due = Some(self.now);
+                }
                 let step_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
                 if object != Object::Package && step_bytes > durable_bytes {
                     let progress = Progress { object, sha256, done_bytes: step_bytes };
@@ -327,7 +260,7 @@ impl Agent {
         }
         let place = Region { offset: slot.offset, size_bytes };
         self.receiver.start(Object::Artifact, sha256, place, done_bytes);
-        self.wants_due = true;
+        self.wants_due = Some(self.now);
         Ok(())
     }
 
@@ -570,8 +503,6 @@ pub(crate) fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
 /// Things done to the flash in one go, at most: a chip's radio holds ten frames, and a write takes
 /// a fifth of the time of one. An erase takes longer than all of them, and is done alone.
 const FLASH_STEPS_MAX: usize = 32;
-/// Whoever lacks fewer blocks than this after repair frames waits a turn for each less.
-const LACKING_TURNS: u64 = 4;
 /// How often one rollout's image may come out wrong and be fetched anew, in one boot.
 pub const STAGING_RESTARTS_MAX: u8 = 3;
 const PROGRESS_BYTES: usize = 1 + 1 + 32 + 4;

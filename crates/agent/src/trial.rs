@@ -79,7 +79,7 @@ impl Agent {
         let flush = self.receiver.is_flushing().then(|| self.next_grant().unwrap_or(now));
         // A trial without a way back has nothing to wait for.
         let trial = self.trial_end().filter(|&at| at > now || self.can_go_back());
-        let answer = self.answer_at.into_iter().chain(self.answer_lacking_at).min();
+        let answer = self.speaks_at();
         [leaving, trial, fire, self.rest_lease_end(), flush, answer]
             .into_iter()
             .flatten()

@@ -144,7 +144,8 @@ impl<A: Application> Node<A> {
             reset_reason: setup.reset_reason,
             trust: setup.trust.clone(),
         };
-        let (agent, booted) = Agent::boot(now, agent_setup, flash).map_err(NodeError::Boot)?;
+        let (mut agent, booted) = Agent::boot(now, agent_setup, flash).map_err(NodeError::Boot)?;
+        agent.set_unasked_wait(unasked_wait_ms(setup.id));
         let history = read_entry::<F, HISTORY_BYTES_MAX>(&agent, flash, Kind::HISTORY)
             .map(|bytes| History::decode(&bytes))
             .unwrap_or_default();
@@ -415,9 +416,10 @@ impl<A: Application> Node<A> {
         if self.agent.take_report_due() {
             self.answer_conductor(now, flash);
         }
-        if let Some(lead) = self.conductor
+        // Taken in any case: what is due stays due until then.
+        if let Some(wants) = self.agent.take_wants(now)
+            && let Some(lead) = self.conductor
             && lead != self.setup.id
-            && let Some(wants) = self.agent.take_wants(now)
         {
             self.timers.wanted = Some(now);
             self.send_control(lead, Message::Wants(wants));
@@ -464,6 +466,12 @@ impl<A: Application> Node<A> {
     }
 }
 
+/// Another one for each device of a group, most likely.
+const fn unasked_wait_ms(id: DeviceId) -> u64 {
+    let [.., low] = id.0;
+    low as u64 % UNASKED_TURNS * UNASKED_TURN_MS
+}
+
 /// What a boot begins its log with.
 fn first_line(announced: &Announced, agent: &Agent, slot: u8) -> String {
     let version = ReleaseVersion::from_number(announced.number);
@@ -508,5 +516,8 @@ const UNKNOWN_FIRMWARE: Announced =
     Announced { number: 0, min_compatible: 0, protocol: ProtocolRange::single(1) };
 /// Version of the node's own entries in the record.
 pub(crate) const ENTRY_VERSION: u8 = 1;
+/// Members that speak unasked at the same moment are spread over so many turns.
+const UNASKED_TURNS: u64 = 32;
+const UNASKED_TURN_MS: u64 = 3;
 const TICK_MS_MAX: u64 = 100;
 const REST_POLL_MS: u64 = 10;

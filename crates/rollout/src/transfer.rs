@@ -21,13 +21,15 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use lockstep_proto::frame::block::{ASKED_MAX, Ask, Block, BlockFrame, Repair, Session};
-use lockstep_proto::frame::coding::{
-    BLOCK_BYTES_MAX, Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape,
-};
+use lockstep_proto::frame::block::{ASKED_MAX, Session};
+use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
 use lockstep_proto::frame::report::{HEAD_BLOCKS, Readiness, Wants};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
+
+mod due;
+
+pub use due::Due;
 
 /// How long the sender waits for what, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,15 +51,17 @@ pub struct Sender {
     timing: Timing,
     targets: Vec<Target>,
     state: State,
+    /// How many times the last question is to be said again.
+    repeats: u8,
     /// What is left of this round.
     plan: VecDeque<Step>,
     /// Generations that this round sent whole.
     whole: Vec<u16>,
     /// Seed of the next repair frame.
     seed: u16,
-    /// Share of the whole generations that got lost on the way to the worst member, per thousand.
-    loss_permille: u32,
     sent_at: Option<Instant>,
+    /// When members were asked last whether they are done with their flash.
+    asked_busy_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +74,8 @@ struct Target {
     unanswered: u8,
     /// Since when it has been saying that its flash is busy.
     busy_since: Option<Instant>,
+    /// Share of the whole generations that got lost on the way to it, per thousand.
+    loss_permille: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +93,8 @@ enum State {
         until: Instant,
         /// How many times they were sent.
         bursts: u8,
-        /// The most that was said to be lacking.
-        lacking: u8,
+        /// So many more are to be sent, after what was said to be lacking.
+        more: u16,
     },
     /// Everybody was asked.
     Asking { until: Instant },
@@ -104,77 +110,6 @@ enum Step {
     Repair { generation: u16, left: u16, bursts: u8 },
 }
 
-/// A frame to be sent now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Due {
-    /// A block.
-    Block {
-        /// How the object is cut.
-        shape: Shape,
-        /// Which block.
-        index: u16,
-        /// Where it begins in the object, in bytes.
-        offset_bytes: u32,
-        /// Its length in bytes.
-        len_bytes: u32,
-    },
-    /// The XOR of several blocks of one generation.
-    Repair {
-        /// How the object is cut.
-        shape: Shape,
-        /// Which generation.
-        generation: u16,
-        /// What the members know the mix by.
-        seed: u16,
-    },
-    /// A question.
-    Ask {
-        /// If set, only those are asked who lack something of this generation.
-        generation: Option<u16>,
-        /// Time between two answers, in milliseconds.
-        slot_ms: u8,
-        /// Who is to answer when.
-        devices: Vec<DeviceId>,
-    },
-}
-
-impl Due {
-    /// The frame itself. `read` fills its second argument with bytes of the object from an offset
-    /// on, and `payload` keeps what goes into the frame. `None`: not all of it could be read.
-    pub fn frame<'a>(
-        &'a self,
-        session: Session,
-        cut: Cut,
-        payload: &'a mut [u8; BLOCK_BYTES_MAX],
-        mut read: impl FnMut(u32, &mut [u8]) -> Option<()>,
-    ) -> Option<BlockFrame<'a>> {
-        Some(match *self {
-            Self::Block { shape, index, offset_bytes, len_bytes } => {
-                let payload = payload.get_mut(..usize::try_from(len_bytes).ok()?)?;
-                read(offset_bytes, payload)?;
-                BlockFrame::Block(Block { session, shape, index, payload })
-            }
-            Self::Repair { shape, generation, seed } => {
-                let sum = payload.get_mut(..usize::try_from(shape.block_bytes()).ok()?)?;
-                sum.fill(0);
-                let mix = cut.mix(session, generation, seed);
-                let base = u32::from(generation) * u32::from(shape.generation_blocks());
-                for place in (0..u128::BITS).filter(|place| mix >> place & 1 == 1) {
-                    let (offset, len_bytes) = cut.block(base + place)?;
-                    let mut block = [0; BLOCK_BYTES_MAX];
-                    let block = block.get_mut(..usize::try_from(len_bytes).ok()?)?;
-                    read(offset, block)?;
-                    sum.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= *byte);
-                }
-                BlockFrame::Repair(Repair { session, shape, generation, seed, payload: sum })
-            }
-            Self::Ask { generation, slot_ms, ref devices } => {
-                BlockFrame::Ask(Ask::new(session, generation, slot_ms, devices))
-            }
-        })
-    }
-}
-
 impl Sender {
     /// A sender for one object of `size_bytes`. Nobody wants it yet. `seed` should differ from that
     /// of another sender of the same object: repair frames that members have already are of no use.
@@ -185,11 +120,12 @@ impl Sender {
             timing,
             targets: Vec::new(),
             state: State::Waiting { until: None },
+            repeats: 0,
             plan: VecDeque::new(),
             whole: Vec::new(),
             seed,
-            loss_permille: 0,
             sent_at: None,
+            asked_busy_at: None,
         }
     }
 
@@ -211,14 +147,17 @@ impl Sender {
             self.remove(device);
             return self.targets.len() < known;
         }
-        self.note_mending(&wants);
+        let known = self.targets.iter().find(|target| target.device == device);
+        let loss_permille = known.map_or(0, |known| known.loss_permille);
         let mut target = Target {
             device,
             wants,
             has_answered: true,
             unanswered: 0,
             busy_since: (wants.readiness == Readiness::Busy).then_some(now),
+            loss_permille,
         };
+        self.note_mending(&target);
         let has_room = self.targets.len() < TARGETS_MAX;
         match self.targets.iter_mut().find(|target| target.device == device) {
             Some(known) => {
@@ -253,24 +192,40 @@ impl Sender {
             match self.state {
                 State::Waiting { .. } => {
                     if !self.may_begin(now) {
-                        return None;
+                        return self.ask_busy(now);
                     }
                     self.begin_round();
                 }
                 State::Sending => return self.next_of_plan(now),
-                State::Mending { generation, until, bursts, lacking } => {
-                    if lacking == 0 && now < until {
+                State::Mending { generation, bursts, more: 0, .. } if self.repeats > 0 => {
+                    self.repeats -= 1;
+                    return Some(self.ask_lacking(now, generation, bursts));
+                }
+                State::Mending { generation, until, bursts, more: left } => {
+                    if left == 0 && now < until {
                         return None;
                     }
                     self.state = State::Sending;
-                    if lacking > 0 && bursts < BURSTS_MAX {
-                        let left = self.burst(lacking);
+                    if left > 0 && bursts < BURSTS_MAX {
                         self.plan.push_front(Step::Repair { generation, left, bursts });
                     }
                 }
+                State::Asking { .. } if self.repeats > 0 => {
+                    self.repeats -= 1;
+                    return Some(self.ask_unanswered(now));
+                }
                 State::Asking { until } => {
                     if self.served().any(|target| !target.has_answered) {
-                        return if now < until { None } else { self.ask(now) };
+                        if now < until {
+                            return None;
+                        }
+                        self.presume_busy(now);
+                        let silent = self.served().filter(|target| !target.has_answered).count();
+                        let goes_on = silent <= self.served().count() / SILENT_SHARE
+                            && self.answered_lack_something();
+                        if silent > 0 && !goes_on {
+                            return self.ask(now);
+                        }
                     }
                     self.note_loss();
                     self.state = State::Waiting { until: Some(now) };
@@ -286,14 +241,14 @@ impl Sender {
         match self.state {
             State::Waiting { until: None } if self.served().any(Target::takes) => Some(now),
             State::Waiting { until: None } => self.busy_limit(),
-            State::Waiting { until: Some(until) } if self.served().all(Target::takes) => {
-                Some(until)
-            }
             State::Waiting { until: Some(until) } => {
-                Some(self.busy_limit().map_or(until, |limit| limit.max(until)))
+                let wants_head = self.served().any(|it| it.wants.readiness == Readiness::Head);
+                let waits = !wants_head && !self.served().all(Target::takes);
+                let limit = self.busy_limit().filter(|_| waits);
+                Some(limit.map_or(until, |limit| limit.max(until)))
             }
             State::Sending => Some(self.may_send_at(now)),
-            State::Mending { lacking: 1.., .. } => Some(now),
+            State::Mending { more: 1.., .. } => Some(now),
             State::Mending { until, .. } => Some(until),
             State::Asking { until } => Some(until),
         }
@@ -313,6 +268,8 @@ impl Sender {
     }
 
     fn may_begin(&mut self, now: Instant) -> bool {
+        // A head is judged, and then flash is erased, by all of them at the same time.
+        let wants_head = self.served().any(|it| it.wants.readiness == Readiness::Head);
         let takes = self.served().filter(|target| target.takes()).count();
         if takes == 0 {
             self.state = State::Waiting { until: None };
@@ -323,11 +280,17 @@ impl Sender {
         let until = *until.get_or_insert(now + self.timing.answer_ms);
         let is_late = self.busy_limit().is_none_or(|limit| now >= limit);
         let all_take = self.served().count() == takes;
-        now >= until && (all_take || is_late)
+        now >= until && (all_take || is_late || wants_head)
+    }
+
+    fn answered_lack_something(&self) -> bool {
+        let answered = self.served().filter(|target| target.has_answered && target.takes());
+        answered.flat_map(|target| target.wants.lacking.counts()).any(|&count| count > 0)
     }
 
     fn begin_round(&mut self) {
         self.plan.clear();
+        let sent_up_to = self.whole.iter().max().map_or(0, |&last| last + 1);
         self.whole.clear();
         self.state = State::Sending;
         let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
@@ -338,13 +301,16 @@ impl Sender {
         let Some(base) = open().map(|target| target.wants.first).min() else { return };
         let mut whole_left = self.whole_generations_max();
         for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
+            // Nothing is known of what got lost on the way to those who have not answered; they
+            // speak up if repair frames are too few for them.
+            let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
             let lacking = open().map(|target| target.lacks(generation)).max().unwrap_or(0);
             let blocks = self.cut.blocks_of(generation);
             if lacking == 0 || blocks == 0 {
                 continue;
             }
             if u16::from(lacking) < blocks && lacking <= REPAIRS_HELD_MAX {
-                let left = self.burst(lacking);
+                let left = open().map(|target| target.burst(generation)).max().unwrap_or(0);
                 self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
                 continue;
             }
@@ -376,13 +342,6 @@ impl Sender {
         self.sent_at.map_or(now, |at| (at + wait_ms).max(now))
     }
 
-    /// How many repair frames to send, so that `lacking` of them arrive and are independent.
-    fn burst(&self, lacking: u8) -> u16 {
-        let arrives = 1000 - self.loss_permille.min(LOSS_PERMILLE_MAX);
-        let needed = (u32::from(lacking) * 1000).div_ceil(arrives) + SPARE_REPAIRS;
-        u16::try_from(needed).unwrap_or(u16::MAX)
-    }
-
     fn next_of_plan(&mut self, now: Instant) -> Option<Due> {
         if self.may_send_at(now) > now {
             return None;
@@ -410,6 +369,7 @@ impl Sender {
             Step::Repair { generation, left: 0, bursts } => {
                 let (generation, bursts) = (*generation, *bursts + 1);
                 self.plan.pop_front();
+                self.repeats = self.copies() - 1;
                 return Some(self.ask_lacking(now, generation, bursts));
             }
             Step::Repair { generation, left, .. } => {
@@ -429,9 +389,9 @@ impl Sender {
 
     /// Asks those whom the repair frames of a generation were too few for.
     fn ask_lacking(&mut self, now: Instant, generation: u16, bursts: u8) -> Due {
-        let slot_ms = self.timing.slot_ms;
+        let slot_ms = LACKING_SLOT_MS;
         let until = now + (LACKING_SLOTS * u64::from(slot_ms) + self.timing.mend_ms);
-        self.state = State::Mending { generation, until, bursts, lacking: 0 };
+        self.state = State::Mending { generation, until, bursts, more: 0 };
         Due::Ask { generation: Some(generation), slot_ms, devices: Vec::new() }
     }
 
@@ -446,26 +406,73 @@ impl Sender {
     /// Asks those who have not answered yet. Who leaves too many questions unanswered is not waited
     /// for any more.
     fn ask(&mut self, now: Instant) -> Option<Due> {
-        let mut devices = Vec::new();
         let silent = self.targets.iter_mut().filter(|it| it.is_served() && !it.has_answered);
-        for target in silent.take(ASKED_MAX) {
+        let mut count = 0;
+        silent.for_each(|target| {
             target.unanswered += 1;
-            devices.push(target.device);
-        }
-        if devices.is_empty() {
+            count += 1;
+        });
+        if count == 0 {
             self.state = State::Waiting { until: Some(now) };
             return None;
         }
+        self.repeats = self.copies() - 1;
+        Some(self.ask_unanswered(now))
+    }
+
+    /// How many times a question is said, so that few miss it.
+    fn copies(&self) -> u8 {
+        let worst = self.served().map(|target| target.loss_permille).max().unwrap_or(0);
+        match worst {
+            0..30 => 1,
+            30..150 => 2,
+            _ => 3,
+        }
+    }
+
+    fn ask_unanswered(&mut self, now: Instant) -> Due {
+        let silent = self.targets.iter().filter(|it| !it.has_answered);
+        let devices: Vec<_> = silent.map(|it| it.device).take(ASKED_MAX).collect();
         let slot_ms = self.timing.slot_ms;
         let turns_ms = u64::from(slot_ms) * devices.len() as u64;
         self.state = State::Asking { until: now + (turns_ms + self.timing.answer_ms) };
-        Some(Due::Ask { generation: None, slot_ms, devices })
+        Due::Ask { generation: None, slot_ms, devices }
     }
 
-    fn note_mending(&mut self, wants: &Wants) {
-        if let State::Mending { generation, lacking, .. } = &mut self.state {
-            *lacking = (*lacking).max(lacks(wants, *generation));
+    /// Who does not answer after the head of an image has got all of it, most likely: it erases its
+    /// flash, hears nothing meanwhile, and says when it takes blocks.
+    fn presume_busy(&mut self, now: Instant) {
+        let silent = self.targets.iter_mut().filter(|it| !it.has_answered);
+        let asked_enough = |it: &&mut Target| it.unanswered >= HEAD_QUESTIONS;
+        for target in silent.filter(|it| it.wants.readiness == Readiness::Head).filter(asked_enough)
+        {
+            target.wants.readiness = Readiness::Busy;
+            target.busy_since = Some(now);
+            (target.has_answered, target.unanswered) = (true, 0);
         }
+    }
+
+    fn note_mending(&mut self, target: &Target) {
+        if let State::Mending { generation, more, .. } = &mut self.state {
+            *more = (*more).max(target.burst(*generation));
+        }
+    }
+
+    /// Once somebody takes blocks the others are most likely about to: whoever still says that its
+    /// flash is busy may have said otherwise since, and was not heard.
+    fn ask_busy(&mut self, now: Instant) -> Option<Due> {
+        let waits = self.asked_busy_at.is_some_and(|at| now < at + ASK_BUSY_MS);
+        if waits || !self.served().any(Target::takes) {
+            return None;
+        }
+        let is_busy = |target: &&Target| !target.takes();
+        let devices: Vec<_> =
+            self.served().filter(is_busy).map(|it| it.device).take(ASKED_MAX).collect();
+        if devices.is_empty() {
+            return None;
+        }
+        self.asked_busy_at = Some(now);
+        Some(Due::Ask { generation: None, slot_ms: self.timing.slot_ms, devices })
     }
 
     fn note_loss(&mut self) {
@@ -473,12 +480,9 @@ impl Sender {
         if sent < LOSS_BLOCKS_MIN {
             return;
         }
-        let lost = |target: &Target| -> u32 {
-            self.whole.iter().map(|&it| u32::from(target.lacks(it))).sum()
-        };
-        let heard = self.served().filter(|target| target.has_answered && target.takes());
-        if let Some(lost) = heard.map(lost).max() {
-            self.loss_permille = (lost.min(sent) * 1000) / sent;
+        for target in self.targets.iter_mut().filter(|it| it.has_answered && it.takes()) {
+            let lost: u32 = self.whole.iter().map(|&it| u32::from(target.lacks(it))).sum();
+            target.loss_permille = u16::try_from(lost.min(sent) * 1000 / sent).unwrap_or(1000);
         }
     }
 }
@@ -494,13 +498,24 @@ impl Target {
     }
 
     fn lacks(&self, generation: u16) -> u8 {
-        lacks(&self.wants, generation)
+        let place = generation.checked_sub(self.wants.first).map(usize::from);
+        place.and_then(|place| self.wants.lacking.counts().get(place)).copied().unwrap_or(0)
     }
-}
 
-fn lacks(wants: &Wants, generation: u16) -> u8 {
-    let place = generation.checked_sub(wants.first).map(usize::from);
-    place.and_then(|place| wants.lacking.counts().get(place)).copied().unwrap_or(0)
+    /// How many repair frames to send, so that as many as it lacks of a generation arrive, and are
+    /// independent of each other.
+    fn burst(&self, generation: u16) -> u16 {
+        let lacking = u32::from(self.lacks(generation));
+        if lacking == 0 {
+            return 0;
+        }
+        let lost = u32::from(self.loss_permille.min(LOSS_PERMILLE_MAX));
+        // A part of the standard deviation more than gets lost on average: asking once more takes
+        // as long as some frames.
+        let deviation = (lacking * lost * 1000).isqrt() * DEVIATION_PERCENT / 100;
+        let needed = (lacking * 1000 + deviation).div_ceil(1000 - lost) + SPARE_REPAIRS;
+        u16::try_from(needed).unwrap_or(u16::MAX)
+    }
 }
 
 /// Members served at once, at most.
@@ -512,18 +527,28 @@ const ROUND_BYTES_MAX: u32 = 16 * 28_672;
 const ROUND_MS_MAX: u64 = 10_000;
 /// What a member may ask for between two blocks, in milliseconds.
 const INTERVAL_MS_MAX: u16 = 2_000;
+/// The round goes on without the answers of one member in so many.
+const SILENT_SHARE: usize = 12;
+/// Whoever leaves so many questions unanswered after the head of an image is erasing.
+const HEAD_QUESTIONS: u8 = 3;
+/// So often those are asked who say that their flash is busy, in milliseconds.
+const ASK_BUSY_MS: u64 = 150;
 /// How long a member's flash may be busy before the others go on without it, in milliseconds.
 const BUSY_MS_MAX: u64 = 30_000;
 /// A member that leaves so many questions unanswered is not served until it speaks.
-const QUESTIONS_MAX: u8 = 4;
+const QUESTIONS_MAX: u8 = 8;
 /// So many times in one round repair frames of one generation are sent.
 const BURSTS_MAX: u8 = 6;
+/// See where it is used.
+const DEVIATION_PERCENT: u32 = 100;
 /// Two random repair frames more than are lacking are too few once in four times.
-const SPARE_REPAIRS: u32 = 2;
+const SPARE_REPAIRS: u32 = 1;
 /// Slots in which those answer whom repair frames were too few for.
-pub const LACKING_SLOTS: u64 = 4;
+pub const LACKING_SLOTS: u64 = 6;
+/// How long one of these is: those behind it hear who speaks, and most wait no further.
+const LACKING_SLOT_MS: u8 = 1;
 /// A loss beyond this is a member that is hardly there: nobody waits for it with a hundred frames.
-const LOSS_PERMILLE_MAX: u32 = 600;
+const LOSS_PERMILLE_MAX: u16 = 600;
 /// Fewer blocks than this tell nothing of the loss.
 const LOSS_BLOCKS_MIN: u32 = 16;
 const TURNS_MAX: usize = 8;

@@ -9,6 +9,8 @@
 #[cfg(feature = "boards")]
 pub mod board;
 pub mod bootloader;
+#[cfg(feature = "boards")]
+pub mod channel;
 pub mod firmware;
 pub mod flash;
 #[cfg(feature = "boards")]

@@ -42,7 +42,7 @@ fn follow(agent: &mut Agent, flash: &mut Chip) {
         Health { checks_ok: black_box(true), link_ok: true, linked: 1, view: View([0; 8]) };
     agent.observe(now(), health);
     agent.tick(now(), flash);
-    let _ = black_box((agent.next_wake(now()), agent.poll_effect(), agent.take_wants()));
+    let _ = black_box((agent.next_wake(now()), agent.poll_effect(), agent.take_wants(now())));
     let _ = black_box((agent.report(), agent.facts(black_box(1), black_box(1))));
 }
 

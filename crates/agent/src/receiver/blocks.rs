@@ -163,6 +163,10 @@ impl Blocks {
         let missing = match self.missing_of(generation) {
             None => return dropped(Dropped::OutOfRange),
             Some(0) => return dropped(Dropped::Known),
+            // So many could not be held until they are enough: the blocks themselves will come.
+            Some(missing) if missing.count_ones() > u32::from(REPAIRS_HELD_MAX) => {
+                return dropped(Dropped::Busy);
+            }
             Some(missing) => missing,
         };
         if repair.payload.len() != SMALL {

@@ -194,6 +194,7 @@ impl World {
             let Some(at) = at else { break };
             self.device.now = at;
             self.device.tick();
+            self.device.agent().take_wants(at);
             self.settle_step();
         }
         let report = self.device.report();

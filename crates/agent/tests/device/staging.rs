@@ -271,6 +271,7 @@ fn staging_goes_on_after_a_reboot_behind_what_is_durable() {
     device.power_cycle();
     assert_eq!(device.wanted(), None, "it waits until it is told again");
     device.order(&ticket(1, 0), &stage);
+    device.pass(1);
     let now = device.now;
     let wants = device.agent().take_wants(now).unwrap();
     assert_eq!((wants.readiness, wants.first, wants.staged_bytes), (Readiness::Head, 2, 57_344));
@@ -347,12 +348,16 @@ fn a_question_is_answered_once_and_when_it_is_this_devices_turn() {
         let now = device.now;
         device.agent().take_wants(now)
     };
-    let first = take(&mut device).unwrap();
-    assert_eq!(first.readiness, Readiness::Busy, "it erases the store of the package first");
-    assert_eq!(take(&mut device), None, "once");
+    assert_eq!(take(&mut device), None, "it erases the store of the package, and hears nothing");
+    device.agent().set_unasked_wait(9);
     device.pass(1);
-    let opened = take(&mut device).unwrap();
-    assert_eq!((opened.readiness, opened.session), (Readiness::Open, first.session));
+    assert_eq!(take(&mut device), None, "the wait begins behind that");
+    device.pass(1);
+    assert_eq!(take(&mut device), None);
+    assert_eq!(device.next_wake(), Some(device.now + 9));
+    device.pass(9);
+    let first = take(&mut device).unwrap();
+    assert_eq!((first.readiness, take(&mut device)), (Readiness::Open, None), "once");
     device.feed_block(first.session, 1, &release.package()).unwrap();
     assert_eq!(take(&mut device), None, "a block is no question");
     device.hear(&asked(first.session, None)).unwrap();
@@ -375,6 +380,7 @@ fn whoever_lacks_nothing_of_a_generation_keeps_silent_and_whoever_lacks_most_spe
     let session = device.wanted().unwrap().session;
     let blocks = u16::try_from(release.package().len().div_ceil(224)).unwrap();
     assert!(blocks > 4, "the test needs a package of several blocks");
+    device.pass(1);
     let take = |device: &mut TestDevice| {
         let now = device.now;
         device.agent().take_wants(now)
@@ -383,11 +389,14 @@ fn whoever_lacks_nothing_of_a_generation_keeps_silent_and_whoever_lacks_most_spe
     device.hear(&asked(session, Some(1))).unwrap();
     device.pass(100);
     assert_eq!(take(&mut device), None, "there is no such generation");
+    // Its address and the generation say where among those it speaks who lack as much.
     device.hear(&asked(session, Some(0))).unwrap();
-    assert!(take(&mut device).is_some(), "it lacks more than four: at once");
+    assert_eq!(device.next_wake(), Some(device.now + 2 * 2), "it lacks more than three: first");
+    device.pass(2 * 2);
+    assert!(take(&mut device).is_some());
     (2..blocks).for_each(|index| device.feed_block(session, index, &release.package()).unwrap());
     device.hear(&asked(session, Some(0))).unwrap();
-    assert_eq!(device.next_wake(), Some(device.now + 2 * 2), "two: two slots later");
+    assert_eq!(device.next_wake(), Some(device.now + 2 * 3), "two: a slot later");
     // A repair frame that comes meanwhile says that somebody else was heard.
     let payload = [0; 224];
     let (shape, generation) = (Shape::Small, 0);
@@ -446,6 +455,8 @@ fn in_the_background_the_flash_is_used_once_per_grant() {
     let mut grants = 0;
     while device.state() != MemberState::Staged {
         let Some(wants) = device.wanted() else { break };
+        let now = device.now;
+        device.agent().take_wants(now + 1);
         let waits = device.next_wake().is_some_and(|at| at <= device.now + 20);
         if wants.readiness != Readiness::Busy && !waits {
             device.feed_some(&wants, &package, &release.firmware.file);

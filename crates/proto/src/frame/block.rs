@@ -238,10 +238,10 @@ impl<'a> Ask<'a> {
         Self { session, generation, slot_ms, asked: Asked::Devices(devices) }
     }
 
-    /// After how many slots a device answers: behind all the others if it is not named.
-    pub fn turn_of(&self, device: DeviceId) -> usize {
+    /// After how many slots a device answers, if it is named.
+    pub fn turn_of(&self, device: DeviceId) -> Option<usize> {
         let named = tail(device);
-        self.asked.tails().position(|tail| tail == named).unwrap_or(self.asked.tails().count())
+        self.asked.tails().position(|tail| tail == named)
     }
 }
 

@@ -430,6 +430,8 @@ impl Run<'_> {
             live.agent.note_frame_of(at, rollout);
         }
         live.agent.tick(at, &mut self.tape);
+        // What it wants comes without being asked for: see `feed`.
+        live.agent.take_wants(at);
     }
 
     /// Package and image come at once: answers every wish with blocks until none is left.
@@ -440,6 +442,7 @@ impl Run<'_> {
             let live = self.live.as_mut().expect("the device is on");
             let Some(wants) = live.agent.wants() else { return };
             let now = live.now;
+            live.agent.take_wants(now + 1);
             match wants.readiness {
                 Readiness::Done => return,
                 Readiness::Busy => live.agent.tick(now, &mut self.tape),

@@ -42,6 +42,9 @@ fn agent_rule(field: &str) -> Rule {
         // Told beside, if anybody decides by it.
         "refused" => Rule::Leave,
         "flash_used_at" | "spool_used_at" => Rule::Leave,
+        // Package and image come at once: nobody is asked what is lacking.
+        "answer_at" | "answer_lacking_at" | "unasked_at" | "session_heard" | "unnamed"
+        | "durable_bytes" => Rule::Leave,
         "asked_at" | "fire_at" => Rule::Presence,
         _ => Rule::Keep,
     }
