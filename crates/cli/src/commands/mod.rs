@@ -1,6 +1,7 @@
 //! The commands: each file holds one, its arguments (whose comments are its help) and its function.
 
 mod abort;
+mod bench;
 mod completions;
 mod config;
 mod demo;
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Completions(completions::CompletionsArgs),
 }
 
@@ -106,6 +109,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Report(args) => report::report(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
+        Command::Bench(command) => bench::bench(ui, &command),
         Command::Completions(args) => completions::completions(ui, &args),
     }
 }
