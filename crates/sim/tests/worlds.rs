@@ -50,7 +50,7 @@ const KEPT: &[(u64, &str)] = &[
     (228, "upload: refused, aborted"),
     (743, "upload: refused, aborted"),
     // A repair that brings everybody back.
-    (331, "verdict: keep of repair"),
+    (32, "verdict: keep of repair"),
     // A member that fell back after keep, and was activated again.
     (186, "recovery: activated again"),
     // The lead falls back on trial and ends its own rollout under the old firmware.
@@ -60,7 +60,7 @@ const KEPT: &[(u64, &str)] = &[
     (676, "cause: too-many-restarts"),
     (1_038, "upload: refused, epoch-too-low"),
     (882, "upload: failed, Untrusted"),
-    (734, "cut in flash: erase of otadata"),
+    (107, "cut in flash: erase of otadata"),
     (669, "rot: of a staged image"),
 ];
 
