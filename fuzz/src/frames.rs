@@ -177,7 +177,7 @@ fn check_any(bytes: &[u8]) {
 }
 
 /// Of a block.
-const FLAGS_AT: usize = 8;
+const FLAGS_AT: usize = 6;
 /// Of a control frame.
 const BODY_AT: usize = 27;
 const MEMORY_BYTES_MAX: usize = 64 * 1024;

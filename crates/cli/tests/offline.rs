@@ -903,6 +903,7 @@ fn the_first_screen_is_what_one_needs_first() {
           logs         Print the recent log of a device
           report       Save all that a device says of itself in one file, for a bug report
           sim          Search simulated worlds for a rollout that breaks its promises
+          bench        Measure what this program can do
           completions  Print a script that completes commands in a shell
 
         Options:

@@ -54,4 +54,4 @@ const RECORD_FINDS: &[Bug] = &[Bug::WeakBitsBelieved];
 /// the slot is read back. Tests of the agent show each rule alone.
 const HARMLESS: &[Bug] = &[Bug::StaleGeneration, Bug::ProgressBeforeBytes];
 const BATCH_WORLDS: u64 = 256;
-const WORLDS_MAX: u64 = 1_024;
+const WORLDS_MAX: u64 = 4_096;
