@@ -19,6 +19,7 @@ use lockstep_rollout::{Artifact, Fault, Hold, Input, Phase, PreflightFault, Rele
 
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImage};
 use crate::node::Node;
+use crate::serve::Vouched;
 use crate::setup::Application;
 use crate::upload::UploadError;
 
@@ -45,6 +46,7 @@ impl<A: Application> Node<A> {
             VerifyError::Manifest(cause) => UploadError::BadBundle(format!("manifest: {cause}")),
             untrusted => UploadError::Untrusted(format!("{untrusted}")),
         })?;
+        self.vouched = Some(Vouched::new(&manifest, trust));
         let signatures: Vec<&[u8]> = head.signatures().collect();
         let mut package = vec![0; PACKAGE_SIZE_BYTES_MAX];
         let len = Package::write(head.manifest(), &signatures, &mut package)

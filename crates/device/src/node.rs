@@ -30,6 +30,7 @@ use crate::journal::{Journal, Level};
 use crate::lead::Lead;
 use crate::password::Password;
 use crate::peers::Peers;
+use crate::serve::Vouched;
 use crate::setup::{Application, Duty, NodeSetup, RestAnswer};
 
 /// What the caller must do.
@@ -70,6 +71,7 @@ pub struct Node<A> {
     pub(crate) journal: Journal,
     pub(crate) history: History,
     pub(crate) images: KnownImages,
+    pub(crate) vouched: Option<Vouched>,
     pub(crate) lead: Option<Lead>,
     pub(crate) announced: Announced,
     password: Option<Password>,
@@ -170,6 +172,7 @@ impl<A: Application> Node<A> {
             journal,
             history,
             images,
+            vouched: None,
             lead,
             announced,
             password,

@@ -9,7 +9,7 @@ use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::Session;
 use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::id::Sha256;
-use lockstep_proto::manifest::{VerifiedManifest, verify};
+use lockstep_proto::manifest::{Signed, Trust, VerifiedManifest, verify};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::Phase;
 use lockstep_rollout::transfer::{Sender, Timing};
@@ -108,14 +108,59 @@ impl<A: Application> Node<A> {
         look: impl FnOnce(&VerifiedManifest<'_>) -> T,
     ) -> Option<T> {
         let trust = self.agent.trust().clone();
-        self.with_package(flash, |bytes| {
+        let (known, mut vouched) = (self.vouched.take(), None);
+        let looked = self.with_package(flash, |bytes| {
             let package = Package::parse(bytes).ok()?;
-            let manifest = verify(package.manifest, &package.signatures, &trust);
-            manifest.ok().map(|manifest| look(&manifest))
-        })?
+            let manifest = known
+                .and_then(|known| known.reopen(package.manifest, &trust))
+                .or_else(|| verify(package.manifest, &package.signatures, &trust).ok())?;
+            vouched = Some(Vouched::new(&manifest, trust));
+            Some(look(&manifest))
+        });
+        self.vouched = vouched;
+        looked?
+    }
+}
+
+/// A manifest that this boot has verified, and by which keys: signatures cost a chip a tenth of a
+/// second each, and the same manifest is looked at several times in a rollout.
+#[derive(Debug)]
+pub(crate) struct Vouched {
+    manifest: Sha256,
+    trust: Trust,
+    signed: Signed,
+}
+
+impl Vouched {
+    pub(crate) fn new(manifest: &VerifiedManifest<'_>, trust: Trust) -> Self {
+        Self { manifest: manifest.digest(), trust, signed: manifest.signed() }
+    }
+
+    /// `None`: it is another manifest, or today's keys are others.
+    fn reopen<'a>(&self, manifest: &'a [u8], trust: &Trust) -> Option<VerifiedManifest<'a>> {
+        let is_known = self.trust == *trust;
+        VerifiedManifest::reopen(manifest, &self.manifest, self.signed).ok().filter(|_| is_known)
     }
 }
 
 /// Between the turns of two members that answer: a frame of the least rate, with all that a chip
 /// does about it, takes less.
 const ANSWER_SLOT_MS: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_judged_anew_when_it_or_the_keys_are_others() {
+        let manifest = include_bytes!("../../proto/tests/golden/release/manifest.json");
+        let trust = Trust::anybody();
+        let verified = verify(manifest, &[], &trust).expect("anybody is trusted");
+        let vouched = Vouched::new(&verified, trust.clone());
+        assert_eq!(vouched.reopen(manifest, &trust), Some(verified));
+        assert_eq!(vouched.reopen(manifest, &trust.clone().allowing_unsigned()), None);
+        let mut other = manifest.to_vec();
+        other.push(b'\n');
+        assert_eq!(vouched.reopen(&other, &trust), None);
+    }
+}

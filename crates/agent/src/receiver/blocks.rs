@@ -39,6 +39,8 @@ pub(super) struct Blocks {
     have: [u128; OPEN],
     /// What each slot of the memory is for.
     slots: [Slot; SLOTS],
+    /// Which of them wait for the flash, as bits: asked after every frame.
+    waiting: u64,
     mender: Mender,
     /// Everybody was asked since the last repair frame: the next one may be of any generation.
     is_round_over: bool,
@@ -82,6 +84,7 @@ impl Blocks {
             first: u16::try_from(first).unwrap_or(u16::MAX),
             have: [0; OPEN],
             slots: [Slot::Free; SLOTS],
+            waiting: 0,
             mender: Mender::new(),
             is_round_over: false,
         };
@@ -208,13 +211,21 @@ impl Blocks {
         memory: &mut [u8],
     ) -> Result<(), FlashFault> {
         let base = generation.saturating_mul(self.cut.shape.generation_blocks());
+        // Which slot holds a block that is not in flash yet, by its place in the generation.
+        let mut slot_of = [None; u128::BITS as usize];
+        for (at, held) in self.slots.iter().enumerate() {
+            if let Slot::Waits { index, .. } = *held
+                && let Some(slot) = slot_of.get_mut(usize::from(index.wrapping_sub(base)))
+            {
+                *slot = Some(at);
+            }
+        }
         for place in bits(known) {
             let index = base + u16::try_from(place).unwrap_or(0);
-            let waits = |at: &Slot| matches!(*at, Slot::Waits { index: held, .. } if held == index);
             let Some((offset, len_bytes)) = self.cut.block(index.into()) else { continue };
             let mut block = [0; SMALL];
             let block = block.get_mut(..len_bytes as usize).unwrap_or_default();
-            match self.slots.iter().position(waits) {
+            match slot_of.get(place).copied().flatten() {
                 Some(at) => {
                     let held = memory.get(at * SMALL..at * SMALL + block.len());
                     block.copy_from_slice(held.unwrap_or_default());
@@ -232,15 +243,10 @@ impl Blocks {
     fn after_mending(&mut self, generation: u16) -> Taken {
         let base = generation.saturating_mul(self.cut.shape.generation_blocks());
         let Some(solved) = self.mender.take_solved() else { return Taken::Stored };
-        let place = generation.checked_sub(self.first).map(usize::from);
-        let mut have = place.and_then(|place| self.have.get_mut(place));
         for (block, slot) in solved {
-            if let Some(have) = &mut have {
-                **have |= 1 << block;
-            }
-            if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
-                *slot = Slot::Waits { index: base + u16::from(block), written_bytes: 0 };
-            }
+            let index = base + u16::from(block);
+            self.note_have(index);
+            self.set_slot(slot.into(), Slot::Waits { index, written_bytes: 0 });
         }
         Taken::Window
     }
@@ -250,8 +256,11 @@ impl Blocks {
     }
 
     fn set_slot(&mut self, at: usize, slot: Slot) {
-        if let Some(place) = self.slots.get_mut(at) {
-            *place = slot;
+        let Some(place) = self.slots.get_mut(at) else { return };
+        *place = slot;
+        match slot {
+            Slot::Waits { .. } => self.waiting |= 1 << at,
+            Slot::Free | Slot::Mends => self.waiting &= !(1 << at),
         }
     }
 
@@ -287,7 +296,7 @@ impl Blocks {
     pub(super) fn is_flushing(&self) -> bool {
         match self.phase {
             Phase::Erasing { .. } => true,
-            Phase::Open => self.first_waiting().is_some(),
+            Phase::Open => self.waiting != 0,
             Phase::Head { .. } | Phase::Judging | Phase::Complete => false,
         }
     }
@@ -297,10 +306,11 @@ impl Blocks {
     }
 
     fn first_waiting(&self) -> Option<(usize, u16, u16)> {
-        self.slots.iter().enumerate().find_map(|(at, slot)| match *slot {
+        let at = self.waiting.trailing_zeros() as usize;
+        match *self.slots.get(at)? {
             Slot::Waits { index, written_bytes } => Some((at, index, written_bytes)),
             Slot::Free | Slot::Mends => None,
-        })
+        }
     }
 
     pub(super) fn flush_step<F: NorFlash>(

@@ -97,12 +97,12 @@ impl Mender {
 
     /// Once there are enough: the blocks of the generation and the slots that their bytes are in.
     /// Nothing is held afterwards.
-    pub(super) fn take_solved(&mut self) -> Option<impl Iterator<Item = (u8, u8)>> {
+    pub(super) fn take_solved(&mut self) -> Option<impl Iterator<Item = (u8, u8)> + use<>> {
         if self.count == 0 || self.missing.count_ones() != u32::from(self.count) {
             return None;
         }
         let count = usize::from(core::mem::take(&mut self.count));
-        Some(self.rows.iter().take(count).map(|row| (row.pivot, row.slot)))
+        Some(self.rows.into_iter().take(count).map(|row| (row.pivot, row.slot)))
     }
 
     /// Gives up what is held, and says where that was, as bits.

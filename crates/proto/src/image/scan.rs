@@ -49,26 +49,28 @@ impl<T> Scan<T> {
     }
 
     /// What is left of `bytes` from the first place on where a magic may begin. Most of an image is
-    /// none, so it is passed over in strides that the compiler compares at once.
+    /// none, so it is passed over in strides that the compiler compares at once; two bytes of each
+    /// place, since one in 256 begins alike by chance.
     fn candidate<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         let (first, second) = (self.magic.first()?, self.magic.get(1)?);
         let mut rest = bytes;
         loop {
-            while let Some((stride, behind)) = rest.split_first_chunk::<STRIDE_BYTES>() {
-                if stride.iter().fold(false, |found, byte| found | (byte == first)) {
+            let (stride, behind) = rest.split_at(rest.len().min(STRIDE_BYTES));
+            let nexts = rest.get(1..).unwrap_or_default();
+            if let (Ok(stride), Some(nexts)) = (stride.try_into(), nexts.first_chunk()) {
+                if has_pair(stride, nexts, *first, *second) {
                     break;
                 }
                 rest = behind;
+            } else {
+                break;
             }
-            let within = rest.get(..STRIDE_BYTES).unwrap_or(rest);
-            let start = within.iter().position(|byte| byte == first)?;
-            rest = rest.get(start..)?;
-            // All but one in 256 of those that begin alike do not go on alike.
-            if rest.get(1).is_none_or(|next| next == second) {
-                return Some(rest);
-            }
-            rest = rest.get(1..)?;
         }
+        let begins = |start: &usize| {
+            rest.get(*start) == Some(first) && rest.get(start + 1).is_none_or(|next| next == second)
+        };
+        let start = (0..rest.len()).find(begins)?;
+        rest.get(start..)
     }
 
     /// Keeps what may become a block and lets go of the rest.
@@ -93,4 +95,18 @@ impl<T> Scan<T> {
         self.held.rotate_left(start);
         self.held.truncate(self.held.len() - start);
     }
+}
+
+/// Whether `first` is followed by `second` anywhere; `nexts` begins one byte behind `stride`.
+fn has_pair(
+    stride: &[u8; STRIDE_BYTES],
+    nexts: &[u8; STRIDE_BYTES],
+    first: u8,
+    second: u8,
+) -> bool {
+    // No way out in between: that is what lets it be done for all at once.
+    stride
+        .iter()
+        .zip(nexts)
+        .fold(false, |found, (&byte, &next)| found | ((byte == first) & (next == second)))
 }

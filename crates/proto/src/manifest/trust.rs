@@ -101,13 +101,12 @@ impl<'a> VerifiedManifest<'a> {
         digest: &Sha256,
         signed: Signed,
     ) -> Result<Self, VerifyError> {
-        let verified = Self::read(manifest, signed).map_err(VerifyError::Manifest)?;
-        if verified.digest == *digest {
-            Ok(verified)
-        } else {
-            let (found, expected) = (verified.digest, *digest);
-            Err(VerifyError::OtherDigest { found, expected })
+        let found = Sha256(sha2::Sha256::digest(manifest).into());
+        if found != *digest {
+            return Err(VerifyError::OtherDigest { found, expected: *digest });
         }
+        let manifest = read::manifest(manifest).map_err(VerifyError::Manifest)?;
+        Ok(Self { manifest, digest: found, signed })
     }
 
     fn read(manifest: &'a [u8], signed: Signed) -> Result<Self, ManifestError> {
