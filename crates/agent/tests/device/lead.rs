@@ -28,7 +28,7 @@ fn push_local(device: &mut TestDevice, file: &[u8]) -> Result<u32, Refusal> {
     panic!("the upload does not end");
 }
 
-fn spool(device: &mut TestDevice, file: &[u8], from: u32) -> Result<u32, Refusal> {
+pub(crate) fn spool(device: &mut TestDevice, file: &[u8], from: u32) -> Result<u32, Refusal> {
     let mut at = from as usize;
     while at < file.len() {
         let piece = &file[at..file.len().min(at + 1000)];
@@ -40,21 +40,21 @@ fn spool(device: &mut TestDevice, file: &[u8], from: u32) -> Result<u32, Refusal
     Ok(u32::try_from(at).unwrap())
 }
 
-fn install(device: &mut TestDevice, package: &[u8]) {
+pub(crate) fn install(device: &mut TestDevice, package: &[u8]) {
     let now = device.now;
     let (agent, flash) = device.parts();
     agent.install_package(now, package, flash).unwrap();
 }
 
 /// Another role's image, which this device must never run.
-fn foreign() -> Vec<u8> {
+pub(crate) fn foreign() -> Vec<u8> {
     let transmitter = Descriptor { role: Name::new("transmitter").unwrap(), ..descriptor() };
     FirmwareSpec { size_bytes: 100_000, ..FirmwareSpec::new(transmitter, ChipId::ESP32_S3) }
         .build()
         .unwrap()
 }
 
-fn sha256(file: &[u8]) -> Sha256 {
+pub(crate) fn sha256(file: &[u8]) -> Sha256 {
     lockstep_agent::package::digest(file)
 }
 

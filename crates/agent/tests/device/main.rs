@@ -1,9 +1,11 @@
 //! The agent on a device: flash, bootloader, power cuts, and orders as a lead gives them.
 
 mod anything;
+mod conditions;
 mod fixture;
 mod lead;
 mod orders;
 mod power;
+mod spool;
 mod staging;
 mod trial;
