@@ -23,7 +23,7 @@ use lockstep_proto::wire::{Board, Role};
 use crate::boot_state::BootState;
 use crate::config::{self, CONFIG_BYTES_MAX, ConfigError};
 use crate::effects::{Effect, Effects, FallBackCause, Trace};
-use crate::flash::{FlashFault, Region};
+use crate::flash::{self, FlashFault, Region};
 use crate::layout::Layout;
 use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::package;
@@ -320,6 +320,20 @@ impl Agent {
         buffer: &'b mut [u8],
     ) -> Option<&'b [u8]> {
         package::load(flash, self.layout.package(), buffer).ok().flatten()
+    }
+
+    /// Fills `bytes` with what the package's store holds from `offset` on, for members, who check
+    /// the whole. `None`: the flash failed, or that lies behind the longest package.
+    pub fn package_part<F: ReadNorFlash>(
+        &self,
+        offset: u32,
+        bytes: &mut [u8],
+        flash: &mut F,
+    ) -> Option<()> {
+        let end = usize::try_from(offset).ok()?.checked_add(bytes.len())?;
+        let start = package::body(self.layout.package()) + offset;
+        let read = || flash::read(flash, start, bytes).ok();
+        (end <= package::PACKAGE_SIZE_BYTES_MAX).then(read)?
     }
 
     /// Copies the configuration that is in force for the running image into `buffer` and returns

@@ -73,11 +73,8 @@ impl<A: Application> Node<A> {
             && let Some(due) = sender.next_frame(now)
         {
             let (session, cut) = (sender.session(), sender.cut());
-            let package = self.with_package(flash, <[u8]>::to_vec)?;
             let frame = due.frame(session, cut, &mut payload, |offset, into| {
-                let from = usize::try_from(offset).ok()?;
-                into.copy_from_slice(package.get(from..from.checked_add(into.len())?)?);
-                Some(())
+                self.agent.package_part(offset, into, flash)
             });
             return frame?.encode(&self.setup.group_key, buffer).ok();
         }

@@ -1,6 +1,6 @@
 //! The lead's own device: uploads instead of blocks, and other roles' artifacts in its other slot.
 
-use lockstep_agent::Pace;
+use lockstep_agent::{PACKAGE_SIZE_BYTES_MAX, Pace};
 use lockstep_proto::frame::order::Order;
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::Sha256;
@@ -127,6 +127,12 @@ fn an_installed_package_is_read_back_whole_or_not_at_all() {
     let mut buffer = [0; 12_288];
     assert_eq!(agent.package(flash, &mut buffer), Some(&package[..]));
     assert_eq!(agent.package(flash, &mut buffer[..100]), None);
+    let mut part = [0; 100];
+    agent.package_part(200, &mut part, flash).unwrap();
+    assert_eq!(part[..], package[200..300]);
+    let end = u32::try_from(PACKAGE_SIZE_BYTES_MAX).unwrap();
+    assert_eq!(agent.package_part(end - 100, &mut part, flash), Some(()));
+    assert_eq!(agent.package_part(end - 99, &mut part, flash), None);
     flash.bytes[crate::fixture::STORE as usize + 0x4000 + 100] ^= 1;
     assert_eq!(agent.package(flash, &mut buffer), None);
 }
