@@ -59,6 +59,8 @@ pub struct Setup {
     pub reset_reason: u8,
     /// Whose releases it takes, unless its record says otherwise.
     pub trust: Trust,
+    /// Whether its radio takes frames of ESP-NOW version 2, and so large blocks.
+    pub takes_large: bool,
 }
 
 /// One sample of the device's health.

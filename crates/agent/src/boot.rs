@@ -104,7 +104,7 @@ impl Agent {
             armed: None,
             wellness: Wellness::default(),
             refused: None,
-            receiver: Receiver::new(),
+            receiver: Receiver::new(setup.takes_large),
             staging_refusal: None,
             staging_restarts: 0,
             pace: Pace::Fast,

@@ -10,7 +10,7 @@ use core::fmt;
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::block::{Block, Repair, Session};
 use lockstep_proto::frame::coding::Shape;
-use lockstep_proto::frame::report::{HEAD_BLOCKS, Wants};
+use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::Sha256;
 
 use crate::flash::{FlashFault, Region};
@@ -43,6 +43,8 @@ pub(crate) enum Object {
 #[derive(Clone)]
 pub(crate) struct Receiver {
     job: Option<Job>,
+    /// Whether files may come in large blocks.
+    takes_large: bool,
     memory: [u8; MEMORY_BYTES],
 }
 
@@ -140,8 +142,8 @@ pub(crate) enum Flushed {
 }
 
 impl Receiver {
-    pub(crate) const fn new() -> Self {
-        Self { job: None, memory: [0; MEMORY_BYTES] }
+    pub(crate) const fn new(takes_large: bool) -> Self {
+        Self { job: None, takes_large, memory: [0; MEMORY_BYTES] }
     }
 
     pub(crate) const fn job(&self) -> Option<&Job> {
@@ -158,7 +160,8 @@ impl Receiver {
         let way = match object {
             Object::Spool => Way::Stream(Stream::new(place, done_bytes, false)),
             Object::Artifact | Object::Package => {
-                Way::Blocks(Blocks::new(place, done_bytes, object == Object::Artifact))
+                let has_head = object == Object::Artifact;
+                Way::Blocks(Blocks::new(place, done_bytes, has_head, self.takes_large))
             }
         };
         self.job = Some(Job {
@@ -344,7 +347,7 @@ impl Job {
 }
 
 /// Bytes of an image's head.
-pub(crate) const HEAD_BYTES: u32 = HEAD_BLOCKS as u32 * Shape::Small.block_bytes();
+pub(crate) const HEAD_BYTES: u32 = Shape::Small.head_blocks() as u32 * Shape::Small.block_bytes();
 /// What is held until it is in flash: blocks that came and repair frames, or a window of a stream.
 const MEMORY_BYTES: usize = blocks::MEMORY_BYTES;
 

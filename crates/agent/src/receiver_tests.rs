@@ -1,5 +1,6 @@
 //! Blocks in any order, repair frames, and pieces of any size.
 
+use std::vec;
 use std::vec::Vec;
 
 use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN};
@@ -24,7 +25,11 @@ fn file(length: u32) -> Vec<u8> {
 }
 
 fn receiver(object: Object, size_bytes: u32) -> Receiver {
-    let mut receiver = Receiver::new();
+    receiver_of(object, size_bytes, false)
+}
+
+fn receiver_of(object: Object, size_bytes: u32, takes_large: bool) -> Receiver {
+    let mut receiver = Receiver::new(takes_large);
     receiver.start(object, SHA, Region { offset: START, size_bytes }, 0);
     receiver
 }
@@ -36,19 +41,36 @@ fn block(bytes: &[u8], index: u16) -> Block<'_> {
 }
 
 /// The payload of the repair frame with this seed.
-fn mixed(bytes: &[u8], generation: u16, seed: u16) -> [u8; 224] {
+fn mixed(bytes: &[u8], generation: u16, seed: u32) -> Vec<u8> {
     let cut = Cut { shape: Shape::Small, size_bytes: bytes_u32(bytes.len()) };
-    let mix = cut.mix(session(), generation, seed);
-    let mut sum = [0; 224];
+    sum_of(bytes, cut, generation, seed)
+}
+
+/// The payload of a repair frame.
+fn sum_of(bytes: &[u8], cut: Cut, generation: u16, named: u32) -> Vec<u8> {
+    let mix = cut.mix(session(), generation, named);
+    let mut sum = vec![0; cut.shape.block_bytes() as usize];
+    let base = u32::from(generation) * u32::from(cut.shape.generation_blocks());
     for place in (0..128).filter(|place| mix >> place & 1 == 1) {
-        let payload = block(bytes, generation * 128 + place).payload;
+        let (at, len) = cut.block(base + place).unwrap();
+        let payload = &bytes[at as usize..(at + len) as usize];
         sum.iter_mut().zip(payload).for_each(|(sum, byte)| *sum ^= byte);
     }
     sum
 }
 
-fn repair(payload: &[u8], generation: u16, seed: u16) -> Repair<'_> {
-    Repair { session: session(), shape: Shape::Small, generation, seed, payload }
+/// Numbers below a limit, as random as tests need them.
+fn draws(mut random: u64) -> impl FnMut(usize) -> usize {
+    move |below| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 33).unwrap() % below
+    }
+}
+
+fn repair(payload: &[u8], generation: u16, seed: u32) -> Repair<'_> {
+    Repair { session: session(), shape: Shape::Small, generation, named: seed, payload }
 }
 
 fn flush(receiver: &mut Receiver, flash: &mut MemFlash) {
@@ -266,7 +288,7 @@ fn a_file_goes_on_behind_what_is_durable_once_its_head_was_judged_again() {
     let done = PROGRESS_STEP_BYTES as usize;
     flash.bytes[START as usize..START as usize + done].copy_from_slice(&bytes[..done]);
     flash.bytes[START as usize + done..START as usize + 99_000].fill(0x5A);
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(false);
     receiver.start(Object::Artifact, SHA, place, PROGRESS_STEP_BYTES);
     assert_eq!(wants(&receiver).readiness, Readiness::Head);
     for index in 0..3 {
@@ -280,6 +302,44 @@ fn a_file_goes_on_behind_what_is_durable_once_its_head_was_judged_again() {
         flush(&mut receiver, &mut flash);
     }
     assert!(receiver.job().unwrap().is_complete() && in_flash(&flash, &bytes));
+}
+
+/// What it lacks of large blocks is said by name, so that a mix can be made that helps at once.
+#[test]
+fn a_mix_of_large_blocks_helps_who_lacks_one_of_them() {
+    let bytes = file(60_000);
+    let mut receiver = receiver_of(Object::Package, 60_000, true);
+    let mut flash = MemFlash::new(0x10_0000);
+    flush(&mut receiver, &mut flash);
+    let cut = Cut { shape: Shape::Large, size_bytes: 60_000 };
+    let large = |index: u16| Block {
+        session: session(),
+        shape: Shape::Large,
+        index,
+        payload: &bytes[usize::from(index) * 1024..usize::from(index + 1) * 1024],
+    };
+    for index in (0..28).filter(|index| ![3, 4, 27].contains(index)) {
+        assert_eq!(receiver.take_block(&large(index)), Taken::Window);
+        flush(&mut receiver, &mut flash);
+    }
+    let Wants { shape, lacking, staged_bytes, .. } = wants(&receiver);
+    assert_eq!((shape, lacking.counts(), staged_bytes), (Shape::Large, &[3, 28, 3][..], 25_600));
+    assert_eq!(lacking.map(0), Some(1 << 3 | 1 << 4 | 1 << 27));
+    assert_eq!((lacking.map(1), lacking.map(3)), (None, None), "all of it; there is none");
+    let mut mend = |named: u32| {
+        let payload = sum_of(&bytes, cut, 0, named);
+        let (session, shape) = (session(), Shape::Large);
+        let frame = Repair { session, shape, generation: 0, named, payload: &payload };
+        receiver.take_repair(&frame, &mut flash).unwrap()
+    };
+    assert_eq!(mend(0b11000), dropped(Dropped::Known), "two that are lacking are no help");
+    assert_eq!(mend(0b00111), dropped(Dropped::Known), "nor is none");
+    assert_eq!(mend(0b01111), Taken::Window);
+    assert_eq!(mend(0b11000), Taken::Window, "one of them waits for the flash now");
+    assert_eq!(mend(1 << 27 | 0b11000), Taken::Window);
+    flush(&mut receiver, &mut flash);
+    assert!(in_flash(&flash, &bytes[..28_672]));
+    assert_eq!(wants(&receiver).first, 1);
 }
 
 proptest! {
@@ -296,14 +356,8 @@ proptest! {
         let cut = Cut { shape: Shape::Small, size_bytes: length };
         let mut receiver = receiver(Object::Artifact, length);
         let mut flash = MemFlash::new(0x4_0000);
-        let mut random = seed;
-        let mut draw = |below: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            usize::try_from(random >> 33).unwrap() % below
-        };
-        for round in 0_u16.. {
+        let mut draw = draws(seed);
+        for round in 0_u32.. {
             prop_assert!(round < 60_000, "it must come to an end");
             if receiver.job().unwrap().is_complete() {
                 break;
@@ -318,6 +372,55 @@ proptest! {
                 let blocks = usize::from(cut.blocks_of(generation));
                 let place = u16::try_from(draw(blocks)).unwrap();
                 if receiver.take_block(&block(&bytes, generation * 128 + place)) == Taken::Head {
+                    receiver.accept_head();
+                }
+            }
+            if draw(3) == 0 {
+                flush(&mut receiver, &mut flash);
+            }
+        }
+        prop_assert!(in_flash(&flash, &bytes));
+    }
+
+    /// The sender may change its mind about how an object is cut, at any moment.
+    #[test]
+    fn blocks_of_both_shapes_and_mixes_in_any_order_make_the_file(
+        length in 1..90_000_u32,
+        seed in 1..u64::MAX,
+        mixes in 0..60_usize,
+        changes in 0..4_usize,
+    ) {
+        let bytes = file(length);
+        let mut receiver = receiver_of(Object::Artifact, length, true);
+        let mut flash = MemFlash::new(0x4_0000);
+        let mut draw = draws(seed);
+        let mut shape = Shape::Large;
+        for round in 0.. {
+            prop_assert!(round < 60_000, "it must come to an end");
+            if receiver.job().unwrap().is_complete() {
+                break;
+            }
+            if round < 300 && draw(100) < changes {
+                shape = if shape == Shape::Large { Shape::Small } else { Shape::Large };
+            }
+            let cut = Cut { shape, size_bytes: length };
+            let Wants { readiness, first, lacking, .. } = wants(&receiver);
+            let generation = first + u16::try_from(draw(lacking.counts().len())).unwrap();
+            let place = u16::try_from(draw(cut.blocks_of(generation).into())).unwrap();
+            let index = generation * shape.generation_blocks() + place;
+            let is_mix = readiness == Readiness::Open && draw(100) < mixes;
+            if is_mix && shape == Shape::Large {
+                let named = 1 << draw(28) | 1 << draw(28) | 1 << draw(28);
+                let payload = sum_of(&bytes, cut, generation, named);
+                let frame = Repair {
+                    session: session(), shape, generation, named, payload: &payload,
+                };
+                receiver.take_repair(&frame, &mut flash).unwrap();
+            } else {
+                let (at, len) = cut.block(index.into()).unwrap();
+                let payload = &bytes[at as usize..(at + len) as usize];
+                let block = Block { session: session(), shape, index, payload };
+                if receiver.take_block(&block) == Taken::Head {
                     receiver.accept_head();
                 }
             }

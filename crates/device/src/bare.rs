@@ -306,7 +306,7 @@ fn image_of(facts: &ImageFacts, size_bytes: u32) -> Result<BareImage, UploadErro
 }
 
 /// What a host would have written for it.
-fn manifest_of(image: &BareImage) -> Manifest<'_> {
+pub(crate) fn manifest_of(image: &BareImage) -> Manifest<'_> {
     let descriptor = &image.descriptor;
     let chip = image.chip.name().unwrap_or_default();
     let entry = DeviceEntry {

@@ -41,6 +41,7 @@ impl BlockCounts {
             | BlockError::Type { .. }
             | BlockError::PayloadSize { .. }
             | BlockError::Asked { .. }
+            | BlockError::Seed { .. }
             | BlockError::Full(_) => &mut self.malformed,
         };
         *count = count.saturating_add(1);

@@ -16,7 +16,7 @@ use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::report::MemberState;
 use lockstep_proto::frame::version::VersionFrame;
-use lockstep_proto::frame::{FRAME_BYTES_MAX, FrameType, frame_type};
+use lockstep_proto::frame::{FRAME_BYTES_MAX, FrameType, LARGE_FRAME_BYTES_MAX, frame_type};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
@@ -119,6 +119,23 @@ pub(crate) fn is_due(last: &mut Option<Instant>, now: Instant, every_ms: u64) ->
     due
 }
 
+fn agent_setup(setup: &NodeSetup, announced: Announced) -> Setup {
+    Setup {
+        identity: Identity {
+            role: setup.role,
+            chip: setup.chip,
+            board: setup.board,
+            announced,
+            config_schema: setup.firmware.config_schema,
+        },
+        rollback: setup.rollback,
+        running_slot: setup.running_slot,
+        reset_reason: setup.reset_reason,
+        trust: setup.trust.clone(),
+        takes_large: setup.takes_large,
+    }
+}
+
 impl<A: Application> Node<A> {
     /// Starts a device. [`Booted::RebootNow`] must be obeyed before anything else.
     pub fn boot<F: NorFlash>(
@@ -133,19 +150,7 @@ impl<A: Application> Node<A> {
             (None, Some(known)) => known.announced,
             (None, None) => UNKNOWN_FIRMWARE,
         };
-        let agent_setup = Setup {
-            identity: Identity {
-                role: setup.role,
-                chip: setup.chip,
-                board: setup.board,
-                announced,
-                config_schema: setup.firmware.config_schema,
-            },
-            rollback: setup.rollback,
-            running_slot: setup.running_slot,
-            reset_reason: setup.reset_reason,
-            trust: setup.trust.clone(),
-        };
+        let agent_setup = agent_setup(&setup, announced);
         let (mut agent, booted) = Agent::boot(now, agent_setup, flash).map_err(NodeError::Boot)?;
         agent.set_unasked_wait(unasked_wait_ms(setup.id));
         let history = read_entry::<F, HISTORY_BYTES_MAX>(&agent, flash, Kind::HISTORY)
@@ -255,11 +260,11 @@ impl<A: Application> Node<A> {
     pub fn poll_frame<F: NorFlash>(
         &mut self,
         now: Instant,
-        buffer: &mut [u8; FRAME_BYTES_MAX],
+        buffer: &mut [u8; LARGE_FRAME_BYTES_MAX],
         flash: &mut F,
     ) -> Option<(DeviceId, usize)> {
         if let Some(frame) = self.outbox.pop_front() {
-            *buffer = frame.bytes;
+            buffer.iter_mut().zip(frame.bytes).for_each(|(into, byte)| *into = byte);
             return Some((frame.to, frame.len));
         }
         let len = self.next_block(now, buffer, flash)?;

@@ -5,14 +5,14 @@ use alloc::vec;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::package::{PACKAGE_SIZE_BYTES_MAX, Package};
-use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::LARGE_FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::Session;
 use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::{Signed, Trust, VerifiedManifest, verify};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::Phase;
-use lockstep_rollout::transfer::{Sender, Timing};
+use lockstep_rollout::transfer::{LARGE_TARGETS_MAX, Sender, Timing};
 
 use crate::cut::ENTRY_CUT;
 use crate::node::Node;
@@ -55,8 +55,12 @@ impl<A: Application> Node<A> {
         let pace = self.setup.pace;
         let timing =
             Timing { slot_ms: ANSWER_SLOT_MS, answer_ms: pace.answer_ms, mend_ms: pace.mend_ms };
+        let seats = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref());
+        let members = seats.map_or(0, |rollout| rollout.record().seats.len().saturating_sub(1));
+        let are_few = members <= LARGE_TARGETS_MAX;
         let [low, high, ..] = self.draw().to_le_bytes();
         Sender::new(Session::of(&file.0), size_bytes, timing, u16::from_le_bytes([low, high]))
+            .with_large(self.setup.takes_large && are_few)
     }
 
     /// The next frame that members wait for: a block or some of them read from flash, or a
@@ -64,7 +68,7 @@ impl<A: Application> Node<A> {
     pub(crate) fn next_block<F: NorFlash>(
         &mut self,
         now: Instant,
-        buffer: &mut [u8; FRAME_BYTES_MAX],
+        buffer: &mut [u8; LARGE_FRAME_BYTES_MAX],
         flash: &mut F,
     ) -> Option<usize> {
         let lead = self.lead.as_mut()?;
@@ -146,11 +150,39 @@ const ANSWER_SLOT_MS: u8 = 2;
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString as _;
+
+    use lockstep_proto::descriptor::Descriptor;
+    use lockstep_proto::id::ImageHash;
+    use lockstep_proto::image::ChipId;
+    use lockstep_proto::text::Name;
+    use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
+    use lockstep_proto::wire::Role;
+
     use super::*;
+    use crate::bare::{BareImage, manifest_of};
+
+    fn image() -> BareImage {
+        let version = ReleaseVersion::new(1, 0, 0).expect("in range");
+        let descriptor = Descriptor {
+            product: Name::new("companion").expect("short"),
+            role: Name::new("receiver").expect("short"),
+            board: Name::new("desk-board").expect("short"),
+            version,
+            min_compatible: version,
+            protocol: ProtocolRange::single(1),
+            epoch: 0,
+            config_schema: 1,
+        };
+        let (image, file) = (ImageHash([1; 32]), Sha256([2; 32]));
+        let (role, chip) = (Role::new("receiver").expect("short"), ChipId::ESP32);
+        BareImage { descriptor, role, image, file, size_bytes: 10_000, chip }
+    }
 
     #[test]
     fn a_manifest_is_judged_anew_when_it_or_the_keys_are_others() {
-        let manifest = include_bytes!("../../proto/tests/golden/release/manifest.json");
+        let written = manifest_of(&image()).to_json().to_string();
+        let manifest = written.as_bytes();
         let trust = Trust::anybody();
         let verified = verify(manifest, &[], &trust).expect("anybody is trusted");
         let vouched = Vouched::new(&verified, trust.clone());

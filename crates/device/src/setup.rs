@@ -54,6 +54,11 @@ pub struct NodeSetup {
     pub reset_reason: u8,
     /// What catches a failed trial.
     pub rollback: Rollback,
+    /// Whether its radio takes and sends frames of [`LARGE_FRAME_BYTES_MAX`] bytes, as ESP-NOW
+    /// version 2 does (ESP-IDF 5.4 and later), and so large blocks.
+    ///
+    /// [`LARGE_FRAME_BYTES_MAX`]: lockstep_proto::frame::LARGE_FRAME_BYTES_MAX
+    pub takes_large: bool,
     /// The group's secret.
     pub group_key: GroupKey,
     /// Keys that were given at provisioning; the record's take precedence once there are any.

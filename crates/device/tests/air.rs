@@ -159,6 +159,40 @@ fn data_of_a_peer_that_was_not_heard_yet_is_dropped() {
 
 static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([9; 32]));
 
+/// Lengths of the longest frame that the lead sends in a rollout of a pair.
+fn longest_frame(takes_large: [bool; 2]) -> usize {
+    let mut group = TestGroup::pair();
+    let longest = Rc::new(RefCell::new(0));
+    let seen = Rc::clone(&longest);
+    group.air = Box::new(move |_, _, bytes| {
+        let mut seen = seen.borrow_mut();
+        *seen = bytes.len().max(*seen);
+        true
+    });
+    for (index, takes) in [LEAD, MEMBER].into_iter().zip(takes_large) {
+        group.boards[index].takes_large = takes;
+        group.cut_power(index, 10);
+    }
+    group.run_ms(1_000);
+    let (receiver, transmitter) = images("1.1.0");
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    longest.take()
+}
+
+#[test]
+fn a_pair_whose_radios_both_take_long_frames_moves_in_large_blocks() {
+    assert_eq!(longest_frame([true, true]), 1024 + 13);
+}
+
+#[test]
+fn no_frame_is_longer_than_the_radio_of_either_takes() {
+    for takes_large in [[true, false], [false, true], [false, false]] {
+        let longest = longest_frame(takes_large);
+        assert!(longest <= FRAME_BYTES_MAX, "{takes_large:?}: {longest}");
+    }
+}
+
 fn control(key: &GroupKey, from: DeviceId, to: DeviceId, frame: u32, message: Message) -> Vec<u8> {
     let counter = Counter { boot: 1_000, frame };
     let mut buffer = [0; FRAME_BYTES_MAX];

@@ -125,6 +125,17 @@ fn messages() -> Vec<Message> {
             first: 300,
             lacking: Lacking::of([128, 0, 7]),
         }),
+        Message::Wants(Wants {
+            session: Session(9),
+            readiness: Readiness::Open,
+            shape: Shape::Large,
+            takes_large: true,
+            interval_ms: 0,
+            staged_bytes: 90_000,
+            erased_bytes: 0,
+            first: 3,
+            lacking: Lacking::of_large([0x0FFF_FFFF, 0, 0x0800_0001, 0x0000_0100]),
+        }),
         Message::Probe(Probe { nonce: 1, role, running }),
         Message::Echo(Echo { nonce: 1, role, running }),
     ]);
@@ -173,7 +184,7 @@ fn the_bytes_of_blocks_and_what_belongs_to_them_are_frozen() {
     let shape = Shape::Small;
     let (short, whole) = ([0xA5; 20], [0x5A; 224]);
     let block = Block { session, shape, index: 300, payload: &short };
-    let repair = Repair { session, shape, generation: 4, seed: 0x0605, payload: &whole };
+    let repair = Repair { session, shape, generation: 4, named: 0x0605, payload: &whole };
     let mut text = String::new();
     for frame in [
         BlockFrame::Block(block),

@@ -15,6 +15,9 @@
 //! for: they answer with what they lack, whoever lacks most first, and the silence of all the
 //! others costs no frame.
 //!
+//! Large blocks cost less time in the air, but a member can hold few large repair frames. So they
+//! are sent to few members, who all have to take them; more members get small ones.
+//!
 //! Nothing is asked of a member while it erases its flash, and nothing is sent that it could not
 //! write: it says how far apart blocks have to be.
 
@@ -23,13 +26,17 @@ use alloc::vec::Vec;
 
 use lockstep_proto::frame::block::{ASKED_MAX, Session};
 use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
-use lockstep_proto::frame::report::{HEAD_BLOCKS, Readiness, Wants};
+use lockstep_proto::frame::report::{Readiness, Wants};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
 mod due;
+mod mixing;
+mod target;
 
 pub use due::Due;
+
+use target::{QUESTIONS_MAX, Target};
 
 /// How long the sender waits for what, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,10 @@ pub struct Timing {
 pub struct Sender {
     session: Session,
     cut: Cut,
+    /// Whether this device's own radio sends large blocks.
+    sends_large: bool,
+    /// Blocks were sent: the shape stays, if everybody takes it.
+    has_begun: bool,
     timing: Timing,
     targets: Vec<Target>,
     state: State,
@@ -59,23 +70,11 @@ pub struct Sender {
     whole: Vec<u16>,
     /// Seed of the next repair frame.
     seed: u16,
+    /// Repair frames that were sent of the generation that is mended now, since it was asked about.
+    repairs_sent: u16,
     sent_at: Option<Instant>,
     /// When members were asked last whether they are done with their flash.
     asked_busy_at: Option<Instant>,
-}
-
-#[derive(Debug, Clone)]
-struct Target {
-    device: DeviceId,
-    wants: Wants,
-    /// It has spoken since the last question to all.
-    has_answered: bool,
-    /// Questions since it spoke last.
-    unanswered: u8,
-    /// Since when it has been saying that its flash is busy.
-    busy_since: Option<Instant>,
-    /// Share of the whole generations that got lost on the way to it, per thousand.
-    loss_permille: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +107,8 @@ enum Step {
     Whole { generation: u16, next: u16 },
     /// Repair frames.
     Repair { generation: u16, left: u16, bursts: u8 },
+    /// The large blocks that somebody lacks, mixed as far as that helps.
+    Mend { generation: u16, has_begun: bool },
 }
 
 impl Sender {
@@ -117,6 +118,8 @@ impl Sender {
         Self {
             session,
             cut: Cut { shape: Shape::Small, size_bytes },
+            sends_large: false,
+            has_begun: false,
             timing,
             targets: Vec::new(),
             state: State::Waiting { until: None },
@@ -124,9 +127,17 @@ impl Sender {
             plan: VecDeque::new(),
             whole: Vec::new(),
             seed,
+            repairs_sent: 0,
             sent_at: None,
             asked_busy_at: None,
         }
+    }
+
+    /// In large blocks, if `sends_large` and all who want it take them. More than
+    /// [`LARGE_TARGETS_MAX`] should not be sent any.
+    pub const fn with_large(mut self, sends_large: bool) -> Self {
+        self.sends_large = sends_large;
+        self
     }
 
     /// The object's session.
@@ -155,8 +166,12 @@ impl Sender {
             has_answered: true,
             unanswered: 0,
             busy_since: (wants.readiness == Readiness::Busy).then_some(now),
+            due: 0,
             loss_permille,
         };
+        if let Some(estimate) = known.and_then(|known| self.loss_of_repairs(known, &target)) {
+            target.loss_permille = u16::midpoint(loss_permille, estimate);
+        }
         self.note_mending(&target);
         let has_room = self.targets.len() < TARGETS_MAX;
         match self.targets.iter_mut().find(|target| target.device == device) {
@@ -206,6 +221,7 @@ impl Sender {
                         return None;
                     }
                     self.state = State::Sending;
+                    self.repairs_sent = 0;
                     if left > 0 && bursts < BURSTS_MAX {
                         self.plan.push_front(Step::Repair { generation, left, bursts });
                     }
@@ -293,6 +309,9 @@ impl Sender {
         let sent_up_to = self.whole.iter().max().map_or(0, |&last| last + 1);
         self.whole.clear();
         self.state = State::Sending;
+        self.repairs_sent = 0;
+        self.choose_shape();
+        let cut = self.cut;
         let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
         if open().any(|target| target.wants.readiness == Readiness::Head) {
             self.plan.push_back(Step::Head { next: 0 });
@@ -304,23 +323,44 @@ impl Sender {
             // Nothing is known of what got lost on the way to those who have not answered; they
             // speak up if repair frames are too few for them.
             let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
-            let lacking = open().map(|target| target.lacks(generation)).max().unwrap_or(0);
+            let lacking = open().map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
             let blocks = self.cut.blocks_of(generation);
             if lacking == 0 || blocks == 0 {
                 continue;
             }
-            if u16::from(lacking) < blocks && lacking <= REPAIRS_HELD_MAX {
-                let left = open().map(|target| target.burst(generation)).max().unwrap_or(0);
+            let is_partial = u16::from(lacking) < blocks;
+            if is_partial && cut.shape == Shape::Large {
+                self.plan.push_back(Step::Mend { generation, has_begun: false });
+                continue;
+            }
+            if is_partial && lacking <= REPAIRS_HELD_MAX {
+                let left = open().map(|target| target.burst(cut, generation)).max().unwrap_or(0);
                 self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
                 continue;
             }
-            if whole_left == 0 {
+            // Large blocks that the slowest does not take yet would have to come again for it; of
+            // small ones nobody is far behind.
+            let too_far = cut.shape == Shape::Large && generation >= base + GENERATIONS_OPEN;
+            if whole_left == 0 || too_far {
                 break;
             }
             whole_left -= 1;
             self.whole.push(generation);
             self.plan.push_back(Step::Whole { generation, next: 0 });
         }
+    }
+
+    /// Everybody is sent the same blocks, so everybody must take them. Once some were sent, a
+    /// change costs what members have of open generations: only for somebody who takes no large
+    /// ones.
+    fn choose_shape(&mut self) {
+        let all_take = self.sends_large && self.served().all(|it| it.wants.takes_large);
+        self.cut.shape = match (self.cut.shape, self.has_begun) {
+            (Shape::Small, true) => Shape::Small,
+            _ if all_take => Shape::Large,
+            _ => Shape::Small,
+        };
+        self.has_begun = true;
     }
 
     /// As many as keep a round short enough for its answers to tell of progress.
@@ -347,13 +387,15 @@ impl Sender {
             return None;
         }
         self.sent_at = Some(now);
+        self.begin_mending();
         let Some(step) = self.plan.front_mut() else { return self.ask_all(now) };
         let whole = self.cut.shape.generation_blocks();
         let index = match step {
             Step::Head { next } => {
                 let index = *next;
                 *next += 1;
-                if *next >= HEAD_BLOCKS || self.cut.block((*next).into()).is_none() {
+                if *next >= self.cut.shape.head_blocks() || self.cut.block((*next).into()).is_none()
+                {
                     self.plan.pop_front();
                 }
                 index
@@ -375,9 +417,19 @@ impl Sender {
             Step::Repair { generation, left, .. } => {
                 *left -= 1;
                 let generation = *generation;
-                let seed = self.seed;
+                let named = self.seed.into();
                 self.seed = self.seed.wrapping_add(1);
-                return Some(Due::Repair { shape: self.cut.shape, generation, seed });
+                self.repairs_sent = self.repairs_sent.saturating_add(1);
+                return Some(Due::Repair { shape: self.cut.shape, generation, named });
+            }
+            Step::Mend { generation, .. } => {
+                let generation = *generation;
+                let named = self.next_mix(generation);
+                if named.count_ones() > 1 {
+                    return Some(Due::Repair { shape: self.cut.shape, generation, named });
+                }
+                let place = u16::try_from(named.trailing_zeros()).unwrap_or(0);
+                generation.saturating_mul(whole).saturating_add(place)
             }
         };
         let Some((offset_bytes, len_bytes)) = self.cut.block(index.into()) else {
@@ -454,8 +506,23 @@ impl Sender {
 
     fn note_mending(&mut self, target: &Target) {
         if let State::Mending { generation, more, .. } = &mut self.state {
-            *more = (*more).max(target.burst(*generation));
+            *more = (*more).max(target.burst(self.cut, *generation));
         }
+    }
+
+    /// Share of the repair frames that got lost, per thousand, if a member still lacks blocks after
+    /// them. Without this, one that was once thought to hear everything would get too few of them
+    /// for ever: what it has of a generation is lost when the next one is mended.
+    fn loss_of_repairs(&self, before: &Target, after: &Target) -> Option<u16> {
+        let State::Mending { generation, .. } = self.state else { return None };
+        let (lacked, lacks) =
+            (before.lacks(self.cut, generation), after.lacks(self.cut, generation));
+        let sent = u32::from(self.repairs_sent);
+        if lacks == 0 || sent < LOSS_FRAMES_MIN {
+            return None;
+        }
+        let gained = u32::from(lacked.saturating_sub(lacks)).min(sent);
+        u16::try_from((sent - gained) * 1000 / sent).ok()
     }
 
     /// Once somebody takes blocks the others are most likely about to: whoever still says that its
@@ -477,47 +544,20 @@ impl Sender {
 
     fn note_loss(&mut self) {
         let sent: u32 = self.whole.iter().map(|&it| u32::from(self.cut.blocks_of(it))).sum();
-        if sent < LOSS_BLOCKS_MIN {
+        if sent < LOSS_FRAMES_MIN {
             return;
         }
         for target in self.targets.iter_mut().filter(|it| it.has_answered && it.takes()) {
-            let lost: u32 = self.whole.iter().map(|&it| u32::from(target.lacks(it))).sum();
+            let lost: u32 =
+                self.whole.iter().map(|&it| u32::from(target.lacks(self.cut, it))).sum();
             target.loss_permille = u16::try_from(lost.min(sent) * 1000 / sent).unwrap_or(1000);
         }
     }
 }
 
-impl Target {
-    const fn is_served(&self) -> bool {
-        self.unanswered < QUESTIONS_MAX
-    }
-
-    /// Whether it takes blocks now.
-    fn takes(&self) -> bool {
-        matches!(self.wants.readiness, Readiness::Head | Readiness::Open)
-    }
-
-    fn lacks(&self, generation: u16) -> u8 {
-        let place = generation.checked_sub(self.wants.first).map(usize::from);
-        place.and_then(|place| self.wants.lacking.counts().get(place)).copied().unwrap_or(0)
-    }
-
-    /// How many repair frames to send, so that as many as it lacks of a generation arrive, and are
-    /// independent of each other.
-    fn burst(&self, generation: u16) -> u16 {
-        let lacking = u32::from(self.lacks(generation));
-        if lacking == 0 {
-            return 0;
-        }
-        let lost = u32::from(self.loss_permille.min(LOSS_PERMILLE_MAX));
-        // A part of the standard deviation more than gets lost on average: asking once more takes
-        // as long as some frames.
-        let deviation = (lacking * lost * 1000).isqrt() * DEVIATION_PERCENT / 100;
-        let needed = (lacking * 1000 + deviation).div_ceil(1000 - lost) + SPARE_REPAIRS;
-        u16::try_from(needed).unwrap_or(u16::MAX)
-    }
-}
-
+/// More members than these get small blocks: of so many one seldom finds a mix that helps all of
+/// them. `docs/air.md` has the figures.
+pub const LARGE_TARGETS_MAX: usize = 8;
 /// Members served at once, at most.
 pub const TARGETS_MAX: usize = 64;
 /// Bytes sent whole in one round, at most: half of what members take from their first incomplete
@@ -535,20 +575,12 @@ const HEAD_QUESTIONS: u8 = 3;
 const ASK_BUSY_MS: u64 = 150;
 /// How long a member's flash may be busy before the others go on without it, in milliseconds.
 const BUSY_MS_MAX: u64 = 30_000;
-/// A member that leaves so many questions unanswered is not served until it speaks.
-const QUESTIONS_MAX: u8 = 8;
 /// So many times in one round repair frames of one generation are sent.
 const BURSTS_MAX: u8 = 6;
-/// See where it is used.
-const DEVIATION_PERCENT: u32 = 100;
-/// Two random repair frames more than are lacking are too few once in four times.
-const SPARE_REPAIRS: u32 = 1;
 /// Slots in which those answer whom repair frames were too few for.
 pub const LACKING_SLOTS: u64 = 6;
 /// How long one of these is: those behind it hear who speaks, and most wait no further.
 const LACKING_SLOT_MS: u8 = 1;
-/// A loss beyond this is a member that is hardly there: nobody waits for it with a hundred frames.
-const LOSS_PERMILLE_MAX: u16 = 600;
-/// Fewer blocks than this tell nothing of the loss.
-const LOSS_BLOCKS_MIN: u32 = 16;
+/// Fewer blocks or repair frames than this tell nothing of the loss.
+const LOSS_FRAMES_MIN: u32 = 16;
 const TURNS_MAX: usize = 8;

@@ -79,6 +79,9 @@ pub struct BoardOptions {
     pub rollback: Rollback,
     /// From reset to the firmware's first instruction.
     pub boot_ms: u32,
+    /// Whether its radio takes and sends long frames, as ESP-NOW version 2 does; otherwise it does
+    /// not hear them.
+    pub takes_large: bool,
     /// The secret of its group.
     pub group_key: GroupKey,
     /// The folder of devices that hear each other.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use lockstep_proto::frame::coding::Shape;
+
 mod member;
 mod rivals;
 mod run;
@@ -189,6 +191,8 @@ pub struct Setup {
     pub rate: Rate,
     /// What gets lost.
     pub loss: Loss,
+    /// Whether all radios speak ESP-NOW version 2: frames of up to 1,470 bytes of payload.
+    pub takes_large: bool,
     /// Each device sends 50 bytes of application data so often; 0: none does.
     pub data_every_ms: u32,
     /// Everything that is drawn follows from it.
@@ -196,11 +200,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The least time that the blocks of the image take: every member has to hear as many frames as
-    /// there are blocks, in seconds.
-    pub fn bound_s(&self, payload_bytes: u32, block_bytes: u32) -> f64 {
-        let blocks = f64::from(self.size_bytes.div_ceil(block_bytes));
-        let cycle_ns = broadcast_cycle_ns(self.rate, payload_bytes.into());
+    /// The least time that the blocks of the image take if it is cut so: every member has to hear
+    /// as many frames as there are blocks, in seconds.
+    pub fn bound_s(&self, shape: Shape) -> f64 {
+        let blocks = f64::from(self.size_bytes.div_ceil(shape.block_bytes()));
+        let payload_bytes = u64::from(shape.block_bytes()) + BLOCK_OVERHEAD_BYTES;
+        let cycle_ns = broadcast_cycle_ns(self.rate, payload_bytes);
         blocks * seconds(cycle_ns) / (1.0 - self.loss.share())
     }
 }
@@ -210,6 +215,8 @@ const fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
+/// What a block's frame carries beside the block.
+const BLOCK_OVERHEAD_BYTES: u64 = 13;
 const SHORT_PREAMBLE_NS: u64 = 96_000;
 const OFDM_PREAMBLE_NS: u64 = 20_000;
 const HT_PREAMBLE_NS: u64 = 36_000;

@@ -1,4 +1,4 @@
-//! ESP-NOW on a desk: frames of at most 250 bytes to one device or to all, as UDP on loopback.
+//! ESP-NOW on a desk: frames of at most 1,470 bytes to one device or to all, as UDP on loopback.
 //!
 //! Devices that share a folder, the *air*, hear each other. As over a real radio nothing is
 //! promised to arrive, and [`Impairments`] make it as bad as ordered, the same way for the same
@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! AIR/24a160000001.addr   127.0.0.1:40001      who is there, and where; one file per device
-//! datagram                air u32 | source 6 | destination 6 | payload 0..=250
+//! datagram                air u32 | source 6 | destination 6 | payload 0..=1470
 //! ```
 //!
 //! # Not here
@@ -30,8 +30,8 @@ mod impair;
 pub use impair::{DELAY_MAX_MS, Impairments, ParseImpairmentsError};
 use impair::{Fate, Link};
 
-/// The most an ESP-NOW v1 frame carries.
-pub const PAYLOAD_BYTES_MAX: usize = 250;
+/// The most an ESP-NOW v2 frame carries.
+pub const PAYLOAD_BYTES_MAX: usize = 1470;
 /// Frames that wait to leave late; more are refused, as a chip does without free buffers.
 pub const WAITING_FRAMES_MAX: usize = 256;
 /// Devices on one air; those with higher addresses are not heard of.

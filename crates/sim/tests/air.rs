@@ -8,6 +8,7 @@ fn setup(members: usize, share: f64) -> Setup {
         size_bytes: 500_000,
         rate: Rate::Dsss1,
         loss: Loss::Independent { share },
+        takes_large: false,
         data_every_ms: 0,
         seed: 1,
     }
@@ -15,7 +16,7 @@ fn setup(members: usize, share: f64) -> Setup {
 
 /// How many times the least possible it took.
 fn ratio(setup: &Setup, outcome: &Outcome) -> f64 {
-    outcome.transfer_s / setup.bound_s(224 + 13, 224)
+    outcome.transfer_s / setup.bound_s(outcome.shape)
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn setup() -> Setup {
         running_slot: black_box(0),
         reset_reason: black_box(1),
         trust: Trust::anybody(),
+        takes_large: true,
     }
 }
 

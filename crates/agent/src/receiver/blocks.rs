@@ -1,7 +1,7 @@
 //! A file that comes in blocks over the radio: some get lost, and repair frames mend that.
 //!
 //! ```text
-//! Head ──3 blocks──► Judging ──found good──► Erasing ──all of it──► Open ──every block──► Complete
+//! Head ──all of it─► Judging ──found good──► Erasing ──all of it──► Open ──every block──► Complete
 //! ```
 //!
 //! All of the place is erased before the first block is taken, since a chip hears nothing while it
@@ -9,23 +9,25 @@
 //! writing one takes less time than its frame took in the air. What stays in memory are the repair
 //! frames of one generation, until they are enough.
 
+use core::ops::Range;
+
 use embedded_storage::nor_flash::NorFlash;
-use lockstep_proto::frame::block::{Block, Repair, Session};
+use lockstep_proto::frame::block::{Block, Repair};
 use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
-use lockstep_proto::frame::report::{HEAD_BLOCKS, Lacking, Readiness, Wants};
+
+mod telling;
 
 use super::mender::{Combination, Mender};
-use super::{Dropped, Flushed, HEAD_BYTES, Taken};
+use super::{Dropped, Flushed, Taken};
 use crate::flash::{
     self, ERASE_BLOCK_BYTES, FlashFault, PAGE_BYTES, Region, SECTOR_BYTES, bytes_u32,
 };
 use crate::slot::Pace;
 
 /// Room for blocks until the flash is granted, and for repair frames until they are enough.
-pub(super) const MEMORY_BYTES: usize = SLOTS * SMALL;
-/// As many repair frames as every member can hold, and some blocks that wait.
+pub(super) const MEMORY_BYTES: usize = SLOTS * block_len(Shape::Small);
+/// As many small repair frames as every member can hold, and some blocks that wait.
 const SLOTS: usize = REPAIRS_HELD_MAX as usize + 4;
-const SMALL: usize = Shape::Small.block_bytes() as usize;
 const OPEN: usize = GENERATIONS_OPEN as usize;
 
 #[derive(Debug, Clone)]
@@ -37,7 +39,9 @@ pub(super) struct Blocks {
     first: u16,
     /// Of it and those behind it: which blocks are there, as bits.
     have: [u128; OPEN],
-    /// What each slot of the memory is for.
+    /// Whether the object may come in large blocks.
+    takes_large: bool,
+    /// What each slot of the memory is for; of large ones there are fewer.
     slots: [Slot; SLOTS],
     /// Which of them wait for the flash, as bits: asked after every frame.
     waiting: u64,
@@ -74,7 +78,7 @@ enum Slot {
 }
 
 impl Blocks {
-    pub(super) fn new(place: Region, done_bytes: u32, has_head: bool) -> Self {
+    pub(super) fn new(place: Region, done_bytes: u32, has_head: bool, takes_large: bool) -> Self {
         let cut = Cut { shape: Shape::Small, size_bytes: place.size_bytes };
         let first = done_bytes / cut.shape.generation_bytes();
         let mut blocks = Self {
@@ -83,6 +87,7 @@ impl Blocks {
             phase: Phase::Head { have: 0 },
             first: u16::try_from(first).unwrap_or(u16::MAX),
             have: [0; OPEN],
+            takes_large,
             slots: [Slot::Free; SLOTS],
             waiting: 0,
             mender: Mender::new(),
@@ -98,16 +103,18 @@ impl Blocks {
     }
 
     pub(super) fn take_block(&mut self, block: &Block<'_>, memory: &mut [u8]) -> Taken {
-        if block.shape != self.cut.shape {
+        if !self.may_take(block.shape) {
             return Taken::Dropped(Dropped::Unwanted);
         }
         let index = u32::from(block.index);
-        let Some((_, len_bytes)) = self.cut.block(index) else {
+        let cut = Cut { shape: block.shape, ..self.cut };
+        let Some((_, len_bytes)) = cut.block(index) else {
             return Taken::Dropped(Dropped::OutOfRange);
         };
         if bytes_u32(block.payload.len()) != len_bytes {
             return Taken::Dropped(Dropped::Length);
         }
+        self.adopt(block.shape);
         match self.phase {
             Phase::Head { have } => self.take_head(have, block, memory),
             Phase::Open => {
@@ -125,16 +132,39 @@ impl Blocks {
         }
     }
 
+    /// Whether blocks of this shape could be taken now.
+    fn may_take(&self, shape: Shape) -> bool {
+        let may_change = matches!(self.phase, Phase::Head { .. } | Phase::Open);
+        let takes = shape == Shape::Small || self.takes_large;
+        shape == self.cut.shape || (takes && may_change)
+    }
+
+    /// The sender says how the object is cut. What is whole stays so in every shape; all else is
+    /// begun anew, since that it came in the other shape is not worth remembering.
+    fn adopt(&mut self, shape: Shape) {
+        if shape == self.cut.shape {
+            return;
+        }
+        self.cut.shape = shape;
+        self.have = [0; OPEN];
+        self.slots = [Slot::Free; SLOTS];
+        self.waiting = 0;
+        self.mender.clear();
+        if let Phase::Head { have } = &mut self.phase {
+            *have = 0;
+        }
+    }
+
     fn take_head(&mut self, have: u8, block: &Block<'_>, memory: &mut [u8]) -> Taken {
-        if block.index >= HEAD_BLOCKS {
+        if block.index >= self.cut.shape.head_blocks() {
             return Taken::Dropped(Dropped::OutOfRange);
         }
         if have >> block.index & 1 == 1 {
             return Taken::Dropped(Dropped::Known);
         }
-        store(memory, usize::from(block.index), block.payload);
+        self.store(memory, block.index.into(), block.payload);
         let have = have | 1 << block.index;
-        let wanted = u16::try_from(self.cut.blocks()).unwrap_or(u16::MAX).min(HEAD_BLOCKS);
+        let wanted = self.blocks_of_head();
         if u32::from(have).trailing_ones() < u32::from(wanted) {
             self.phase = Phase::Head { have };
             return Taken::Stored;
@@ -146,7 +176,7 @@ impl Blocks {
     /// A block that is lacking: it waits for the flash.
     fn wait(&mut self, index: u16, payload: &[u8], memory: &mut [u8]) -> Taken {
         let Some(at) = self.free_slot() else { return Taken::Dropped(Dropped::Busy) };
-        store(memory, at, payload);
+        self.store(memory, at, payload);
         self.set_slot(at, Slot::Waits { index, written_bytes: 0 });
         self.note_have(index);
         Taken::Window
@@ -167,13 +197,20 @@ impl Blocks {
             None => return dropped(Dropped::OutOfRange),
             Some(0) => return dropped(Dropped::Known),
             // So many could not be held until they are enough: the blocks themselves will come.
-            Some(missing) if missing.count_ones() > u32::from(REPAIRS_HELD_MAX) => {
+            Some(missing)
+                if self.cut.shape == Shape::Small
+                    && missing.count_ones() > u32::from(REPAIRS_HELD_MAX) =>
+            {
                 return dropped(Dropped::Busy);
             }
             Some(missing) => missing,
         };
-        if repair.payload.len() != SMALL {
+        if repair.payload.len() != self.block_len() {
             return dropped(Dropped::Length);
+        }
+        let mix = self.cut.mix(repair.session, generation, repair.named);
+        if self.cut.shape == Shape::Large {
+            return self.find_in(generation, missing, mix, repair.payload, flash, memory);
         }
         if self.mender.is_for_another(generation, missing) {
             if self.mender.is_behind(generation) && !self.is_round_over {
@@ -185,15 +222,38 @@ impl Blocks {
         }
         self.is_round_over = false;
         let Some(at) = self.free_slot() else { return dropped(Dropped::Busy) };
-        let mix = self.cut.mix(repair.session, generation, repair.seed);
         let taken = self.mender.take(generation, missing, mix, u8::try_from(at).unwrap_or(0));
         let Some(Combination { add, add_to }) = taken else { return dropped(Dropped::Known) };
-        store(memory, at, repair.payload);
+        self.store(memory, at, repair.payload);
         self.set_slot(at, Slot::Mends);
         self.add_known(generation, mix & !missing, at, flash, memory)?;
-        bits(add.into()).for_each(|from| add_slot(memory, from, at));
-        bits(add_to.into()).for_each(|to| add_slot(memory, at, to));
+        bits(add.into()).for_each(|from| self.add_slot(memory, from, at));
+        bits(add_to.into()).for_each(|to| self.add_slot(memory, at, to));
         Ok(self.after_mending(generation))
+    }
+
+    /// A mix of large blocks is of use if one of them is lacking, and only one.
+    fn find_in<F: NorFlash>(
+        &mut self,
+        generation: u16,
+        missing: u128,
+        mix: u128,
+        payload: &[u8],
+        flash: &mut F,
+        memory: &mut [u8],
+    ) -> Result<Taken, FlashFault> {
+        let lacking = mix & missing;
+        if lacking.count_ones() != 1 {
+            return Ok(Taken::Dropped(Dropped::Known));
+        }
+        let Some(at) = self.free_slot() else { return Ok(Taken::Dropped(Dropped::Busy)) };
+        self.store(memory, at, payload);
+        self.add_known(generation, mix & !missing, at, flash, memory)?;
+        let place = u16::try_from(lacking.trailing_zeros()).unwrap_or(0);
+        let index = generation.saturating_mul(self.cut.shape.generation_blocks()) + place;
+        self.set_slot(at, Slot::Waits { index, written_bytes: 0 });
+        self.note_have(index);
+        Ok(Taken::Window)
     }
 
     /// The sender begins anew with the first generation that anybody lacks something of.
@@ -223,18 +283,33 @@ impl Blocks {
         for place in bits(known) {
             let index = base + u16::try_from(place).unwrap_or(0);
             let Some((offset, len_bytes)) = self.cut.block(index.into()) else { continue };
-            let mut block = [0; SMALL];
-            let block = block.get_mut(..len_bytes as usize).unwrap_or_default();
             match slot_of.get(place).copied().flatten() {
-                Some(at) => {
-                    let held = memory.get(at * SMALL..at * SMALL + block.len());
-                    block.copy_from_slice(held.unwrap_or_default());
-                }
-                None => flash::read(flash, self.place.offset + offset, block)?,
+                Some(at) => self.add_slot(memory, at, slot),
+                None => self.add_flash(offset, len_bytes, slot, flash, memory)?,
             }
-            let start = slot * SMALL;
-            let frame = memory.get_mut(start..start + SMALL).unwrap_or_default();
-            frame.iter_mut().zip(block).for_each(|(into, byte)| *into ^= *byte);
+        }
+        Ok(())
+    }
+
+    /// Adds bytes of the object that are in flash to those in a slot.
+    fn add_flash<F: NorFlash>(
+        &self,
+        offset: u32,
+        len_bytes: u32,
+        slot: usize,
+        flash: &mut F,
+        memory: &mut [u8],
+    ) -> Result<(), FlashFault> {
+        let frame = memory.get_mut(self.bytes_of(slot)).unwrap_or_default();
+        let frame = frame.get_mut(..len_bytes as usize).unwrap_or_default();
+        let mut at = self.place.offset + offset;
+        // A whole large block would be much for a stack.
+        for frame in frame.chunks_mut(PIECE_BYTES) {
+            let mut piece = [0; PIECE_BYTES];
+            let piece = piece.get_mut(..frame.len()).unwrap_or_default();
+            flash::read(flash, at, piece)?;
+            frame.iter_mut().zip(piece).for_each(|(into, byte)| *into ^= *byte);
+            at += bytes_u32(frame.len());
         }
         Ok(())
     }
@@ -252,7 +327,42 @@ impl Blocks {
     }
 
     fn free_slot(&self) -> Option<usize> {
-        self.slots.iter().position(|slot| *slot == Slot::Free)
+        let count = MEMORY_BYTES / self.block_len();
+        self.slots.iter().take(count).position(|slot| *slot == Slot::Free)
+    }
+
+    const fn block_len(&self) -> usize {
+        block_len(self.cut.shape)
+    }
+
+    /// Where a slot's bytes are in the memory.
+    const fn bytes_of(&self, slot: usize) -> Range<usize> {
+        let start = slot * self.block_len();
+        start..start + self.block_len()
+    }
+
+    /// The last block of an object is shorter, and counts as filled up with zeros.
+    fn store(&self, memory: &mut [u8], slot: usize, payload: &[u8]) {
+        let place = memory.get_mut(self.bytes_of(slot)).unwrap_or_default();
+        let bytes = payload.iter().copied().chain(core::iter::repeat(0));
+        place.iter_mut().zip(bytes).for_each(|(into, byte)| *into = byte);
+    }
+
+    /// Adds the bytes in one slot to those in another.
+    fn add_slot(&self, memory: &mut [u8], from: usize, to: usize) {
+        let (from, to) = (self.bytes_of(from), self.bytes_of(to));
+        for (from, to) in from.zip(to) {
+            let added = memory.get(from).copied().unwrap_or_default();
+            if let Some(byte) = memory.get_mut(to) {
+                *byte ^= added;
+            }
+        }
+    }
+
+    /// How many blocks the head has.
+    fn blocks_of_head(&self) -> u16 {
+        let blocks = u16::try_from(self.cut.blocks()).unwrap_or(u16::MAX);
+        blocks.min(self.cut.shape.head_blocks())
     }
 
     fn set_slot(&mut self, at: usize, slot: Slot) {
@@ -271,7 +381,8 @@ impl Blocks {
 
     /// Length of the head, while it waits for a judgement.
     pub(super) fn head_bytes(&self) -> usize {
-        let length = self.cut.size_bytes.min(HEAD_BYTES) as usize;
+        let head_bytes = u32::from(self.cut.shape.head_blocks()) * self.cut.shape.block_bytes();
+        let length = self.cut.size_bytes.min(head_bytes) as usize;
         if self.phase == Phase::Judging { length } else { 0 }
     }
 
@@ -285,8 +396,7 @@ impl Blocks {
             // It was in flash already, and was only judged once more.
             return Taken::Window;
         }
-        let blocks = u16::try_from(self.cut.blocks()).unwrap_or(u16::MAX).min(HEAD_BLOCKS);
-        for index in 0..blocks {
+        for index in 0..self.blocks_of_head() {
             self.note_have(index);
             self.set_slot(index.into(), Slot::Waits { index, written_bytes: 0 });
         }
@@ -360,8 +470,9 @@ impl Blocks {
         let at = self.place.offset + offset + u32::from(written_bytes);
         let left_bytes = len_bytes.saturating_sub(written_bytes.into());
         let length = left_bytes.min((at + 1).next_multiple_of(PAGE_BYTES) - at);
-        let start = slot * SMALL + usize::from(written_bytes);
-        let bytes = memory.get(start..start + length as usize).unwrap_or_default();
+        let bytes = memory.get(self.bytes_of(slot)).unwrap_or_default();
+        let bytes = bytes.get(usize::from(written_bytes)..).unwrap_or_default();
+        let bytes = bytes.get(..length as usize).unwrap_or_default();
         flash::write(flash, at, bytes)?;
         if length < left_bytes {
             let written_bytes = written_bytes + u16::try_from(length).unwrap_or(0);
@@ -422,59 +533,6 @@ impl Blocks {
         whole.min(self.cut.size_bytes)
     }
 
-    /// Bytes that are in flash, or are about to be.
-    pub(super) fn flashed_bytes(&self) -> u32 {
-        if !matches!(self.phase, Phase::Open | Phase::Complete) {
-            return self.in_order_bytes();
-        }
-        let blocks: u32 = self.have.iter().map(|have| have.count_ones()).sum();
-        let bytes = self.in_order_bytes() + blocks * self.cut.shape.block_bytes();
-        bytes.min(self.cut.size_bytes)
-    }
-
-    pub(super) fn is_complete(&self) -> bool {
-        self.phase == Phase::Complete
-    }
-
-    pub(super) fn wants(&self, session: Session, pace: Pace) -> Wants {
-        let readiness = match self.phase {
-            Phase::Head { .. } => Readiness::Head,
-            Phase::Open => Readiness::Open,
-            Phase::Judging | Phase::Erasing { .. } | Phase::Complete => Readiness::Busy,
-        };
-        let interval_ms = match pace {
-            // A block lies in two pages, nearly always.
-            Pace::Background { ms_between } => {
-                u16::try_from(ms_between.saturating_mul(2)).unwrap_or(u16::MAX)
-            }
-            Pace::Fast => 0,
-        };
-        let erased_bytes = match self.phase {
-            Phase::Erasing { up_to } => up_to - self.erase_from(),
-            _ => 0,
-        };
-        let open = self.first..self.first.saturating_add(GENERATIONS_OPEN);
-        let open = open.take_while(|&it| self.cut.blocks_of(it) > 0);
-        Wants {
-            session,
-            readiness,
-            shape: self.cut.shape,
-            takes_large: false,
-            interval_ms,
-            staged_bytes: self.flashed_bytes(),
-            erased_bytes,
-            first: self.first,
-            lacking: Lacking::of(open.map(|generation| self.lacks(generation))),
-        }
-    }
-
-    /// How many blocks of a generation are lacking, less the repair frames that are held.
-    pub(super) fn lacks(&self, generation: u16) -> u8 {
-        let missing = self.missing_of(generation).unwrap_or_default().count_ones();
-        let held = u32::from(self.mender.held_of(generation));
-        u8::try_from(missing.saturating_sub(held)).unwrap_or(u8::MAX)
-    }
-
     /// What an earlier boot may have written behind whole generations is erased again.
     fn erase_from(&self) -> u32 {
         let at = self.place.offset + self.in_order_bytes();
@@ -482,20 +540,8 @@ impl Blocks {
     }
 }
 
-fn store(memory: &mut [u8], slot: usize, payload: &[u8]) {
-    let start = slot * SMALL;
-    if let Some(place) = memory.get_mut(start..start + payload.len()) {
-        place.copy_from_slice(payload);
-    }
-}
-
-/// Adds the bytes in one slot to those in another.
-fn add_slot(memory: &mut [u8], from: usize, to: usize) {
-    let mut added = [0; SMALL];
-    let bytes = memory.get(from * SMALL..from * SMALL + SMALL).unwrap_or_default();
-    added.iter_mut().zip(bytes).for_each(|(into, byte)| *into = *byte);
-    let place = memory.get_mut(to * SMALL..to * SMALL + SMALL).unwrap_or_default();
-    place.iter_mut().zip(added).for_each(|(into, byte)| *into ^= byte);
+const fn block_len(shape: Shape) -> usize {
+    shape.block_bytes() as usize
 }
 
 /// The numbers of the bits that are set.
@@ -507,4 +553,9 @@ fn bits(mut set: u128) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Blocks are read from flash in such pieces.
+const PIECE_BYTES: usize = 256;
+
 const _: () = assert!(SLOTS <= u64::BITS as usize);
+// Large blocks are written in the time that the next one takes in the air: a few may wait.
+const _: () = assert!(MEMORY_BYTES / block_len(Shape::Large) >= 4);

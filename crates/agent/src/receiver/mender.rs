@@ -137,7 +137,7 @@ mod tests {
             let mut mender = Mender::new();
             let mut slots = vec![0_u64; HELD];
             let mut taken = 0;
-            let seeds = (0..).map(|seed| seed + u16::try_from(turn).unwrap() * 1000);
+            let seeds = (0..).map(|seed| seed + u32::try_from(turn).unwrap() * 1000);
             for seed in seeds.take(lacking + 20) {
                 let mix = cut.mix(Session(5), 0, seed);
                 let slot = mender.count;

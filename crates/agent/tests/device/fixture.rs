@@ -11,7 +11,7 @@ use lockstep_proto::frame::block::{Block, BlockFrame, Session};
 use lockstep_proto::frame::coding::{Cut, Shape};
 use lockstep_proto::frame::order::{Order, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
-    HEAD_BLOCKS, MemberState, Readiness, Refusal, Report, Rollback, View, Wants,
+    MemberState, Readiness, Refusal, Report, Rollback, View, Wants,
 };
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::image::{ChipId, ImageReader};
@@ -208,6 +208,7 @@ pub(crate) struct TestDevice {
     pub(crate) old: Firmware,
     pub(crate) new: Firmware,
     pub(crate) trust: Trust,
+    pub(crate) takes_large: bool,
     start: Start,
     agent: Option<Agent>,
     booted_slot: u8,
@@ -227,6 +228,7 @@ impl TestDevice {
             old: firmware(0),
             new: firmware(1),
             trust: Trust::anybody(),
+            takes_large: false,
             start,
             agent: None,
             booted_slot: 0,
@@ -307,6 +309,7 @@ impl TestDevice {
             running_slot: self.booted_slot,
             reset_reason: 1,
             trust: self.trust.clone(),
+            takes_large: self.takes_large,
         };
         match Agent::boot(self.now, setup, &mut self.flash) {
             Ok((agent, booted)) => {
@@ -431,7 +434,7 @@ impl TestDevice {
         let cut = Cut { shape: wants.shape, size_bytes };
         let blocks = match wants.readiness {
             Readiness::Busy | Readiness::Done => return self.pass(1),
-            Readiness::Head => 0..HEAD_BLOCKS,
+            Readiness::Head => 0..cut.shape.head_blocks(),
             Readiness::Open => {
                 let lacking = wants.lacking.counts().iter().position(|&lacking| lacking > 0);
                 let Some(at) = lacking else { return self.pass(1) };

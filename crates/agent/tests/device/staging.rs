@@ -400,7 +400,7 @@ fn whoever_lacks_nothing_of_a_generation_keeps_silent_and_whoever_lacks_most_spe
     // A repair frame that comes meanwhile says that somebody else was heard.
     let payload = [0; 224];
     let (shape, generation) = (Shape::Small, 0);
-    let repair = Repair { session, shape, generation, seed: 0, payload: &payload };
+    let repair = Repair { session, shape, generation, named: 0, payload: &payload };
     device.hear(&BlockFrame::Repair(repair)).unwrap();
     device.pass(100);
     assert_eq!(take(&mut device), None);

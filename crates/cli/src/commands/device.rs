@@ -181,6 +181,12 @@ struct DeskArgs {
     #[arg(long)]
     one_sided: bool,
 
+    /// The version of ESP-NOW that the radio speaks: 1 drops frames beyond 250 bytes, so that
+    /// images come in small blocks
+    #[arg(long, value_name = "VERSION", default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=2))]
+    esp_now: u8,
+
     /// The folder of devices that hear each other [default: the group file with `.air` behind it]
     #[arg(long, value_name = "DIR")]
     air: Option<PathBuf>,
@@ -295,6 +301,7 @@ fn options(
             RollbackArg::None => Rollback::None,
         },
         boot_ms: *boot_ms,
+        takes_large: args.desk.esp_now > 1,
         group_key,
         air,
         impairments: args.desk.impair,

@@ -18,9 +18,9 @@ use lockstep_device::setup::{
 use lockstep_device::{Action, Node, UploadError, UploadStep};
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::descriptor::{Board as BoardName, Descriptor, Product, Role as RoleName};
-use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
+use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::id::{DeviceId, ImageHash, RolloutId};
 use lockstep_proto::image::{ChipId, ImageReader};
 use lockstep_proto::manifest::Trust;
@@ -109,6 +109,7 @@ pub(crate) struct TestBoard {
     pub(crate) rollback: Rollback,
     pub(crate) trust: Trust,
     pub(crate) never_rests: bool,
+    pub(crate) takes_large: bool,
     pub(crate) staging_pace: StagingPace,
     /// Seconds since 1970, as far as it knows; stands still unless a test moves it.
     pub(crate) clock: Rc<Cell<Option<u64>>>,
@@ -231,6 +232,7 @@ impl TestBoard {
             trust: Trust::anybody(),
             never_rests: false,
             staging_pace: StagingPace::Fast,
+            takes_large: true,
             clock: Rc::default(),
             fault: Fault::None,
             booted_at: 0,
@@ -280,6 +282,7 @@ impl TestBoard {
             running_slot: slot,
             reset_reason: 1,
             rollback: self.rollback,
+            takes_large: self.takes_large,
             group_key: KEY.clone(),
             trust: self.trust.clone(),
             duty: if self.role == "receiver" { Duty::Lead } else { Duty::Member },
@@ -448,7 +451,7 @@ impl TestGroup {
         let board = &mut self.boards[index];
         let uptime = board.uptime(self.now);
         let Some(node) = &mut board.node else { return };
-        let mut buffer = [0; FRAME_BYTES_MAX];
+        let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
         let mut frames = Vec::new();
         while let Some((to, len)) = node.poll_frame(uptime, &mut buffer, &mut board.flash) {
             frames.push((to, buffer[..len].to_vec()));
@@ -469,7 +472,8 @@ impl TestGroup {
         for (to, bytes) in frames {
             for (target, id) in ids.iter().enumerate() {
                 let addressed = to == DeviceId::BROADCAST || to == *id;
-                if target != index && addressed && (self.air)(from, *id, &bytes) {
+                let is_heard = bytes.len() <= FRAME_BYTES_MAX || self.boards[target].takes_large;
+                if target != index && addressed && is_heard && (self.air)(from, *id, &bytes) {
                     self.in_flight.push_back((self.now + 1, from, target, bytes.clone()));
                 }
             }

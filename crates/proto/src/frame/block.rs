@@ -18,8 +18,8 @@
 //! | offset | size | repair `0x51`, where it differs |
 //! |---|---|---|
 //! | 7 | 2 | generation |
-//! | 9 | 2 | seed: which blocks it is the XOR of |
-//! | 11 | 224 or 1024 | payload, never shorter |
+//! | 9 | 2 or 4 | which blocks it is the XOR of: a seed, of large blocks a map |
+//! | 11 or 13 | 224 or 1024 | payload, never shorter |
 //!
 //! | offset | size | ask `0x52`, where it differs |
 //! |---|---|---|
@@ -44,7 +44,7 @@ pub const REPAIR: u8 = 0x51;
 pub const ASK: u8 = 0x52;
 const TAG_BYTES: usize = 4;
 /// Bytes of a frame that are not a block's or a repair frame's payload, at most.
-pub const OVERHEAD_BYTES_MAX: usize = 11 + TAG_BYTES;
+pub const OVERHEAD_BYTES_MAX: usize = 13 + TAG_BYTES;
 /// Members that are asked at once.
 pub const ASKED_MAX: usize = 100;
 const FLAG_LARGE: u8 = 1;
@@ -94,8 +94,8 @@ pub struct Repair<'a> {
     pub shape: Shape,
     /// Of which generation.
     pub generation: u16,
-    /// Which blocks: see [`super::coding::Cut::mix`].
-    pub seed: u16,
+    /// Which blocks: see [`super::coding::Cut::mix`]. Of small blocks below 65,536.
+    pub named: u32,
     /// As long as a block of the shape.
     pub payload: &'a [u8],
 }
@@ -170,6 +170,11 @@ pub enum BlockError {
         /// The most it may be, and what a repair frame's must be.
         block_bytes: usize,
     },
+    /// A seed of small blocks that does not fit its two bytes.
+    Seed {
+        /// What was to be written.
+        found: u32,
+    },
     /// A question to more members than there can be, or to half of one.
     Asked {
         /// Bytes of the list.
@@ -194,6 +199,9 @@ impl fmt::Display for BlockError {
             Self::Type { found } => write!(f, "block frame has unknown type {found:#04x}"),
             Self::PayloadSize { found_bytes, block_bytes } => {
                 write!(f, "block frame carries {found_bytes} bytes of a block of {block_bytes}")
+            }
+            Self::Seed { found } => {
+                write!(f, "repair frame has seed {found}, the largest is {}", u16::MAX)
             }
             Self::Asked { found_bytes } => {
                 write!(f, "question names its members in {found_bytes} bytes")
@@ -276,7 +284,13 @@ impl BlockFrame<'_> {
                 check_repair(repair.payload, repair.shape)?;
                 head(&mut writer, REPAIR, repair.session, flag_of(repair.shape))?;
                 writer.u16(repair.generation)?;
-                writer.u16(repair.seed)?;
+                match (repair.shape, u16::try_from(repair.named)) {
+                    (Shape::Large, _) => writer.u32(repair.named)?,
+                    (Shape::Small, Ok(seed)) => writer.u16(seed)?,
+                    (Shape::Small, Err(_)) => {
+                        return Err(BlockError::Seed { found: repair.named });
+                    }
+                }
                 writer.put(repair.payload)?;
             }
             Self::Ask(ask) => {
@@ -316,10 +330,13 @@ impl<'a> BlockFrame<'a> {
                 Self::Block(Block { session, shape, index: place, payload })
             }
             REPAIR => {
-                let seed = reader.u16()?;
+                let named = match shape {
+                    Shape::Small => reader.u16()?.into(),
+                    Shape::Large => reader.u32()?,
+                };
                 let payload = reader.rest();
                 check_repair(payload, shape)?;
-                Self::Repair(Repair { session, shape, generation: place, seed, payload })
+                Self::Repair(Repair { session, shape, generation: place, named, payload })
             }
             ASK => {
                 let slot_ms = reader.u8()?;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::vec;
 
 use super::*;
-use crate::frame::FRAME_BYTES_MAX;
+use crate::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 
 static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([7; 32]));
 const SESSION: Session = Session(0x0102_0304);
@@ -17,7 +17,7 @@ fn block(payload: &[u8]) -> BlockFrame<'_> {
 
 fn repair(payload: &[u8]) -> BlockFrame<'_> {
     let shape = if payload.len() > 224 { Shape::Large } else { Shape::Small };
-    BlockFrame::Repair(Repair { session: SESSION, shape, generation: 4, seed: 0xABCD, payload })
+    BlockFrame::Repair(Repair { session: SESSION, shape, generation: 4, named: 0xABCD, payload })
 }
 
 #[test]
@@ -44,8 +44,11 @@ fn large_blocks_have_frames_of_their_own() {
     let mut buffer = vec![0; 1024 + OVERHEAD_BYTES_MAX];
     let bytes = [0x33; 1024];
     let large = Block { session: SESSION, shape: Shape::Large, index: 1, payload: &bytes };
-    for frame in [BlockFrame::Block(large), repair(&bytes)] {
+    let BlockFrame::Repair(repair) = repair(&bytes) else { panic!() };
+    let mixed = Repair { named: 0x0FFF_0001, ..repair };
+    for frame in [BlockFrame::Block(large), BlockFrame::Repair(mixed)] {
         let len = frame.encode(&KEY, &mut buffer).unwrap();
+        assert!(len <= LARGE_FRAME_BYTES_MAX);
         assert_eq!(BlockFrame::decode(&KEY, &buffer[..len]), Ok(frame));
     }
 }
@@ -57,6 +60,9 @@ fn what_could_not_be_read_back_is_not_written() {
     assert_eq!(block(&[]).encode(&KEY, &mut buffer), refused(0));
     assert_eq!(block(&[0; 225]).encode(&KEY, &mut buffer), refused(225));
     assert_eq!(repair(&[0; 223]).encode(&KEY, &mut buffer), refused(223));
+    let BlockFrame::Repair(small) = repair(&[0; 224]) else { panic!() };
+    let far = BlockFrame::Repair(Repair { named: 0x1_0000, ..small });
+    assert_eq!(far.encode(&KEY, &mut buffer), Err(BlockError::Seed { found: 0x1_0000 }));
     let many = vec![DeviceId::BROADCAST; ASKED_MAX + 1];
     let ask = BlockFrame::Ask(Ask::new(SESSION, None, 2, &many));
     assert_eq!(ask.encode(&KEY, &mut buffer), Err(BlockError::Asked { found_bytes: 202 }));

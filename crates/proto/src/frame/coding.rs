@@ -1,12 +1,18 @@
 //! How an object is cut for the air, and what a repair frame is made of.
 //!
 //! An object is cut into *blocks*, blocks into *generations*. Every block is sent once; what gets
-//! lost is mended by *repair frames*, each the XOR of many blocks of one generation. A member that
-//! lacks `n` blocks of a generation needs any `n` repair frames of it that are independent of each
-//! other, whichever blocks it lacks: so one frame mends different losses at different members, and
-//! all that a member has to say is a number.
+//! lost is mended by *repair frames*, each the XOR of several blocks of one generation, so that one
+//! frame mends different losses at different members.
 //!
-//! Which blocks are in a repair frame follows from its seed, so that two bytes name them.
+//! Of small blocks a repair frame mixes half of the generation at random, and a seed of two bytes
+//! names them. A member that lacks `n` blocks needs any `n` frames that are independent of each
+//! other, whichever blocks it lacks: all that it has to say is a number, which suits any number of
+//! members.
+//!
+//! Of large blocks a member could hold few such frames, and each is long. So members say which
+//! blocks they lack, and a repair frame mixes, by a map of four bytes, one block that one member
+//! lacks with those that others lack: each of them finds its block in it at once. That suits a few
+//! members.
 
 use super::block::Session;
 
@@ -16,7 +22,7 @@ pub enum Shape {
     /// Blocks of 224 bytes, 128 to a generation: for frames of ESP-NOW version 1.
     #[default]
     Small,
-    /// Blocks of 1,024 bytes, 112 to a generation: for frames of ESP-NOW version 2.
+    /// Blocks of 1,024 bytes, 28 to a generation: for frames of ESP-NOW version 2.
     Large,
 }
 
@@ -33,13 +39,23 @@ impl Shape {
     pub const fn generation_blocks(self) -> u16 {
         match self {
             Self::Small => 128,
-            Self::Large => 112,
+            Self::Large => 28,
         }
     }
 
-    /// Bytes of every generation but the last of an object: whole sectors.
+    /// Bytes of every generation but the last of an object: whole sectors, and the same for every
+    /// shape, so that a transfer goes on in another one where it was.
     pub const fn generation_bytes(self) -> u32 {
         self.block_bytes() * self.generation_blocks() as u32
+    }
+
+    /// The first blocks of an image, which are judged before anything is erased: they hold its
+    /// header and what it says of itself.
+    pub const fn head_blocks(self) -> u16 {
+        match self {
+            Self::Small => 3,
+            Self::Large => 1,
+        }
     }
 }
 
@@ -82,14 +98,18 @@ impl Cut {
         low_bits(self.blocks_of(generation))
     }
 
-    /// Which blocks of a generation the repair frame with this seed is the XOR of: bit `i` is its
-    /// `i`-th block. Half of them at random, but all of them for seed 0. Shorter blocks count as
-    /// filled up with zeros.
-    pub fn mix(&self, session: Session, generation: u16, seed: u16) -> u128 {
+    /// Which blocks of a generation the repair frame that says `named` is the XOR of: bit `i` is
+    /// its `i`-th block. Shorter blocks count as filled up with zeros.
+    ///
+    /// Large blocks: `named` has those bits. Small ones: it is a seed of 16 bits, for half of them
+    /// at random, but all of them for seed 0.
+    pub fn mix(&self, session: Session, generation: u16, named: u32) -> u128 {
         let all = self.all_of(generation);
-        if seed == 0 {
-            return all;
-        }
+        let seed = match self.shape {
+            Shape::Large => return u128::from(named) & all,
+            Shape::Small if named == 0 => return all,
+            Shape::Small => named & 0xFFFF,
+        };
         let name = u64::from(session.0) << 32 | u64::from(generation) << 16 | u64::from(seed);
         let drawn = u128::from(scramble(name)) << 64 | u128::from(scramble(!name));
         match drawn & all {
@@ -115,8 +135,8 @@ const fn scramble(name: u64) -> u64 {
 
 /// As many blocks as a mix tells apart.
 pub const GENERATION_BLOCKS_MAX: u16 = 128;
-/// Repair frames of one generation that every member can hold until they are enough. Whoever lacks
-/// more is sent the blocks themselves.
+/// Repair frames of one generation of small blocks that every member can hold until they are
+/// enough. Whoever lacks more is sent the blocks themselves.
 pub const REPAIRS_HELD_MAX: u8 = 56;
 /// Generations, from its first incomplete one on, of which a member takes blocks.
 pub const GENERATIONS_OPEN: u16 = 32;
@@ -133,10 +153,9 @@ mod tests {
             assert!(shape.generation_bytes().is_multiple_of(4096), "{shape:?}");
             assert!(shape.generation_blocks() <= GENERATION_BLOCKS_MAX);
             assert!(shape.block_bytes().is_multiple_of(32), "encrypted flash writes 32 bytes");
+            assert_eq!(shape.generation_bytes(), 28_672, "a transfer may change its shape");
+            assert!(u32::from(shape.head_blocks()) * shape.block_bytes() >= 672);
         }
-        // Durable progress is counted in these, whatever the shape.
-        assert_eq!(Shape::Small.generation_bytes(), 28_672);
-        assert_eq!(Shape::Large.generation_bytes(), 4 * 28_672);
     }
 
     #[test]

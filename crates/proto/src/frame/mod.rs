@@ -1,4 +1,5 @@
-//! Frames: everything that goes over the radio, at most 250 bytes each (ESP-NOW version 1).
+//! Frames: everything that goes over the radio, at most 250 bytes each (ESP-NOW version 1), but for
+//! large blocks between devices that take them.
 //!
 //! The first byte is the type. Two lanes: the *control lane* (version frames and everything of
 //! ours from `0x40` on) is decodable by every version for ever, the *data lane* belongs to the
@@ -20,8 +21,13 @@ mod refusal;
 pub mod report;
 pub mod version;
 
-/// The longest frame, in bytes. Source: ESP-NOW version 1, `ESP_NOW_MAX_DATA_LEN`.
+/// The longest frame but for large blocks, in bytes. Source: ESP-NOW version 1,
+/// `ESP_NOW_MAX_DATA_LEN`.
 pub const FRAME_BYTES_MAX: usize = 250;
+/// The longest frame of all, in bytes: a large block's or its repair. ESP-NOW version 2 would take
+/// 1,470 (`ESP_NOW_MAX_DATA_LEN_V2`); version 1 drops whatever is longer than
+/// [`FRAME_BYTES_MAX`].
+pub const LARGE_FRAME_BYTES_MAX: usize = coding::BLOCK_BYTES_MAX + block::OVERHEAD_BYTES_MAX;
 
 /// Lane version of the frames from `0x40` on, as this code writes them.
 pub const LANE_VERSION: u8 = 1;

@@ -243,7 +243,8 @@ impl View {
 pub enum Readiness {
     /// Its flash is busy: it takes nothing now, and says when it does.
     Busy,
-    /// It wants the first [`HEAD_BLOCKS`] of an image, to judge them before anything is erased.
+    /// It wants the first blocks of an image ([`Shape::head_blocks`]), to judge them before
+    /// anything is erased.
     Head,
     /// It takes blocks.
     Open,
@@ -278,6 +279,8 @@ impl Readiness {
 pub struct Lacking {
     len: u8,
     counts: [u8; GENERATIONS_OPEN as usize],
+    /// Of generations of large blocks of which only some are lacking, which ones.
+    maps: [u32; MAPS_MAX],
 }
 
 impl Lacking {
@@ -289,6 +292,38 @@ impl Lacking {
             lacking.len += 1;
         }
         lacking
+    }
+
+    /// From which large blocks are lacking of each generation, bit `i` its `i`-th block. Those
+    /// beyond [`GENERATIONS_OPEN`] do not count.
+    pub fn of_large(missing: impl IntoIterator<Item = u32>) -> Self {
+        let mut lacking = Self::default();
+        let mut maps = lacking.maps.iter_mut();
+        for (place, missing) in lacking.counts.iter_mut().zip(missing) {
+            *place = u8::try_from(missing.count_ones()).unwrap_or(u8::MAX);
+            lacking.len += 1;
+            if is_partial(*place)
+                && let Some(map) = maps.next()
+            {
+                *map = missing;
+            }
+        }
+        lacking
+    }
+
+    /// Which large blocks of the generation at this place are lacking; `None` if that was not said,
+    /// since all of them are, or too many generations lack some.
+    pub fn map(&self, place: usize) -> Option<u32> {
+        let counts = self.counts();
+        let count = counts.get(place).filter(|&&count| is_partial(count))?;
+        let before = counts.get(..place)?.iter().filter(|&&count| is_partial(count)).count();
+        let map = self.maps.get(before).copied()?;
+        (map.count_ones() == u32::from(*count)).then_some(map)
+    }
+
+    /// How many maps belong to the numbers.
+    fn maps_len(&self) -> usize {
+        self.counts().iter().filter(|&&count| is_partial(count)).count().min(MAPS_MAX)
     }
 
     /// The numbers.
@@ -306,8 +341,7 @@ pub struct Wants {
     pub readiness: Readiness,
     /// How the object is cut here.
     pub shape: Shape,
-    /// Whether it could be cut into large blocks: the radio takes their frames, and the flash has
-    /// room for repair frames of that size.
+    /// Whether it could be cut into large blocks: the radio takes their frames.
     pub takes_large: bool,
     /// Blocks should be so far apart, in milliseconds, because the application grants the flash no
     /// more; 0: as fast as the air carries them.
@@ -322,8 +356,13 @@ pub struct Wants {
     pub lacking: Lacking,
 }
 
-/// Blocks of an image's head, cut small: enough for its header and our descriptor, 0x1A0 bytes.
-pub const HEAD_BLOCKS: u16 = 3;
+/// Whether some of a generation of large blocks are lacking, and not all.
+const fn is_partial(count: u8) -> bool {
+    count > 0 && (count as u16) < Shape::Large.generation_blocks()
+}
+
+/// Generations of which a member says which large blocks it lacks.
+pub const MAPS_MAX: usize = 16;
 
 /// "Do you hear me?" Sent to all, answered by [`Echo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -479,7 +518,9 @@ impl Wants {
         writer.u32(self.erased_bytes)?;
         writer.u16(self.first)?;
         writer.u8(self.lacking.len)?;
-        writer.put(self.lacking.counts())
+        writer.put(self.lacking.counts())?;
+        let maps_len = if self.shape == Shape::Large { self.lacking.maps_len() } else { 0 };
+        self.lacking.maps.iter().take(maps_len).try_for_each(|map| writer.u32(*map))
     }
 
     pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, ControlError> {
@@ -493,11 +534,18 @@ impl Wants {
         if u16::from(len) > GENERATIONS_OPEN {
             return Err(ControlError::Field { field: "lacking", found: len.into() });
         }
-        let lacking = Lacking::of(reader.take(len.into())?.iter().copied());
+        let mut lacking = Lacking::of(reader.take(len.into())?.iter().copied());
+        let shape = if flags & WANTS_LARGE == 0 { Shape::Small } else { Shape::Large };
+        if shape == Shape::Large {
+            let maps_len = lacking.maps_len();
+            for map in lacking.maps.iter_mut().take(maps_len) {
+                *map = reader.u32()?;
+            }
+        }
         Ok(Self {
             session,
             readiness,
-            shape: if flags & WANTS_LARGE == 0 { Shape::Small } else { Shape::Large },
+            shape,
             takes_large: flags & WANTS_TAKES_LARGE != 0,
             interval_ms,
             staged_bytes,

@@ -26,8 +26,8 @@ pub enum Due {
         shape: Shape,
         /// Which generation.
         generation: u16,
-        /// What the members know the mix by.
-        seed: u16,
+        /// What the members know the mix by: see [`Cut::mix`].
+        named: u32,
     },
     /// A question.
     Ask {
@@ -56,10 +56,10 @@ impl Due {
                 read(offset_bytes, payload)?;
                 BlockFrame::Block(Block { session, shape, index, payload })
             }
-            Self::Repair { shape, generation, seed } => {
+            Self::Repair { shape, generation, named } => {
                 let sum = payload.get_mut(..usize::try_from(shape.block_bytes()).ok()?)?;
                 sum.fill(0);
-                let mix = cut.mix(session, generation, seed);
+                let mix = cut.mix(session, generation, named);
                 let base = u32::from(generation) * u32::from(shape.generation_blocks());
                 for place in (0..u128::BITS).filter(|place| mix >> place & 1 == 1) {
                     let (offset, len_bytes) = cut.block(base + place)?;
@@ -68,7 +68,7 @@ impl Due {
                     read(offset, block)?;
                     sum.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= *byte);
                 }
-                BlockFrame::Repair(Repair { session, shape, generation, seed, payload: sum })
+                BlockFrame::Repair(Repair { session, shape, generation, named, payload: sum })
             }
             Self::Ask { generation, slot_ms, ref devices } => {
                 BlockFrame::Ask(Ask::new(session, generation, slot_ms, devices))

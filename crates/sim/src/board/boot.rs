@@ -15,7 +15,7 @@ use lockstep_device::journal::Level;
 use lockstep_device::setup::{Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node};
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
@@ -210,6 +210,7 @@ fn node_setup(
         running_slot,
         reset_reason: esp_reset_reason(reset),
         rollback: options.rollback,
+        takes_large: options.takes_large,
         group_key: options.group_key.clone(),
         // The record's keys come first; without a record these are better than none.
         trust: options.provision.trust.clone(),
@@ -303,9 +304,14 @@ async fn run(
 }
 
 fn hear(running: &Running, fault: Fault, from: DeviceId, frame: &[u8]) {
-    if fault != Fault::DeafRadio {
-        running.with(|now, node, flash| node.handle_frame(now, from, frame, flash));
+    if fault == Fault::DeafRadio {
+        return;
     }
+    running.with(|now, node, flash| {
+        if frame.len() <= FRAME_BYTES_MAX || node.setup().takes_large {
+            node.handle_frame(now, from, frame, flash);
+        }
+    });
 }
 
 /// Frames come in bursts: the others of this one, up to the limit of a turn.
@@ -319,7 +325,7 @@ fn hear_what_waits(radio: &Radio, running: &Running, fault: Fault) {
 }
 
 /// A frame that the radio had no room for yet.
-type Held = Option<(DeviceId, [u8; FRAME_BYTES_MAX], usize)>;
+type Held = Option<(DeviceId, [u8; LARGE_FRAME_BYTES_MAX], usize)>;
 
 /// Hands frames to the radio until there are none or it is full.
 fn send(
@@ -331,7 +337,7 @@ fn send(
 ) {
     for _ in 0..FRAMES_PER_TURN_MAX {
         let next = held.take().or_else(|| {
-            let mut buffer = [0; FRAME_BYTES_MAX];
+            let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
             let (to, len) = node.poll_frame(now, &mut buffer, flash)?;
             Some((to, buffer, len))
         });
@@ -457,4 +463,4 @@ const RADIO_FULL_MS: u64 = 2;
 const WATCHDOG: Duration = Duration::from_secs(3);
 /// What an ESP32 runs at.
 const CPU_FREQUENCY_MHZ: u32 = 240;
-const _: () = assert!(PAYLOAD_BYTES_MAX == FRAME_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX >= LARGE_FRAME_BYTES_MAX);

@@ -186,7 +186,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(index: usize, cargo: &Cargo) -> Self {
+    pub(super) fn new(index: usize, cargo: &Cargo, takes_large: bool) -> Self {
         let mut flash = SlowFlash { memory: cargo.flash.clone(), busy_ns: 0 };
         let setup = Setup {
             identity: Identity {
@@ -200,6 +200,7 @@ impl Member {
             running_slot: 0,
             reset_reason: 1,
             trust: Trust::anybody(),
+            takes_large,
         };
         let started = Agent::boot(Instant::from_ms(0), setup, &mut flash);
         let (mut agent, booted) = started.expect("a fresh chip starts");

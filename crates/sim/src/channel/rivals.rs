@@ -33,24 +33,29 @@ impl Rival {
         }
     }
 
-    const fn block_bytes(self) -> u32 {
+    /// Espressif's keeps to the frames of version 1, whatever the radio speaks.
+    const fn block_bytes(self, takes_large: bool) -> u32 {
         match self {
-            Self::StopAndWait | Self::SelectiveRepeat | Self::Bitmap => 240,
             Self::EspnowOta => 224,
+            Self::StopAndWait | Self::SelectiveRepeat | Self::Bitmap if takes_large => 1_460,
+            Self::StopAndWait | Self::SelectiveRepeat | Self::Bitmap => 240,
         }
     }
 }
 
 /// How long it takes, in seconds.
 pub fn run_rival(rival: Rival, setup: &Setup) -> f64 {
-    let blocks = setup.size_bytes.div_ceil(rival.block_bytes()) as usize;
+    let blocks = setup.size_bytes.div_ceil(rival.block_bytes(setup.takes_large)) as usize;
     let mut air = Air::new(setup);
     match rival {
         Rival::StopAndWait => (0..setup.members).for_each(|member| {
             (0..blocks).for_each(|_| air.stop_and_wait(member));
         }),
         Rival::SelectiveRepeat => (0..setup.members).for_each(|member| {
-            (0..blocks).for_each(|_| while !air.unicast(member, FRAME_BYTES) {});
+            (0..blocks).for_each(|_| {
+                let bytes = air.frame_bytes;
+                while !air.unicast(member, bytes) {}
+            });
         }),
         Rival::Bitmap => air.bitmaps(blocks),
         Rival::EspnowOta => air.espnow_ota(blocks),
@@ -60,6 +65,7 @@ pub fn run_rival(rival: Rival, setup: &Setup) -> f64 {
 
 struct Air {
     setup: Setup,
+    frame_bytes: u64,
     now: u64,
     ethers: Vec<Ether>,
     to_lead: Ether,
@@ -70,7 +76,8 @@ impl Air {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let mut ether = || Ether::new(setup.loss, rng.u64(..));
         let ethers = (0..setup.members).map(|_| ether()).collect();
-        Self { setup: *setup, now: 0, ethers, to_lead: ether() }
+        let frame_bytes = if setup.takes_large { 1_470 } else { FRAME_BYTES };
+        Self { setup: *setup, frame_bytes, now: 0, ethers, to_lead: ether() }
     }
 
     /// With the radio's own acknowledgements and repeats. `true`: it arrived.
@@ -89,7 +96,7 @@ impl Air {
 
     fn stop_and_wait(&mut self, member: usize) {
         loop {
-            let arrived = self.unicast(member, FRAME_BYTES);
+            let arrived = self.unicast(member, self.frame_bytes);
             self.now += TURN_NS;
             let answered = arrived && self.unicast(member, ANSWER_BYTES);
             if answered {
@@ -100,10 +107,10 @@ impl Air {
     }
 
     /// Broadcasts these blocks, `copies` times each.
-    fn broadcast(&mut self, blocks: &[usize], copies: u32, missing: &mut [Vec<bool>]) {
+    fn broadcast(&mut self, blocks: &[usize], copies: u32, bytes: u64, missing: &mut [Vec<bool>]) {
         for &block in blocks {
             for _ in 0..copies {
-                self.now += broadcast_cycle_ns(self.setup.rate, FRAME_BYTES);
+                self.now += broadcast_cycle_ns(self.setup.rate, bytes);
                 for (ether, missing) in self.ethers.iter_mut().zip(&mut *missing) {
                     missing[block] &= ether.loses();
                 }
@@ -119,7 +126,7 @@ impl Air {
             if wanted.is_empty() {
                 return;
             }
-            self.broadcast(&wanted, 1, &mut missing);
+            self.broadcast(&wanted, 1, self.frame_bytes, &mut missing);
             for (member, missing) in missing.iter().enumerate() {
                 let lacks = missing.iter().filter(|missing| **missing).count();
                 let bytes = (blocks / 8).min(2 * lacks) + 8;
@@ -134,7 +141,7 @@ impl Air {
         let mut missing = vec![vec![true; blocks]; self.setup.members];
         let mut wanted: Vec<usize> = (0..blocks).collect();
         for _ in 0..ROUNDS_MAX {
-            self.broadcast(&wanted, 2, &mut missing);
+            self.broadcast(&wanted, 2, FRAME_BYTES, &mut missing);
             self.now += STATUS_NS;
             let lacks = |member: &[bool]| {
                 let first = member.iter().position(|missing| *missing)? / CHUNK_PACKETS;

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use lockstep_proto::frame::block::{OVERHEAD_BYTES_MAX, Session};
-use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
+use lockstep_proto::frame::coding::{BLOCK_BYTES_MAX, Shape};
 use lockstep_proto::frame::control::{ControlFrame, Counter, GroupKey, Message};
-use lockstep_proto::frame::report::{HEAD_BLOCKS, Wants};
+use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
-use lockstep_rollout::transfer::{Due, Sender, Timing};
+use lockstep_rollout::transfer::{Due, LARGE_TARGETS_MAX, Sender, Timing};
 
 use super::member::{Cargo, MS, Member};
 use super::{
@@ -24,6 +24,8 @@ pub struct Outcome {
     pub transfer_s: f64,
     /// Before that: the package, the head of the image, and the slots erased, in seconds.
     pub prepare_s: f64,
+    /// How the image was cut in the end.
+    pub shape: Shape,
     /// Blocks and repair frames that were sent.
     pub frames: u32,
     /// Of them, repair frames.
@@ -111,7 +113,8 @@ enum Sent {
 impl Channel {
     fn new(setup: Setup, cargo: &Cargo) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
-        let members: Vec<_> = (0..setup.members).map(|index| Member::new(index, cargo)).collect();
+        let members: Vec<_> =
+            (0..setup.members).map(|index| Member::new(index, cargo, setup.takes_large)).collect();
         let every = u64::from(setup.data_every_ms) * MS;
         let talker = |index: usize| {
             let first = every * index as u64 / (setup.members as u64 + 1);
@@ -122,7 +125,8 @@ impl Channel {
         let sender = |bytes: &[u8]| {
             let size = u32::try_from(bytes.len()).expect("it fits a slot");
             let session = Session::of(&lockstep_agent::package::digest(bytes).0);
-            Sender::new(session, size, TIMING, 1)
+            let are_few = setup.members <= LARGE_TARGETS_MAX;
+            Sender::new(session, size, TIMING, 1).with_large(setup.takes_large && are_few)
         };
         Self {
             setup,
@@ -203,9 +207,9 @@ impl Channel {
         let len = frame.encode(&self.key, &mut buffer).expect("it fits");
         match due {
             Due::Ask { .. } => self.counts.control += 1,
-            Due::Block { index, .. } => {
+            Due::Block { shape, index, .. } => {
                 let is_image = sender.session() == lead.image.session();
-                if is_image && index >= HEAD_BLOCKS && self.began.is_none() {
+                if is_image && index >= shape.head_blocks() && self.began.is_none() {
                     self.began = Some(self.now);
                 }
                 self.counts.frames += 1;
@@ -350,6 +354,7 @@ impl Channel {
         Outcome {
             transfer_s: seconds(staged.max().unwrap_or(0) - first),
             prepare_s: seconds(first),
+            shape: self.lead.image.cut().shape,
             frames: self.counts.frames,
             repairs: self.counts.repairs,
             control_frames: self.counts.control,

@@ -33,7 +33,7 @@ impl Row {
         let rivals = Rival::ALL.into_iter().filter(|_| with_rivals);
         let rivals =
             rivals.map(|rival| Cell { rival, seconds: run_rival(rival, &setup) }).collect();
-        Self { setup, ours, bound_s: setup.bound_s(FRAME_BYTES, BLOCK_BYTES), rivals }
+        Self { setup, ours, bound_s: setup.bound_s(ours.shape), rivals }
     }
 
     /// How many times the bound our transfer took.
@@ -56,7 +56,7 @@ pub struct Table {
 
 impl Table {
     /// The rows of a table at one rate, to be run one after the other.
-    pub fn setups(size_bytes: u32, rate: Rate, seed: u64) -> Vec<Setup> {
+    pub fn setups(size_bytes: u32, rate: Rate, takes_large: bool, seed: u64) -> Vec<Setup> {
         let members = [1, 2, 10, 50];
         let losses = [0.0, 0.1, 0.2, 0.3];
         let setup = |members, share| Setup {
@@ -64,6 +64,7 @@ impl Table {
             size_bytes,
             rate,
             loss: Loss::Independent { share },
+            takes_large,
             data_every_ms: 0,
             seed,
         };
@@ -74,6 +75,7 @@ impl Table {
 /// A picture of a table: time over loss, one panel for each number of members.
 pub fn svg(table: &Table) -> String {
     let mut members: Vec<usize> = table.rows.iter().map(|row| row.setup.members).collect();
+    members.sort_unstable();
     members.dedup();
     let width = PANEL_WIDTH * members.len() + 2 * MARGIN;
     let mut text = format!(
@@ -115,8 +117,10 @@ fn panel(text: &mut String, left: usize, members: usize, rows: &[&Row]) {
     let place = |share: f64, seconds: f64| {
         (x0 + wide * share / 0.3, y0 + high * (1.0 - (seconds / ceiling).min(1.0)))
     };
-    for row in rows {
-        let share = row.setup.loss.share();
+    let mut shares: Vec<f64> = rows.iter().map(|row| row.setup.loss.share()).collect();
+    shares.sort_by(f64::total_cmp);
+    shares.dedup();
+    for share in shares {
         let (x, _) = place(share, 0.0);
         put(format_args!(
             "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">{:.0} %</text>\n",
@@ -156,11 +160,12 @@ fn legend(text: &mut String) {
 /// What each line of the picture shows; those that would dwarf the others are left to the table.
 fn line_of(row: &Row, number: usize) -> Option<f64> {
     let rival = |wanted| row.rivals.iter().find(|it| it.rival == wanted).map(|it| it.seconds);
-    match number {
-        0 => Some(row.bound_s),
-        1 => Some(row.ours.transfer_s),
-        2 => rival(Rival::Bitmap),
-        _ => rival(Rival::EspnowOta),
+    match (number, row.setup.takes_large) {
+        (0, false) => Some(row.bound_s),
+        (1, false) | (2, true) => Some(row.ours.transfer_s),
+        (3, false) => rival(Rival::Bitmap),
+        (4, false) => rival(Rival::EspnowOta),
+        _ => None,
     }
 }
 
@@ -178,12 +183,10 @@ const fn to_f64(number: usize) -> f64 {
     number as f64
 }
 
-/// The frames and blocks that are really used at 250 bytes of payload.
-const BLOCK_BYTES: u32 = 224;
-const FRAME_BYTES: u32 = 224 + 13;
-const LINES: [(&str, &str, &str); 4] = [
-    ("least possible", "#999", "4 3"),
-    ("Lockstep", "#0a7", "none"),
+const LINES: [(&str, &str, &str); 5] = [
+    ("least possible, v1", "#999", "4 3"),
+    ("Lockstep, ESP-NOW v1", "#0a7", "none"),
+    ("Lockstep, ESP-NOW v2", "#07c", "none"),
     ("broadcast and bitmaps", "#c60", "none"),
     ("espnow_ota (model)", "#c22", "none"),
 ];

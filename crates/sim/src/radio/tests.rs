@@ -85,14 +85,14 @@ fn a_broadcast_reaches_everybody_but_its_sender() {
 }
 
 #[test]
-fn a_frame_carries_250_bytes_and_251_are_refused_with_both_numbers() {
+fn a_frame_carries_1470_bytes_and_1471_are_refused_with_both_numbers() {
     let air = TestAir::new("long");
     let (a, b) = (air.join(A), air.join(B));
-    a.try_send(B, &[7; 250]).unwrap();
-    assert_eq!(drain(&b), [[7; 250]]);
+    a.try_send(B, &[7; 1470]).unwrap();
+    assert_eq!(drain(&b), [[7; 1470]]);
 
-    let refusal = a.try_send(B, &[7; 251]).unwrap_err();
-    assert_eq!(refusal.to_string(), "frame payload has 251 bytes; a frame carries at most 250");
+    let refusal = a.try_send(B, &[7; 1471]).unwrap_err();
+    assert_eq!(refusal.to_string(), "frame payload has 1471 bytes; a frame carries at most 1470");
     assert_eq!((drain(&b).len(), a.counters().sent), (0, 1));
 }
 

@@ -43,6 +43,8 @@ pub struct BoardSetup {
     pub staging: StagingPace,
     /// Whose releases it takes.
     pub trust: Trust,
+    /// Whether its radio takes long frames; otherwise it does not hear them.
+    pub takes_large: bool,
 }
 
 /// What all boards of a world share.
@@ -255,6 +257,7 @@ impl Board {
             running_slot: slot,
             reset_reason: 1,
             rollback: self.setup.rollback,
+            takes_large: self.setup.takes_large,
             group_key: group.key.clone(),
             trust: self.setup.trust.clone(),
             duty: self.setup.duty,

@@ -3,11 +3,10 @@
 
 use std::rc::Rc;
 
-use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::frame::control::{ControlFrame, Message};
 use lockstep_proto::frame::order::Order;
 use lockstep_proto::frame::version::VersionFrame;
-use lockstep_proto::frame::{FrameType, frame_type};
+use lockstep_proto::frame::{FRAME_BYTES_MAX, FrameType, LARGE_FRAME_BYTES_MAX, frame_type};
 use lockstep_proto::id::DeviceId;
 
 use super::board::GroupSetup;
@@ -92,7 +91,7 @@ impl World {
         let board = &mut self.boards[index];
         let uptime = board.uptime(now);
         let Some(node) = &mut board.node else { return false };
-        let mut buffer = [0; FRAME_BYTES_MAX];
+        let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
         let polled = node.poll_frame(uptime, &mut buffer, &mut board.flash);
         let Some((to, len)) = polled else { return false };
         let bytes = &buffer[..len];
@@ -120,7 +119,11 @@ impl World {
         let frame: Rc<[u8]> = bytes.into();
         let count = self.boards.len();
         if to == DeviceId::BROADCAST {
+            let is_long = frame.len() > FRAME_BYTES_MAX;
             for target in (0..count).filter(|&target| target != from) {
+                if is_long && !self.boards[target].setup.takes_large {
+                    continue;
+                }
                 self.air.send(now, from, target, &frame);
             }
         } else if let Some(target) = index_of(to).filter(|&target| target < count) {

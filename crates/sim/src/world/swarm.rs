@@ -110,6 +110,9 @@ fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
     let one_chip = rng.u8(0..4) == 0;
     let drifts = rng.u8(0..4) == 0;
     let boot_ms = rng.u64(50..=300);
+    // Drawn apart, so that it changes nothing else about a seed.
+    let mut radios = Rng::with_seed(rng.get_seed() ^ 0x5241_4449_4F53);
+    let large_of_four = [0, 3, 4, 4][radios.usize(0..4)];
     (0..count)
         .map(|index| {
             let role = match index {
@@ -137,6 +140,7 @@ fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
                     _ => StagingPace::Fast,
                 },
                 trust: Trust::anybody(),
+                takes_large: radios.u8(0..4) < large_of_four,
             }
         })
         .collect()

@@ -116,6 +116,7 @@ pub(crate) fn setup(index: usize, running_slot: u8, minor: u8) -> Setup {
         running_slot,
         reset_reason: 1,
         trust: Trust::anybody(),
+        takes_large: false,
     }
 }
 

@@ -9,7 +9,7 @@ use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, UploadStep};
 use lockstep_proto::descriptor::Descriptor;
-use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::LARGE_FRAME_BYTES_MAX;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Report;
 use lockstep_proto::id::{DeviceId, RolloutId};
@@ -120,6 +120,7 @@ fn boot(
             running_slot,
             reset_reason: 1,
             rollback: scene.rollback,
+            takes_large: false,
             group_key: GroupKey::new([9; 32]),
             trust: Trust::anybody(),
             duty: Duty::Lead,
@@ -200,7 +201,7 @@ impl Lead {
 
     /// `true`: the device was reset.
     fn obey_actions(&mut self, bench: &mut Bench, marks: &mut Marks<Outside>) -> bool {
-        let mut buffer = [0; FRAME_BYTES_MAX];
+        let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
         while self.node.poll_frame(self.uptime, &mut buffer, bench).is_some() {}
         let resets = std::iter::from_fn(|| self.node.poll_action())
             .any(|action| matches!(action, Action::Reboot(_)));

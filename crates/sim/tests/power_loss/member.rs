@@ -114,6 +114,7 @@ fn boot(scene: &Scene, outside: &mut Outside, bench: &mut Bench, reset: ResetRea
             running_slot,
             reset_reason: 1,
             trust: Trust::anybody(),
+            takes_large: false,
         };
         let started = Agent::boot(Instant::from_ms(0), setup, bench);
         let (mut agent, booted) =

@@ -3,7 +3,6 @@
 //! The step follows from the state that the device's own record was given last.
 
 use lockstep_proto::frame::coding::Shape;
-use lockstep_proto::frame::report::HEAD_BLOCKS;
 use lockstep_proto::frame::report::MemberState;
 use lockstep_sim::flash::SECTOR_SIZE_BYTES;
 
@@ -139,7 +138,7 @@ const MEMBER: u8 = 2;
 /// Offset of the state in a member's entry, behind the ticket.
 const STATE_AT: usize = 15;
 /// Three blocks: what is judged before anything is erased.
-const HEAD_BYTES: u32 = HEAD_BLOCKS as u32 * Shape::Small.block_bytes();
+const HEAD_BYTES: u32 = Shape::Small.head_blocks() as u32 * Shape::Small.block_bytes();
 
 impl Places {
     pub(crate) const fn new(slots: [u32; 2], slot_bytes: u32, store: u32) -> Self {
