@@ -15,7 +15,7 @@ use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{CONTROL, Message};
 use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{Echo, Lacking, MemberState, Probe, Readiness, Wants};
-use lockstep_proto::frame::{FRAME_BYTES_MAX, LANE_VERSION};
+use lockstep_proto::frame::{FRAME_BYTES_MAX, LANE_VERSION, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::wire::{Label, Reader, TooShort};
 
@@ -311,8 +311,9 @@ fn block(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
         1 => &all.new[LEAD].bytes,
         _ => &all.new[MEMBER].bytes,
     };
-    let (session, shape) = (session_of(object), Shape::Small);
-    let size = usize::try_from(shape.block_bytes()).expect("224 fits");
+    let shape = if object & 0x40 == 0 { Shape::Small } else { Shape::Large };
+    let session = session_of(object);
+    let size = usize::try_from(shape.block_bytes()).expect("1024 fits");
     let mut payload = bytes.chunks(size).nth(index.into()).unwrap_or(b"x").to_vec();
     if object >= 0x80 {
         payload[0] ^= how;
@@ -325,15 +326,15 @@ fn block(world: &mut World, script: &mut Reader<'_>) -> Result<(), TooShort> {
         }
         2 => {
             payload.resize(size, 0);
-            let seed = index.into();
-            BlockFrame::Repair(Repair { session, shape, generation, seed, payload: &payload })
+            let named = index.into();
+            BlockFrame::Repair(Repair { session, shape, generation, named, payload: &payload })
         }
         _ => {
             let generation = (how & 8 == 0).then_some(generation);
             BlockFrame::Ask(Ask::new(session, generation, how >> 4, &members))
         }
     };
-    let mut buffer = [0; FRAME_BYTES_MAX];
+    let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
     let len = frame.encode(&KEY, &mut buffer).expect("a block fits");
     world.inject(to, id_of(LEAD), buffer[..len].to_vec());
     Ok(())

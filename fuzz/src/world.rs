@@ -12,7 +12,7 @@ use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, UploadStep};
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::descriptor::{Board as BoardName, Descriptor, Product, Role as RoleName};
-use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::frame::control::{ControlFrame, Counter, Message};
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
@@ -301,7 +301,7 @@ impl Board {
     fn drain(&mut self, now: u64) -> Vec<(DeviceId, Vec<u8>)> {
         let frames = self.with(now, |now, node, flash| {
             let mut frames = Vec::new();
-            let mut buffer = [0; FRAME_BYTES_MAX];
+            let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
             while let Some((to, len)) = node.poll_frame(now, &mut buffer, flash) {
                 frames.push((to, buffer[..len].to_vec()));
                 assert!(frames.len() <= FRAMES_MAX, "a node never stops sending");
@@ -374,6 +374,7 @@ impl Board {
             running_slot,
             reset_reason: 1,
             rollback: Rollback::Bootloader,
+            takes_large: true,
             group_key: KEY.clone(),
             trust: Trust::anybody(),
             duty: if index == LEAD { Duty::Lead } else { Duty::Member },
