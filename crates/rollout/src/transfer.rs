@@ -338,9 +338,8 @@ impl Sender {
                 self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
                 continue;
             }
-            // Large blocks that the slowest does not take yet would have to come again for it; of
-            // small ones nobody is far behind.
-            let too_far = cut.shape == Shape::Large && generation >= base + GENERATIONS_OPEN;
+            // What the slowest does not take yet would have to come again for it.
+            let too_far = generation >= base.saturating_add(GENERATIONS_OPEN);
             if whole_left == 0 || too_far {
                 break;
             }
