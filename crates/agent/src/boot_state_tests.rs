@@ -176,6 +176,27 @@ fn falling_back_boots_the_other_slot_from_every_start_and_after_every_cut() {
     }
 }
 
+// Whatever is cut, the bootloader finds the old image's entry as it was.
+#[test]
+fn a_watched_trial_ends_without_touching_the_way_back() {
+    let start = flash(entry(3, OtaState::PendingVerify), entry(2, OtaState::Valid));
+    let way_back = start.bytes[0x1000..].to_vec();
+    let mut after = with_every_cut(&start, BootState::fall_back, |flash, budget| {
+        assert!(flash.bytes[0x1000..] == way_back[..], "cut after {budget}");
+    });
+    assert_eq!(read(&mut after).a, entry(3, OtaState::Invalid));
+}
+
+#[test]
+fn a_confirmed_image_that_is_left_stays_confirmed() {
+    let start = flash(entry(3, OtaState::Valid), entry(2, OtaState::Valid));
+    let running = start.bytes[..0x1000].to_vec();
+    let mut after = with_every_cut(&start, BootState::fall_back, |flash, budget| {
+        assert!(flash.bytes[..0x1000] == running[..], "cut after {budget}");
+    });
+    assert_eq!(read(&mut after).b, entry(4, OtaState::Valid));
+}
+
 #[test]
 fn a_cancelled_activation_leaves_the_running_image_in_force() {
     for start in starts() {

@@ -201,13 +201,15 @@ const _: () = assert!(HEADER_BYTES as usize + CONFIG_BYTES_MAX <= AREA_BYTES as 
 
 #[cfg(test)]
 mod tests {
-    use std::string::String;
+    use core::error::Error as _;
+    use std::string::{String, ToString};
     use std::vec::Vec;
 
     use lockstep_sim::flash::MemFlash;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flash::Operation;
 
     const STORE: Region = Region { offset: 0x1000, size_bytes: CONFIG_STORE_BYTES };
     const OLD: ImageHash = ImageHash([1; 32]);
@@ -307,11 +309,40 @@ mod tests {
     #[test]
     fn one_that_is_too_long_is_refused_and_the_longest_is_not() {
         let mut flash = flash();
-        let longest = std::vec![b'x'; CONFIG_BYTES_MAX];
+        let longest = std::vec![b'x'; 8192];
         store(&mut flash, STORE, OLD, None, &longest).unwrap();
         let error = store(&mut flash, STORE, OLD, None, &[&longest[..], b"x"].concat());
-        assert_eq!(error, Err(ConfigError::TooLarge { found_bytes: CONFIG_BYTES_MAX + 1 }));
-        assert_eq!(of(&mut flash, OLD).unwrap().len(), CONFIG_BYTES_MAX);
+        assert_eq!(error, Err(ConfigError::TooLarge { found_bytes: 8193 }));
+        assert_eq!(of(&mut flash, OLD).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn an_area_with_one_wrong_bit_anywhere_is_none() {
+        let mut flash = flash();
+        put(&mut flash, OLD, None, "text");
+        let start = STORE.offset as usize;
+        for at in start..start + HEADER_BYTES as usize + 4 {
+            flash.bytes[at] ^= 1;
+            assert_eq!(of(&mut flash, OLD), None, "{at:#x}");
+            flash.bytes[at] ^= 1;
+        }
+        assert_eq!(of(&mut flash, OLD).as_deref(), Some("text"));
+    }
+
+    #[test]
+    fn an_error_names_the_configuration_and_leaves_the_cause_to_its_source() {
+        let fault = FlashFault { operation: Operation::Erase, offset: 0x3000 };
+        let failed = ConfigError::from(fault);
+        assert_eq!(failed.to_string(), "could not write the `configuration`");
+        assert_eq!(failed.source().unwrap().to_string(), fault.to_string());
+        let large = ConfigError::TooLarge { found_bytes: 8193 };
+        assert_eq!(large.to_string(), "`configuration` has 8193 bytes, the limit is 8192");
+        assert!(large.source().is_none());
+        assert_eq!(
+            ConfigError::NoRoom.to_string(),
+            "the flash of this device has no room for a `configuration`: a `lockstep` partition \
+             of 0x10000 bytes has"
+        );
     }
 
     #[test]

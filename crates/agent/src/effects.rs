@@ -208,7 +208,10 @@ pub const TRACES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
+    use crate::flash::Operation;
 
     #[test]
     fn a_full_queue_drops_the_oldest_lines_and_never_the_reboot() {
@@ -221,5 +224,44 @@ mod tests {
         assert_eq!(effects.poll(), Some(Effect::Trace(Trace::Resumed { done_bytes: 4 })));
         let last = std::iter::from_fn(|| effects.poll()).last();
         assert_eq!(last, Some(Effect::Reboot(RebootReason::Activate)));
+    }
+
+    #[test]
+    fn a_reboot_that_was_taken_back_does_not_come() {
+        let mut effects = Effects::default();
+        effects.reboot(RebootReason::Activate);
+        effects.trace(Trace::Reverted);
+        effects.cancel_reboot();
+        assert_eq!(effects.poll(), Some(Effect::Trace(Trace::Reverted)));
+        assert_eq!(effects.poll(), None);
+    }
+
+    #[test]
+    fn a_line_of_the_log_says_why_and_how_much() {
+        let ends = Trace::TrialEnds(FallBackCause::NotHealthy);
+        assert_eq!(ends.to_string(), "trial ends: it was not healthy in time");
+        let resumed = Trace::Resumed { done_bytes: 57_344 };
+        assert_eq!(resumed.to_string(), "staging goes on behind 57344 bytes");
+        let fault = FlashFault { operation: Operation::Erase, offset: 0x1000 };
+        assert_eq!(Trace::FlashFailed(fault).to_string(), fault.to_string());
+        let refused = Trace::Refused(Refusal::from(fault)).to_string();
+        assert_eq!(refused, std::format!("refused: {}", Refusal::from(fault)));
+        assert_eq!(Trace::Lost { count: 4 }.to_string(), "4 lines lost");
+    }
+
+    #[test]
+    fn a_reboot_says_where_it_leads_and_why() {
+        assert_eq!(RebootReason::Activate.to_string(), "to boot the new image on trial");
+        let causes = [
+            (FallBackCause::LeadSilent, "the lead was silent for the whole lease"),
+            (FallBackCause::NotHealthy, "it was not healthy in time"),
+            (FallBackCause::Reverted, "the lead ordered it"),
+            (FallBackCause::Superseded, "a newer rollout has begun"),
+            (FallBackCause::Reset, "it was reset on trial"),
+        ];
+        for (cause, why) in causes {
+            let back = RebootReason::FallBack(cause).to_string();
+            assert_eq!(back, std::format!("to go back to the old image: {why}"));
+        }
     }
 }

@@ -217,3 +217,79 @@ pub(crate) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 pub(crate) fn bytes_u32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind};
+
+    use super::*;
+
+    /// A chip behind a driver that reads whole words and refuses everything else.
+    struct WordFlash(Vec<u8>);
+
+    impl ErrorType for WordFlash {
+        type Error = NorFlashErrorKind;
+    }
+
+    impl ReadNorFlash for WordFlash {
+        const READ_SIZE: usize = 4;
+
+        fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+            let start = offset as usize;
+            if !start.is_multiple_of(4) || !bytes.len().is_multiple_of(4) {
+                return Err(NorFlashErrorKind::NotAligned);
+            }
+            let stored = self.0.get(start..start + bytes.len());
+            bytes.copy_from_slice(stored.ok_or(NorFlashErrorKind::OutOfBounds)?);
+            Ok(())
+        }
+
+        fn capacity(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    #[test]
+    fn a_driver_that_reads_whole_words_gives_any_bytes_asked_for() {
+        let mut flash = WordFlash((0..=255).collect());
+        for offset in 0..9 {
+            for length in 1..=200 {
+                let mut found = std::vec![0; length];
+                read(&mut flash, bytes_u32(offset), &mut found).unwrap();
+                assert!(found == flash.0[offset..offset + length], "{length} bytes at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_beyond_the_chip_names_the_piece_that_is_not_there() {
+        let mut flash = WordFlash(std::vec![0; 128]);
+        let fault = FlashFault { operation: Operation::Read, offset: 124 };
+        assert_eq!(read(&mut flash, 61, &mut [0; 68]), Err(fault));
+        assert_eq!(read(&mut flash, 61, &mut [0; 67]), Ok(()));
+    }
+
+    // Numbers go over the air, words into logs.
+    #[test]
+    fn numbers_and_words_of_operations_are_frozen() {
+        let expected = [
+            (Operation::Read, 1, "read"),
+            (Operation::Write, 2, "write"),
+            (Operation::Erase, 3, "erase"),
+            (Operation::Verify, 4, "verify"),
+            (Operation::Number, 5, "number"),
+        ];
+        for (operation, number, word) in expected {
+            let fault = FlashFault { operation, offset: 0x3E_1000 };
+            assert_eq!(
+                fault.to_string(),
+                std::format!("flash did not `{word}` at offset 0x3e1000")
+            );
+            let refusal = Refusal::FlashFailed { operation: number, offset: 0x3E_1000 };
+            assert_eq!(Refusal::from(fault), refusal);
+        }
+    }
+}

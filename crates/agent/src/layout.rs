@@ -211,10 +211,12 @@ impl core::error::Error for LayoutError {
 
 #[cfg(test)]
 mod tests {
+    use core::error::Error as _;
     use std::string::ToString;
 
     use lockstep_proto::partition::{SUBTYPE_NVS, SUBTYPE_OTA_0, SUBTYPE_UNDEFINED, TYPE_APP};
     use lockstep_proto::text::FixedText;
+    use lockstep_sim::flash::MemFlash;
 
     use super::*;
 
@@ -265,6 +267,60 @@ mod tests {
             "none of the partitions `lockstep`, `spiffs` and `coredump` has room for the record: \
              the largest has 0x8000 bytes, needed are 0x9000"
         );
+    }
+
+    #[test]
+    fn the_least_that_a_partition_must_have_is_enough_for_all_but_configurations() {
+        let small = row(TYPE_DATA, SUBTYPE_UNDEFINED, 0x3D_0000, 0x9000, "lockstep");
+        let spiffs = row(TYPE_DATA, SUBTYPE_SPIFFS, 0x3E_0000, 0x2_0000, "spiffs");
+        let layout = fielded(&[small, spiffs]).unwrap();
+        assert_eq!((layout.home, layout.record().offset), (StoreHome::Lockstep, 0x3D_0000));
+        assert_eq!(layout.package().end(), 0x3D_7000);
+        assert_eq!(layout.config(), None);
+    }
+
+    #[test]
+    fn a_broken_sector_at_the_end_of_a_partition_is_not_used() {
+        let spiffs = row(TYPE_DATA, SUBTYPE_SPIFFS, 0x3D_0000, 0x1_8800, "spiffs");
+        let layout = fielded(&[spiffs]).unwrap();
+        assert_eq!(layout.record().offset, 0x3D_8000);
+        assert_eq!(layout.config().unwrap().end(), 0x3E_8000);
+        let almost = row(TYPE_DATA, SUBTYPE_SPIFFS, 0x3D_0000, 0x8FFF, "spiffs");
+        assert_eq!(fielded(&[almost]), Err(LayoutError::NoStore { largest_bytes: 0x8000 }));
+    }
+
+    #[test]
+    fn a_table_for_a_larger_chip_is_refused_and_for_a_smaller_one_taken() {
+        let on_chip = |capacity_bytes| {
+            let mut flash = MemFlash::new(capacity_bytes);
+            let mut table = [0; TABLE_BYTES];
+            PartitionTable::desk_table().write(&mut table);
+            let start = TABLE_OFFSET as usize;
+            flash.bytes[start..start + TABLE_BYTES].copy_from_slice(&table);
+            Layout::find(&mut flash)
+        };
+        let beyond = LayoutError::BeyondChip { end: 0x40_0000, chip_bytes: 0x3F_F000 };
+        assert_eq!(on_chip(0x3F_F000), Err(beyond));
+        let layout = Layout::of(&PartitionTable::desk_table());
+        assert_eq!(on_chip(0x40_0000), layout);
+        assert_eq!(on_chip(0x80_0000), layout);
+    }
+
+    #[test]
+    fn an_error_leaves_the_cause_to_its_source() {
+        let mut erased = MemFlash::new(0x40_0000);
+        erased.bytes.fill(0);
+        let error = Layout::find(&mut erased).unwrap_err();
+        assert_eq!(error.to_string(), "could not understand the `partition table`");
+        assert_eq!(
+            error.source().unwrap().to_string(),
+            "row 0 of the `partition table` begins with 00 00, expected aa 50"
+        );
+        let error = Layout::find(&mut MemFlash::new(TABLE_OFFSET)).unwrap_err();
+        assert_eq!(error.to_string(), "could not read the `partition table`");
+        let fault = "flash did not `read` at offset 0x8000";
+        assert_eq!(error.source().unwrap().to_string(), fault);
+        assert!(LayoutError::NoOtadata.source().is_none());
     }
 
     // Found by fuzzing: the record would have been written over the entries that say what boots.

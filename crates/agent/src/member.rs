@@ -213,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn of_what_a_later_version_appended_as_much_is_kept_as_fits_the_longest_record() {
+        let mut buffer = [0; MEMBER_BYTES_MAX];
+        let length = record().encode(&mut buffer).unwrap();
+        let mut longer = buffer[..length].to_vec();
+        longer.extend(0..100);
+        let read = MemberRecord::decode(9, &longer).unwrap();
+        let length = read.encode(&mut buffer).unwrap();
+        assert_eq!((length, MEMBER_BYTES_MAX), (239, 239));
+        assert_eq!(buffer[..], longer[..239]);
+    }
+
+    #[test]
     fn a_state_of_a_later_version_counts_as_reverted() {
         let mut buffer = [0; MEMBER_BYTES_MAX];
         let length = record().encode(&mut buffer).unwrap();

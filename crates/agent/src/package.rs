@@ -229,6 +229,8 @@ const MAGIC: [u8; 4] = *b"LSP1";
 
 #[cfg(test)]
 mod tests {
+    use core::error::Error as _;
+    use std::string::ToString;
     use std::vec;
 
     use lockstep_sim::flash::MemFlash;
@@ -272,6 +274,53 @@ mod tests {
         assert!(Package::write(&manifest, &[], &mut buffer).is_err());
         let length = Package::write(&manifest[1..], &[], &mut buffer).unwrap();
         assert_eq!(length, PACKAGE_SIZE_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_longest_package_fills_its_store_and_a_longer_one_is_none() {
+        let mut buffer = vec![0; 20_000];
+        let manifest = vec![b' '; 12_253];
+        let length = Package::write(&manifest, &[], &mut buffer).unwrap();
+        assert_eq!(Package::parse(&buffer[..length]).unwrap().manifest, manifest);
+        let mut flash = MemFlash::new(STORE.end() + 0x1000);
+        store(&mut flash, STORE, &buffer[..length]).unwrap();
+        assert_eq!(body(STORE) + bytes_u32(length), STORE.end());
+        let mut read = vec![0; length];
+        assert_eq!(load(&mut flash, STORE, &mut read), Ok(Some(&buffer[..length])));
+
+        let longer = &buffer[..=length];
+        let too_large = PackageError::TooLarge { found_bytes: 12_257 };
+        assert_eq!(Package::parse(longer), Err(too_large));
+        store(&mut flash, STORE, longer).unwrap();
+        assert_eq!(find(&mut flash, STORE), Ok(None));
+    }
+
+    #[test]
+    fn a_package_has_no_more_signatures_than_a_device_looks_at() {
+        let mut buffer = [0; 200];
+        let signatures = [&b"one"[..]; SIGNATURES_MAX + 1];
+        let (_, most) = signatures.split_first().unwrap();
+        let length = Package::write(b"{}", most, &mut buffer).unwrap();
+        assert_eq!(Package::parse(&buffer[..length]).unwrap().signatures[..], *most);
+        let too_many = PackageError::TooManySignatures { found: SIGNATURES_MAX + 1 };
+        assert_eq!(Package::write(b"{}", &signatures, &mut buffer), Err(too_many));
+    }
+
+    #[test]
+    fn an_error_names_the_package_and_leaves_the_cause_to_its_source() {
+        let short = Package::parse(b"\x0a\0{").unwrap_err();
+        assert_eq!(short.to_string(), "`package` is cut short");
+        assert_eq!(
+            short.source().unwrap().to_string(),
+            TooShort { wanted_bytes: 10, left_bytes: 1 }.to_string()
+        );
+        let full = Package::write(b"{}", &[], &mut [0; 3]).unwrap_err();
+        assert_eq!(full.to_string(), "`package` does not fit its buffer");
+        let cause = full.source().unwrap().to_string();
+        assert_eq!(cause, Full { capacity_bytes: 3 }.to_string());
+        let trailing = PackageError::Trailing { found_bytes: 1 };
+        assert_eq!(trailing.to_string(), "`package` is followed by 1 bytes, expected none");
+        assert!(trailing.source().is_none());
     }
 
     // The store's header is written last.

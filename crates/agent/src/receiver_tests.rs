@@ -1,5 +1,6 @@
 //! Blocks in any order, repair frames, and pieces of any size.
 
+use std::format;
 use std::vec;
 use std::vec::Vec;
 
@@ -274,10 +275,41 @@ fn a_file_comes_one_way_or_the_other() {
     let mut by_air = receiver(Object::Artifact, 5_000);
     assert_eq!(by_air.take_block(&block(&bytes, 1)), Taken::Stored);
     assert_eq!(by_air.take_bytes(0, &bytes), dropped(Dropped::Unwanted));
+    assert!(by_air.job().unwrap().comes_in_blocks());
     let mut by_upload = receiver(Object::Artifact, 5_000);
     assert_eq!(by_upload.take_bytes(0, &bytes[..100]), Taken::Stored);
     assert_eq!(by_upload.take_block(&block(&bytes, 1)), dropped(Dropped::Unwanted));
     assert_eq!(by_upload.job().unwrap().wants(Pace::Fast), None);
+    assert!(!by_upload.job().unwrap().comes_in_blocks());
+}
+
+// Counts of them are kept by number, and pages show them by word.
+#[test]
+fn numbers_and_words_of_what_is_dropped_are_frozen() {
+    let words = Dropped::ALL.map(Dropped::as_str);
+    assert_eq!(words, ["unwanted", "out-of-range", "length", "known", "busy"]);
+    assert_eq!(Dropped::ALL.map(Dropped::number), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn what_was_made_known_of_a_file_is_remembered_until_the_next_one() {
+    let mut receiver = receiver(Object::Artifact, 100_000);
+    receiver.mark_durable(PROGRESS_STEP_BYTES);
+    assert_eq!(receiver.job().unwrap().durable_bytes, PROGRESS_STEP_BYTES);
+    receiver.start(Object::Artifact, SHA, Region { offset: START, size_bytes: 5_000 }, 0);
+    assert_eq!(receiver.job().unwrap().durable_bytes, 0);
+}
+
+// What an earlier file has left there says nothing about the device.
+#[test]
+fn the_memory_is_shown_only_while_a_file_is_on_its_way() {
+    let bytes = file(5_000);
+    let mut receiver = receiver(Object::Artifact, 5_000);
+    let waits = format!("{receiver:?}");
+    receiver.take_block(&block(&bytes, 1));
+    assert_ne!(format!("{receiver:?}"), waits);
+    receiver.stop();
+    assert_eq!(format!("{receiver:?}"), "Receiver { job: None, memory: None }");
 }
 
 #[test]

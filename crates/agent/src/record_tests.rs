@@ -1,5 +1,7 @@
 //! The record under power cuts, full, torn, and as other versions wrote it.
 
+use core::error::Error as _;
+use std::string::ToString;
 use std::vec::Vec;
 use std::{format, vec};
 
@@ -176,6 +178,163 @@ fn a_payload_beyond_the_limit_is_refused_with_both_lengths() {
     let mut log = RecordLog::open(&mut flash, REGION).unwrap();
     let error = log.write(&mut flash, Kind::HISTORY, 1, &[0; 4001]).unwrap_err();
     assert_eq!(format!("{error}"), "`record` entry has 4001 bytes, the limit is 4000");
+}
+
+#[test]
+fn the_latest_entries_may_fill_a_half_but_for_what_is_kept_free() {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    log.write(&mut flash, Kind::HISTORY, 1, &[1; 4000]).unwrap();
+    // With heads and checksums, and 1024 bytes for what is vital.
+    let full = RecordError::Full { needed_bytes: 8180, limit_bytes: 8176 };
+    assert_eq!(log.write(&mut flash, Kind::SETTINGS, 1, &[1; 3137]), Err(full));
+    log.write(&mut flash, Kind::SETTINGS, 1, &[1; 3136]).unwrap();
+    assert_eq!(value(&mut flash, Kind::HISTORY), Some((1, vec![1; 4000])));
+    assert_eq!(value(&mut flash, Kind::SETTINGS), Some((1, vec![1; 3136])));
+}
+
+#[test]
+fn an_error_names_the_record_and_leaves_the_cause_to_its_source() {
+    let fault = FlashFault { operation: Operation::Erase, offset: 0x3000 };
+    let failed = RecordError::from(fault);
+    assert_eq!(failed.to_string(), "could not write the `record`");
+    assert_eq!(failed.source().unwrap().to_string(), fault.to_string());
+    let full = RecordError::Full { needed_bytes: 8180, limit_bytes: 8176 };
+    assert_eq!(full.to_string(), "`record` would need 8180 bytes, it has 8176");
+    assert!(full.source().is_none());
+}
+
+#[test]
+fn a_header_with_one_wrong_bit_or_of_another_kind_is_none() {
+    let header = Header::new(FORMAT, 5).0;
+    for bit in 0..128 {
+        let mut spoilt = header;
+        spoilt[bit / 8] ^= 1 << (bit % 8);
+        assert!(Header::decode(spoilt).is_none(), "bit {bit}");
+    }
+    let mut other = header;
+    other[..4].copy_from_slice(b"LSR2");
+    let crc = CRC.checksum(&other[..12]);
+    other[12..].copy_from_slice(&crc.to_le_bytes());
+    assert!(Header::decode(other).is_none());
+    assert_eq!(Header::decode(header).unwrap().sequence(), 5);
+}
+
+/// A flash with `count` writes, and its log as the next boot finds it.
+fn written(count: usize) -> (MemFlash, RecordLog, Half) {
+    let mut flash = flash();
+    let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+    (0..count).for_each(|n| write(&mut flash, &mut log, n).unwrap());
+    let log = RecordLog::open(&mut flash, REGION).unwrap();
+    let half = log.active.clone().unwrap();
+    (flash, log, half)
+}
+
+/// How many writes leave the first half in force, and how many the second one.
+const COUNTS: [usize; 2] = [20, 60];
+
+// What reads as written in this boot may read as erased in the next one.
+#[test]
+fn the_first_write_of_a_boot_programs_header_and_last_checksum_once_more() {
+    for count in COUNTS {
+        let (mut flash, mut log, half) = written(count);
+        let (at, head) = half.last.unwrap();
+        let header = half.offset as usize..(half.offset + HEADER_BYTES) as usize;
+        let end = (half.offset + at + head.entry_bytes()) as usize;
+        let crc = end - CRC_BYTES as usize..end;
+        let before = flash.bytes.clone();
+        flash.bytes[header.clone()].fill(0xFF);
+        flash.bytes[crc.clone()].fill(0xFF);
+        log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+        assert_eq!(flash.bytes[header.clone()], before[header]);
+        assert_eq!(flash.bytes[crc.clone()], before[crc]);
+    }
+}
+
+// It was not in force in this boot, but its bits might read differently in another.
+#[test]
+fn the_first_write_of_a_boot_spoils_the_other_half_and_nothing_around_the_record() {
+    let [first, second] = [REGION.offset, REGION.offset + HALF_BYTES];
+    for (count, offset, other) in [(COUNTS[0], first, second), (COUNTS[1], second, first)] {
+        let (mut flash, mut log, half) = written(count);
+        assert_eq!(half.offset, offset, "{count}");
+        log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+        assert_eq!(flash.bytes[other as usize..][..4], CLEARED);
+        assert_eq!(flash.bytes[offset as usize..][..4], MAGIC);
+        let around = [&flash.bytes[..first as usize], &flash.bytes[REGION.end() as usize..]];
+        assert!(around.concat().iter().all(|&byte| byte == 0xFF), "{count}");
+    }
+}
+
+#[test]
+fn the_first_write_of_a_boot_goes_behind_an_entry_that_says_nothing() {
+    for count in COUNTS {
+        let (mut flash, mut log, half) = written(count);
+        let erases = flash.statistics.erases_total();
+        log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+        log.write(&mut flash, Kind::EPOCH, 1, b"last").unwrap();
+        let mut expected = vec![0; 4];
+        expected.extend(CRC.checksum(&[0; 4]).to_le_bytes());
+        for payload in [b"next", b"last"] {
+            let entry = [&[Kind::EPOCH.0, 1, 4, 0], &payload[..]].concat();
+            expected.extend(&entry);
+            expected.extend(CRC.checksum(&entry).to_le_bytes());
+        }
+        let end = (half.offset + half.end) as usize;
+        assert_eq!(flash.bytes[end..end + expected.len()], expected);
+        assert_eq!(flash.statistics.erases_total(), erases, "there is room in the half");
+    }
+}
+
+#[test]
+fn behind_a_torn_entry_nothing_is_written() {
+    for count in COUNTS {
+        let (mut flash, _, half) = written(count);
+        let end = (half.offset + half.end) as usize;
+        flash.bytes[end + 100] = 0;
+        let before = flash.bytes[end..end + 200].to_vec();
+        let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+        log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+        assert_eq!(flash.bytes[end..end + 200], before);
+        assert_ne!(log.active.unwrap().offset, half.offset);
+        assert_eq!(value(&mut flash, Kind::EPOCH), Some((1, b"next".to_vec())));
+    }
+}
+
+/// A log whose second half is in force, with an empty password as its last entry, which ends at
+/// `end`.
+fn filled(flash: &mut MemFlash, end: u32) {
+    let mut log = RecordLog::open(flash, REGION).unwrap();
+    for n in 0..=255 {
+        let half = log.active.as_ref().filter(|half| half.offset != REGION.offset);
+        let left = half.map_or(u32::MAX, |half| end - half.end - NOTHING.entry_bytes());
+        if left == 0 {
+            return log.write(flash, Kind::PASSWORD, 1, b"").unwrap();
+        }
+        let length = if left > 2000 { 1000 } else { left - HEAD_BYTES - CRC_BYTES };
+        log.write(flash, Kind::MEMBER, 1, &vec![n; length as usize]).unwrap();
+    }
+    unreachable!("a half holds fewer entries");
+}
+
+// On some boards nothing but the end of the chip follows.
+#[test]
+fn a_half_may_be_full_to_its_last_byte_whatever_follows_it() {
+    for end in [HALF_BYTES - 8, HALF_BYTES - 4, HALF_BYTES] {
+        for capacity in [REGION.end(), REGION.end() + 0x1000] {
+            let mut flash = MemFlash::new(capacity);
+            filled(&mut flash, end);
+            let mut log = RecordLog::open(&mut flash, REGION).unwrap();
+            assert_eq!(log.active.as_ref().unwrap().end, end);
+            assert_eq!(value(&mut flash, Kind::PASSWORD), Some((1, vec![])));
+            log.write(&mut flash, Kind::EPOCH, 1, b"next").unwrap();
+            assert_eq!(log.active.as_ref().unwrap().offset, REGION.offset);
+            assert_eq!(value(&mut flash, Kind::EPOCH), Some((1, b"next".to_vec())));
+            assert_eq!(value(&mut flash, Kind::PASSWORD), Some((1, vec![])));
+            let behind = &flash.bytes[REGION.end() as usize..];
+            assert!(behind.iter().all(|&byte| byte == 0xFF), "{end:#x}");
+        }
+    }
 }
 
 /// A dump of the log as version 1 writes it: devices in the field hold these bytes.

@@ -77,3 +77,17 @@ fn resuming_erases_again_what_may_have_been_torn_and_nothing_before() {
     assert!(flash.bytes[at..at + 12_288] == bytes[..]);
     assert_eq!(flash.statistics.sector_erases[16..19], [1, 2, 2]);
 }
+
+// The body of a package stands behind its header, in the same sector.
+#[test]
+fn a_file_that_begins_within_a_sector_is_written_where_all_of_it_was_erased() {
+    let mut flash = MemFlash::new(0x4_0000);
+    flash.bytes.fill(0);
+    let start = START + 32;
+    let mut writer = SlotWriter::resume(start, 5000, 0);
+    write_all(&mut flash, &mut writer, &file(5000), Pace::Fast);
+    let at = start as usize;
+    assert!(flash.bytes[at..at + 5000] == file(5000)[..]);
+    assert_eq!(flash.bytes[START as usize..at], [0xFF; 32]);
+    assert_eq!(flash.statistics.sector_erases[15..19], [0, 1, 1, 0]);
+}
