@@ -12,9 +12,9 @@ use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, UploadStep};
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::descriptor::{Board as BoardName, Descriptor, Product, Role as RoleName};
-use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::frame::control::{ControlFrame, Counter, Message};
 use lockstep_proto::frame::report::Rollback;
+use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
 use lockstep_proto::image::{
     AppDescription, ChipId, ImageHeader, ImageReader, ImageSpec, Segment, build_image,
