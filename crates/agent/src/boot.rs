@@ -315,3 +315,24 @@ impl core::error::Error for BootError {
 
 /// At the second boot on a trial that only our record knows of, the device has been reset on trial.
 const TRIAL_BOOTS_MAX: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use core::error::Error as _;
+    use std::string::ToString as _;
+
+    use super::*;
+    use crate::flash::Operation;
+
+    #[test]
+    fn a_start_that_fails_says_what_could_not_be_done_and_why() {
+        let fault = FlashFault { operation: Operation::Read, offset: 0x9000 };
+        let flash = BootError::Flash(fault);
+        assert_eq!(flash.to_string(), "could not read or change the boot state");
+        let cause = flash.source().expect("the flash").to_string();
+        assert_eq!(cause, "flash did not `read` at offset 0x9000");
+        let slot = BootError::RunningSlot { found: 2 };
+        assert_eq!(slot.to_string(), "`running slot` is 2, expected 0 or 1");
+        assert!(slot.source().is_none());
+    }
+}

@@ -4,8 +4,9 @@
 use lockstep_agent::package::PACKAGE_SIZE_BYTES_MAX;
 use lockstep_agent::{CONFIG_BYTES_MAX, Effect, Kind, RebootReason, Trace};
 use lockstep_proto::descriptor::Descriptor;
+use lockstep_proto::frame::block::Session;
 use lockstep_proto::frame::order::{Order, Source, Stage, Ticket};
-use lockstep_proto::frame::report::{MemberState, Refusal};
+use lockstep_proto::frame::report::{MemberState, Readiness, Refusal};
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::ChipId;
 use lockstep_sim::firmware::FirmwareSpec;
@@ -13,6 +14,8 @@ use lockstep_sim::firmware::FirmwareSpec;
 use crate::fixture::{
     Release, SLOT_BYTES, SLOTS, Start, TERMS, TestDevice, build, descriptor, firmware, ticket,
 };
+
+const OPEN: Readiness = Readiness::Open;
 
 /// Back to the image that the other slot still holds.
 fn back_to(image: ImageHash, release: &Release) -> Stage {
@@ -318,4 +321,33 @@ fn a_flash_that_fails_is_told() {
     device.flash.power_budget_bytes = Some(0);
     device.pass(10_000);
     assert!(device.traces.iter().any(|trace| matches!(trace, Trace::FlashFailed(_))));
+}
+
+#[test]
+fn a_device_that_has_staged_nothing_wants_nothing_and_reports_no_bytes() {
+    let mut device = TestDevice::new();
+    assert_eq!(device.agent().wants(), None);
+    device.stage(1);
+    device.order(&ticket(1, 0), &Order::Revert);
+    assert_eq!(device.agent().wants(), None);
+    assert_eq!((device.agent().member().size_bytes, device.report().staged_bytes), (10_000, 0));
+}
+
+#[test]
+fn blocks_are_missed_when_the_silence_is_longer_than_the_devices_own_wait_on_top() {
+    let mut device = TestDevice::new();
+    device.agent().set_unasked_wait(50);
+    let release = Release::of(device.new.clone());
+    device.order(&ticket(1, 0), &Order::Stage(release.stage()));
+    let (package, file) = (release.package(), &release.firmware.file);
+    let artifact = Session::of(&release.sha256.0);
+    while device.wanted().is_none_or(|it| (it.session, it.readiness) != (artifact, OPEN)) {
+        let wants = device.wanted().unwrap();
+        device.feed_some(&wants, &package, file);
+    }
+    device.feed_block(artifact, 5, file).unwrap();
+    device.now = device.now + 349;
+    assert!(!device.misses_blocks());
+    device.now = device.now + 1;
+    assert!(device.misses_blocks());
 }
