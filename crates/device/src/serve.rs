@@ -12,7 +12,7 @@ use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::{Signed, Trust, VerifiedManifest, verify};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::Phase;
-use lockstep_rollout::transfer::{LARGE_TARGETS_MAX, Sender, Timing};
+use lockstep_rollout::transfer::{Sender, Timing};
 
 use crate::cut::ENTRY_CUT;
 use crate::node::Node;
@@ -57,10 +57,9 @@ impl<A: Application> Node<A> {
             Timing { slot_ms: ANSWER_SLOT_MS, answer_ms: pace.answer_ms, mend_ms: pace.mend_ms };
         let seats = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref());
         let members = seats.map_or(0, |rollout| rollout.record().seats.len().saturating_sub(1));
-        let are_few = members <= LARGE_TARGETS_MAX;
         let [low, high, ..] = self.draw().to_le_bytes();
         Sender::new(Session::of(&file.0), size_bytes, timing, u16::from_le_bytes([low, high]))
-            .with_large(self.setup.takes_large && are_few)
+            .with_large(self.setup.takes_large, members)
     }
 
     /// The next frame that members wait for: a block or some of them read from flash, or a

@@ -55,7 +55,7 @@ pub struct Timing {
 pub struct Sender {
     session: Session,
     cut: Cut,
-    /// Whether this device's own radio sends large blocks.
+    /// Whether large blocks may be sent.
     sends_large: bool,
     /// Blocks were sent: the shape stays, if everybody takes it.
     has_begun: bool,
@@ -133,10 +133,10 @@ impl Sender {
         }
     }
 
-    /// In large blocks, if `sends_large` and all who want it take them. More than
-    /// [`LARGE_TARGETS_MAX`] should not be sent any.
-    pub const fn with_large(mut self, sends_large: bool) -> Self {
-        self.sends_large = sends_large;
+    /// In large blocks, if this device sends them, at most [`LARGE_TARGETS_MAX`] members are to get
+    /// the object, and all of them who want it take them.
+    pub const fn with_large(mut self, sends_large: bool, members: usize) -> Self {
+        self.sends_large = sends_large && members <= LARGE_TARGETS_MAX;
         self
     }
 

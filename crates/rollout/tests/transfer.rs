@@ -548,7 +548,7 @@ fn wants_large(first: u16, missing: &[u32]) -> Wants {
 }
 
 fn sender_of_large(size_bytes: u32) -> Sender {
-    sender(size_bytes).with_large(true)
+    sender(size_bytes).with_large(true, 2)
 }
 
 /// What a frame brings: the blocks of a generation, as bits.
@@ -565,7 +565,7 @@ fn large_blocks_are_sent_if_the_sender_and_all_members_take_them() {
     for (sends, takes, large) in
         [(true, [true; 2], true), (false, [true; 2], false), (true, [true, false], false)]
     {
-        let mut sender = sender(40_000).with_large(sends);
+        let mut sender = sender(40_000).with_large(sends, 2);
         for (index, takes_large) in (0..).zip(takes) {
             let wants = Wants { takes_large, ..wants(Readiness::Open, 0, &[128, 51]) };
             sender.note_wants(at(0), device(index), wants);
@@ -600,6 +600,30 @@ fn whoever_comes_late_and_takes_no_large_blocks_turns_the_transfer_into_small_on
     );
     all_due(&mut sender, 600);
     assert_eq!(sender.cut().shape, Shape::Small);
+}
+
+// A member that erases says what it lacks as well: it cannot be sent any of that.
+#[test]
+fn who_is_busy_does_not_keep_the_large_blocks_of_others_coming() {
+    let mut sender = sender_of_large(2 * 28_672);
+    sender.note_wants(at(0), device(0), wants_large(0, &[0b1111, 0]));
+    let busy = Wants { readiness: Readiness::Busy, ..wants_large(0, &[0xFFF_FFFF, 0]) };
+    sender.note_wants(at(0), device(1), busy);
+    sender.next_frame(at(0));
+    let sent: Vec<Due> =
+        (0..100).map_while(|step| sender.next_frame(at(40_000 + step))).take(20).collect();
+    assert_eq!(sent.iter().filter_map(brings).count(), 4, "{sent:?}");
+}
+
+#[test]
+fn many_members_are_sent_small_blocks_though_all_take_large_ones() {
+    for (members, shape) in [(8, Shape::Large), (9, Shape::Small)] {
+        let mut sender = sender(20_000).with_large(true, members);
+        sender.note_wants(at(0), device(0), wants_large(0, &[0xF_FFFF]));
+        sender.next_frame(at(0));
+        all_due(&mut sender, 100);
+        assert_eq!(sender.cut().shape, shape, "{members} members");
+    }
 }
 
 #[test]

@@ -16,8 +16,10 @@ impl Sender {
         while let Some(Step::Mend { generation, has_begun }) = self.plan.front_mut() {
             let (cut, generation) = (self.cut, *generation);
             if !core::mem::replace(has_begun, true) {
+                // Whoever is busy takes none, and is sent what it lacks in a later round.
                 for target in &mut self.targets {
-                    target.due = target.misses(cut, generation);
+                    let takes = target.is_served() && target.takes();
+                    target.due = if takes { target.misses(cut, generation) } else { 0 };
                 }
             }
             if self.served().any(|target| target.due != 0) {

@@ -8,7 +8,7 @@ use lockstep_proto::frame::control::{ControlFrame, Counter, GroupKey, Message};
 use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
-use lockstep_rollout::transfer::{Due, LARGE_TARGETS_MAX, Sender, Timing};
+use lockstep_rollout::transfer::{Due, Sender, Timing};
 
 use super::member::{Cargo, MS, Member};
 use super::{
@@ -125,8 +125,7 @@ impl Channel {
         let sender = |bytes: &[u8]| {
             let size = u32::try_from(bytes.len()).expect("it fits a slot");
             let session = Session::of(&lockstep_agent::package::digest(bytes).0);
-            let are_few = setup.members <= LARGE_TARGETS_MAX;
-            Sender::new(session, size, TIMING, 1).with_large(setup.takes_large && are_few)
+            Sender::new(session, size, TIMING, 1).with_large(setup.takes_large, setup.members)
         };
         Self {
             setup,
