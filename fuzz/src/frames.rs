@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
+use lockstep_proto::frame::adopt::AdoptFrame;
 use lockstep_proto::frame::block::{ASKED_MAX, BLOCK, BlockError, BlockFrame, OVERHEAD_BYTES_MAX};
 use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::frame::control::{CONTROL, ControlError, ControlFrame, GroupKey, Message};
@@ -170,10 +171,19 @@ fn check_any(bytes: &[u8]) {
     let _ = VersionFrame::decode(bytes);
     let _ = ControlFrame::decode(&KEY, bytes);
     let _ = BlockFrame::decode(&KEY, bytes);
+    check_adopt(bytes);
     if let Ok(measurement) = Measurement::decode(bytes) {
         let written = measurement.encode().expect("it fits");
         assert_eq!(written[1..], bytes[1..Measurement::LEN_BYTES]);
     }
+}
+
+fn check_adopt(bytes: &[u8]) {
+    let Ok(frame) = AdoptFrame::decode(bytes) else { return };
+    let mut written = [0; FRAME_BYTES_MAX];
+    let len = frame.encode(&mut written).expect("it fits");
+    // The type byte was looked at before, and later versions append.
+    assert_eq!(written[1..len], bytes[1..len]);
 }
 
 /// Of a block.

@@ -375,7 +375,7 @@ impl Board {
             reset_reason: 1,
             rollback: Rollback::Bootloader,
             takes_large: true,
-            group_key: KEY.clone(),
+            group_key: Some(KEY.clone()),
             trust: Trust::anybody(),
             duty: if index == LEAD { Duty::Lead } else { Duty::Member },
             policy: Policy::desk(),

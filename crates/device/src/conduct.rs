@@ -157,6 +157,7 @@ impl<A: Application> Node<A> {
         self.serve_bare(flash);
         self.serve_spooled_after_restart(flash);
         self.end_upload();
+        self.step_adoption(now);
     }
 
     /// Whoever has the group's key is a member; the list is durable, so that a missing one is
@@ -168,6 +169,7 @@ impl<A: Application> Node<A> {
         role: Option<Role>,
         flash: &mut F,
     ) {
+        self.note_adopted(now, id);
         let (Some(lead), Some(role)) = (&mut self.lead, role) else { return };
         if let Some(rollout) = &mut lead.rollout {
             rollout.note_heard(now, id);

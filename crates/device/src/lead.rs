@@ -16,6 +16,7 @@ use lockstep_rollout::{
     Verdict,
 };
 
+use crate::adopt::Adoption;
 use crate::bare::Bare;
 use crate::node::{Node, read_entry};
 use crate::setup::{Application, NodeSetup};
@@ -44,6 +45,8 @@ pub(crate) struct Lead {
     pub(crate) has_looked_for_schedule: bool,
     /// The rollout of the present upload is to wait.
     pub(crate) holds_upload: bool,
+    /// The device that is being adopted, or was last.
+    pub(crate) adoption: Option<Adoption>,
     rates: Vec<Rate>,
 }
 
@@ -144,6 +147,7 @@ impl Lead {
             goes_at: None,
             has_looked_for_schedule: false,
             holds_upload: false,
+            adoption: None,
             rates: Vec::new(),
         };
         lead.add_member(setup.id, setup.role);

@@ -21,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod adopt;
 pub mod bare;
 pub mod blocks;
 mod conduct;
@@ -46,6 +47,7 @@ mod tell;
 mod upload;
 mod watch;
 
+pub use adopt::{AdoptError, AdoptFailure, AdoptionView};
 pub use group::RemoveError;
 pub use lead::{ConductError, Conducting};
 pub use lockstep_agent::RebootReason;

@@ -59,7 +59,7 @@ impl<A: Application> Node<A> {
         frame: &[u8],
         flash: &mut F,
     ) {
-        let frame = match ControlFrame::decode(&self.setup.group_key, frame) {
+        let frame = match ControlFrame::decode(&self.key, frame) {
             Ok(frame) => frame,
             // Another group in reach is normal; a wrong tag is an attack or a bug, and counted.
             Err(ControlError::OtherGroup { .. }) => return,
@@ -133,7 +133,7 @@ impl<A: Application> Node<A> {
             self.blocks.note_dropped(Dropped::Unwanted);
             return;
         }
-        match BlockFrame::decode(&self.setup.group_key, frame) {
+        match BlockFrame::decode(&self.key, frame) {
             Ok(frame) => {
                 let taken = self.agent.handle_block(now, self.setup.id, &frame, flash);
                 self.blocks.note(taken);
@@ -182,7 +182,7 @@ impl<A: Application> Node<A> {
         let counter = Counter { boot: self.agent.boot_number(), frame: self.frames_sent };
         let frame = ControlFrame { from: self.setup.id, to, counter, message };
         let mut bytes = [0; FRAME_BYTES_MAX];
-        if let Ok(len) = frame.encode(&self.setup.group_key, &mut bytes) {
+        if let Ok(len) = frame.encode(&self.key, &mut bytes) {
             self.push_frame(to, bytes, len);
         }
     }

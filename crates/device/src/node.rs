@@ -13,7 +13,7 @@ use lockstep_agent::{
     Agent, BootError, Booted, Effect, Identity, Layout, RebootReason, RecordLog, Setup,
 };
 use lockstep_proto::compat::Announced;
-use lockstep_proto::frame::control::Message;
+use lockstep_proto::frame::control::{GroupKey, Message};
 use lockstep_proto::frame::report::MemberState;
 use lockstep_proto::frame::version::VersionFrame;
 use lockstep_proto::frame::{FRAME_BYTES_MAX, FrameType, LARGE_FRAME_BYTES_MAX, frame_type};
@@ -22,6 +22,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
+use crate::adopt::candidate::{self, Candidate};
 use crate::blocks::BlockCounts;
 use crate::config;
 use crate::history::{HISTORY_BYTES_MAX, History};
@@ -75,6 +76,11 @@ pub struct Node<A> {
     pub(crate) lead: Option<Lead>,
     pub(crate) announced: Announced,
     password: Option<Password>,
+    /// The key of its group: adopted with, given at start, or nobody else's.
+    pub(crate) key: GroupKey,
+    /// Which key it was given at its start; see [`candidate::adopted_key`].
+    pub(crate) given_key: [u8; 8],
+    pub(crate) candidate: Candidate,
     /// Who sends orders of the open rollout; blocks are answered to it.
     pub(crate) conductor: Option<DeviceId>,
     pub(crate) outbox: VecDeque<OutFrame>,
@@ -108,6 +114,7 @@ pub(crate) struct Timers {
     pub(crate) probed: Option<Instant>,
     pub(crate) sampled: Option<Instant>,
     pub(crate) wanted: Option<Instant>,
+    pub(crate) looked_around: Option<Instant>,
 }
 
 /// Whether a recurring thing is due; takes it down as done if it is.
@@ -153,6 +160,10 @@ impl<A: Application> Node<A> {
         let agent_setup = agent_setup(&setup, announced);
         let (mut agent, booted) = Agent::boot(now, agent_setup, flash).map_err(NodeError::Boot)?;
         agent.set_unasked_wait(unasked_wait_ms(setup.id));
+        let given_key = candidate::mark_of(setup.group_key.as_ref());
+        let key = candidate::adopted_key(&agent, &given_key, flash)
+            .or_else(|| setup.group_key.clone())
+            .unwrap_or_else(|| candidate::own_key(setup.seed, setup.id));
         let history = read_entry::<F, HISTORY_BYTES_MAX>(&agent, flash, Kind::HISTORY)
             .map(|bytes| History::decode(&bytes))
             .unwrap_or_default();
@@ -181,6 +192,9 @@ impl<A: Application> Node<A> {
             lead,
             announced,
             password,
+            key,
+            given_key,
+            candidate: Candidate::default(),
             conductor: None,
             outbox: VecDeque::new(),
             actions: VecDeque::new(),
@@ -209,6 +223,7 @@ impl<A: Application> Node<A> {
             Some(FrameType::Version) => self.handle_version(now, radio_from, frame),
             Some(FrameType::Control) => self.handle_control(now, frame, flash),
             Some(FrameType::Block) => self.handle_block(now, frame, flash),
+            Some(FrameType::Adopt) => self.handle_adopt(now, frame, flash),
             Some(FrameType::Data) => {
                 if self.peers.passes_gate(radio_from) {
                     self.application.take_data(now, radio_from, frame);
@@ -281,6 +296,10 @@ impl<A: Application> Node<A> {
         self.password.as_ref().is_some_and(|password| password.is(offered))
     }
 
+    pub(crate) const fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
+    }
+
     /// Whether a password was ever set.
     pub const fn has_password(&self) -> bool {
         self.password.is_some()
@@ -339,6 +358,11 @@ impl<A: Application> Node<A> {
         &self.blocks
     }
 
+    /// The key of its group.
+    pub const fn group_key(&self) -> &GroupKey {
+        &self.key
+    }
+
     /// Logs and events.
     pub const fn journal(&self) -> &Journal {
         &self.journal
@@ -381,7 +405,7 @@ impl<A: Application> Node<A> {
         let mut digest = sha2::Sha256::new();
         digest.update(self.setup.seed.to_le_bytes());
         digest.update(self.drawn.to_le_bytes());
-        digest.update(self.setup.group_key.bytes());
+        digest.update(self.key.bytes());
         let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = digest.finalize().into();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }

@@ -41,6 +41,19 @@ impl Password {
         differing == 0
     }
 
+    pub(crate) const fn salt(&self) -> &[u8; 16] {
+        &self.salt
+    }
+
+    pub(crate) const fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// What adoption proves to know.
+    pub(crate) const fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
     /// The entry.
     pub fn encode(&self) -> [u8; Self::LEN_BYTES] {
         let mut bytes = [0; Self::LEN_BYTES];
@@ -61,7 +74,8 @@ impl Password {
     }
 }
 
-fn stretch(password: &str, salt: &[u8; 16], rounds: u32) -> [u8; 32] {
+/// PBKDF2 with one block.
+pub(crate) fn stretch(password: &str, salt: &[u8; 16], rounds: u32) -> [u8; 32] {
     // HMAC takes a key of any length, so this never is the empty fallback.
     let Ok(keyed) = <Hmac<Sha256> as KeyInit>::new_from_slice(password.as_bytes()) else {
         return [0; 32];
@@ -81,6 +95,7 @@ fn stretch(password: &str, salt: &[u8; 16], rounds: u32) -> [u8; 32] {
 }
 
 const ROUNDS: u32 = 2_000;
+/// More of them read as damage.
 const ROUNDS_MAX: u32 = 100_000;
 
 #[cfg(test)]

@@ -183,6 +183,20 @@ impl Peers {
         }
     }
 
+    /// Another group's key counts from now on: nobody has proved anything with it yet. What was
+    /// announced stays.
+    pub(crate) fn forget_group(&mut self) {
+        for peer in &mut self.peers {
+            *peer = Peer {
+                announced: peer.announced,
+                device_type: peer.device_type,
+                announced_image: peer.announced_image,
+                gate: peer.gate,
+                ..Peer::new(peer.heard_at, peer.id)
+            };
+        }
+    }
+
     /// A probe goes out to all.
     pub(crate) fn note_probe(&mut self) {
         for peer in self.peers.iter_mut().filter(|peer| peer.role.is_some()) {

@@ -79,7 +79,7 @@ impl<A: Application> Node<A> {
             let frame = due.frame(session, cut, &mut payload, |offset, into| {
                 self.agent.package_part(offset, into, flash)
             });
-            return frame?.encode(&self.setup.group_key, buffer).ok();
+            return frame?.encode(&self.key, buffer).ok();
         }
         let (_, sender) = lead.artifact.as_mut()?;
         let due = sender.next_frame(now)?;
@@ -87,7 +87,7 @@ impl<A: Application> Node<A> {
         let frame = due.frame(session, cut, &mut payload, |offset, into| {
             self.agent.spool_read(offset, into, flash).ok()
         });
-        frame?.encode(&self.setup.group_key, buffer).ok()
+        frame?.encode(&self.key, buffer).ok()
     }
 
     /// Looks at the stored package, which the agent has checked against its digest.

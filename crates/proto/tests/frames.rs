@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
+use lockstep_proto::frame::adopt::{
+    ADOPT, AdoptError, AdoptFrame, AdoptMessage, ELEMENT_BYTES, NotAdopted, PROOF_BYTES,
+};
 use lockstep_proto::frame::block::{Ask, Block, BlockFrame, Repair, Session};
 use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, GroupKey, Message};
@@ -201,6 +204,32 @@ fn the_bytes_of_blocks_and_what_belongs_to_them_are_frozen() {
     golden("block-frames.txt", &text);
 }
 
+#[test]
+fn the_bytes_of_adoption_are_frozen() {
+    let element = [0xE1; ELEMENT_BYTES];
+    let mut text = String::new();
+    for message in [
+        AdoptMessage::Ask,
+        AdoptMessage::Terms { salt: [0x5A; 16], rounds: 2_000, element },
+        AdoptMessage::Key { element, sealed: [0x5E; 32], proof: [0xF0; PROOF_BYTES] },
+        AdoptMessage::Taken { proof: [0xF0; PROOF_BYTES] },
+        AdoptMessage::Refused(NotAdopted::WrongPassword),
+    ] {
+        let frame = AdoptFrame { from: LEAD, to: MEMBER, session: 0x0807_0605_0403_0201, message };
+        let mut buffer = [0; FRAME_BYTES_MAX];
+        let len = frame.encode(&mut buffer).unwrap();
+        assert_eq!(AdoptFrame::decode(&buffer[..len]).as_ref(), Ok(&frame));
+        // What a later version appends is passed over, what is cut is refused.
+        assert_eq!(AdoptFrame::decode(&buffer[..=len]), Ok(frame));
+        let cut = AdoptFrame::decode(&buffer[..len - 1]);
+        assert!(matches!(cut, Err(AdoptError::TooShort(_))), "{cut:?}");
+        writeln!(text, "{}", hex(&buffer[..len])).unwrap();
+    }
+    golden("adoption-frames.txt", &text);
+    let later = AdoptFrame::decode(&[ADOPT, 2, 0, 0]);
+    assert_eq!(later, Err(AdoptError::LaneVersion { found: 2 }));
+}
+
 /// A report must stay readable for a lead that is older than its member.
 #[test]
 fn a_refusal_for_a_reason_of_a_later_version_is_still_a_refusal() {
@@ -339,6 +368,7 @@ proptest! {
         let _ = VersionFrame::decode(&bytes);
         let _ = ControlFrame::decode(&KEY, &bytes);
         let _ = BlockFrame::decode(&KEY, &bytes);
+        let _ = AdoptFrame::decode(&bytes);
         let _ = lockstep_proto::frame::data::Measurement::decode(&bytes);
     }
 

@@ -82,8 +82,8 @@ pub struct BoardOptions {
     /// Whether its radio takes and sends long frames, as ESP-NOW version 2 does; otherwise it does
     /// not hear them.
     pub takes_large: bool,
-    /// The secret of its group.
-    pub group_key: GroupKey,
+    /// The secret of its group; `None`: it waits for adoption.
+    pub group_key: Option<GroupKey>,
     /// The folder of devices that hear each other.
     pub air: PathBuf,
     /// How bad its radio is.

@@ -171,6 +171,48 @@ impl Upload {
 pub struct Group {
     /// All devices of the group.
     pub members: Vec<GroupMember>,
+    /// Devices in reach that do not have the group's key.
+    pub in_reach: Vec<Stranger>,
+    /// The adoption that the lead is about, or was about last.
+    pub adoption: Option<Adoption>,
+}
+
+/// A device in reach that does not have the group's key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Stranger {
+    /// Its address.
+    pub id: String,
+    /// What its firmware calls itself.
+    pub device_type: String,
+    /// What it announces.
+    pub version: Option<String>,
+    /// Milliseconds since it was heard.
+    pub heard_ms_ago: u64,
+}
+
+/// Where an adoption stands.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Adoption {
+    /// Who is adopted.
+    pub id: String,
+    /// `asking`, `keying`, `adopted` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub problem: Option<AdoptionProblem>,
+}
+
+/// Why an adoption failed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct AdoptionProblem {
+    /// A short word for programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// What can be done.
+    pub hint: String,
 }
 
 /// A device of a group, as its lead knows it.

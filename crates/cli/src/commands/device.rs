@@ -42,15 +42,19 @@ use crate::ui::Ui;
 ///   lockstep device --new-group --group pair.group
 ///   lockstep device --group pair.group --role receiver --flash receiver.flash
 ///   lockstep device --group pair.group --role transmitter --flash transmitter.flash
+///
+/// A board in its place that does not have the group's key, to be adopted over the air:
+///   lockstep device --air pair.group.air --role transmitter --flash new.flash --id 02:00:00:00:00:03
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DeviceArgs {
-    /// The file with the group's secret, the same for all devices of a group
-    #[arg(long, value_name = "FILE")]
-    group: PathBuf,
+    /// The file with the group's secret, the same for all devices of a group; a device without one
+    /// waits for `lockstep group adopt`, on the air that --air names
+    #[arg(long, value_name = "FILE", required_unless_present = "air")]
+    group: Option<PathBuf>,
 
     /// Make that file first; without --flash nothing else is done
-    #[arg(long)]
+    #[arg(long, requires = "group")]
     new_group: bool,
 
     /// The file that is the device's flash of 4 MiB; made if it is missing
@@ -247,9 +251,9 @@ enum TimingArg {
 }
 
 pub(super) fn device(ui: &Ui, args: &DeviceArgs) -> Result<(), CommandError> {
-    if args.new_group {
-        make_group(&args.group)?;
-        let name = args.group.display().to_string();
+    if let (true, Some(group)) = (args.new_group, &args.group) {
+        make_group(group)?;
+        let name = group.display().to_string();
         if args.flash.is_none() {
             ui.line(format_args!(
                 "Made the group file {name}: give it to every device of the group"
@@ -276,10 +280,17 @@ fn options(
     let chip = chip.unwrap_or(kind.chip);
     let board = board.as_ref().map_or(kind.board, Board::as_str);
     let is_lead = args.lead || (!args.member && role.as_str() == LEAD_ROLE);
-    let group_key = read_group(&args.group)?;
-    let air = match &args.desk.air {
-        Some(air) => air.clone(),
-        None => with_ending(&args.group, ".air"),
+    if is_lead && args.group.is_none() {
+        return Err(CommandError::usage("The lead of a group needs the group's key: --group FILE")
+            .hinted("A new receiver for a group that has a lead is started with --member."));
+    }
+    let group_key = args.group.as_deref().map(read_group).transpose()?;
+    let air = match (&args.desk.air, &args.group) {
+        (Some(air), _) => air.clone(),
+        (None, Some(group)) => with_ending(group, ".air"),
+        (None, None) => {
+            return Err(CommandError::usage("A device needs --group FILE or --air DIR"));
+        }
     };
     Ok(BoardOptions {
         flash: flash.to_owned(),

@@ -1,24 +1,49 @@
 //! `lockstep group …`: who belongs to a group.
 
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use clap::Subcommand;
 use lockstep_proto::id::DeviceId;
 use serde_json::{Value, json};
 
 use crate::client::DeviceArgs;
-use crate::client::api::{Group, GroupMember};
+use crate::client::api::{Group, GroupMember, Stranger};
 use crate::error::CommandError;
+use crate::files;
 use crate::ui::{Ui, table, tame};
 
-/// See who belongs to a group, and take off who is gone for good
+/// See who belongs to a group, take in a new device, take off who is gone for good
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
     List(ListArgs),
+    Adopt(AdoptArgs),
     Remove(RemoveArgs),
 }
 
-/// List the members of a group, as its lead knows them
+/// List the members of a group, as its lead knows them, and other devices in reach
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Give a new device the group's key, over the air
+///
+/// The lead must be in its reach, and you must know its password: a desk device prints it at its
+/// first start, a board shows it. Nobody who listens learns anything of password or key. The device
+/// is a member from then on, and the next rollout brings it along.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdoptArgs {
+    /// The new device's address, as `lockstep group list` shows it
+    #[arg(value_name = "MAC")]
+    id: DeviceId,
+
+    /// A file with the new device's password; without it, it is asked for
+    #[arg(long, value_name = "FILE")]
+    its_password_file: Option<PathBuf>,
+
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -40,20 +65,89 @@ pub(crate) struct RemoveArgs {
 pub(super) fn group(ui: &Ui, command: &GroupCommand) -> Result<(), CommandError> {
     match command {
         GroupCommand::List(args) => list(ui, args),
+        GroupCommand::Adopt(args) => adopt(ui, args),
         GroupCommand::Remove(args) => remove(ui, args),
     }
 }
 
 fn list(ui: &Ui, args: &ListArgs) -> Result<(), CommandError> {
     let client = args.device.client()?;
+    // The lead looks around when it is asked; whoever it hears then is in its next answer.
+    let _first: Value = client.get("/api/group")?;
+    sleep(LOOK_AROUND);
     if ui.is_json() {
         return ui.json(&client.get::<Value>("/api/group")?);
     }
-    let Group { members } = client.get("/api/group")?;
+    let Group { members, in_reach, .. } = client.get("/api/group")?;
     let head = ["DEVICE", "ROLE", "LINK"].map(String::from).to_vec();
     let rows: Vec<_> = [head].into_iter().chain(members.iter().map(row)).collect();
+    ui.line(table(&rows))?;
+    if in_reach.is_empty() {
+        return Ok(());
+    }
+    ui.line("")?;
+    ui.line("In reach, without this group's key (`lockstep group adopt MAC` takes one in):")?;
+    let head = ["DEVICE", "CALLS ITSELF", "VERSION", "HEARD"].map(String::from).to_vec();
+    let rows: Vec<_> = [head].into_iter().chain(in_reach.iter().map(stranger_row)).collect();
     ui.line(table(&rows))
 }
+
+fn stranger_row(stranger: &Stranger) -> Vec<String> {
+    vec![
+        tame(&stranger.id),
+        tame(&stranger.device_type),
+        tame(stranger.version.as_deref().unwrap_or("-")),
+        format!("{} s ago", stranger.heard_ms_ago / 1000),
+    ]
+}
+
+fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
+    let client = args.device.client()?;
+    let password = match &args.its_password_file {
+        Some(path) => files::read_password(path)?,
+        None => ask(args.id)?,
+    };
+    let id = args.id.to_string();
+    let _begun: Value =
+        client.post_json(&format!("/api/group/adopt/{id}"), &json!({ "password": password }))?;
+    ui.note(format_args!("Asking {id} …"));
+    let end = Instant::now() + ADOPTION_MAX;
+    loop {
+        let Group { members, adoption, .. } = client.get("/api/group")?;
+        let adoption = adoption.filter(|adoption| adoption.id == id).unwrap_or_default();
+        if let Some(problem) = adoption.problem {
+            return Err(CommandError::failed(problem.message).hinted(problem.hint));
+        }
+        // Its first words with the key come a moment after it has taken it.
+        let member = members.iter().find(|member| member.id == id);
+        if let (Some(member), "adopted") = (member, adoption.state.as_str()) {
+            let role = tame(&member.role);
+            ui.line(format_args!("Adopted {id}: `{role}` belongs to the group"))?;
+            return ui.json(&json!({ "adopted": id, "role": member.role }));
+        }
+        if Instant::now() >= end {
+            return Err(CommandError::failed(format!(
+                "{id} was given the key, and has not spoken with it since"
+            ))
+            .hinted("Is it still on? `lockstep group list` shows it when it does."));
+        }
+        sleep(ASK_EVERY);
+    }
+}
+
+fn ask(id: DeviceId) -> Result<String, CommandError> {
+    rpassword::prompt_password(format!("Password of {id}: ")).map_err(|error| {
+        CommandError::failed(format!("Cannot ask for the password of {id}"))
+            .because(&error)
+            .hinted("Give it in a file: --its-password-file FILE")
+    })
+}
+
+/// An adoption takes 10 s at most, as the lead sees it, and the device's first words a few more.
+const ADOPTION_MAX: Duration = Duration::from_secs(20);
+/// Devices answer a lead that looks around at once.
+const LOOK_AROUND: Duration = Duration::from_millis(300);
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 fn row(member: &GroupMember) -> Vec<String> {
     let role = &member.role;

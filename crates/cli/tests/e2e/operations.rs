@@ -1,6 +1,6 @@
 //! What a person does to a rollout, during it and afterwards: abort, revert, look back.
 
-use super::desk::{Desk, Receiver, Transmitter, firmware};
+use super::desk::{Desk, Http, Receiver, Transmitter, firmware};
 
 /// Both still hold the former images in their other slots: nothing is sent.
 #[test]
@@ -72,6 +72,39 @@ fn a_member_that_is_gone_for_good_is_removed_and_comes_back_when_it_speaks() {
     desk.wait("it is a member again", || {
         desk.ask_lead("group list").text.contains("transmitter").then_some(())
     });
+}
+
+/// A new board is taken in by whoever knows its password, and stays in over a power cut.
+#[test]
+fn a_new_device_is_adopted_and_updated_with_the_others() {
+    let desk = Desk::new();
+    let mut new = desk.new_board_without_key("02:00:00:00:00:03", "its own four words");
+    new.switch_on();
+    let id = "02:00:00:00:00:03";
+    desk.wait("it is seen", || {
+        desk.ask_lead("group list").text.contains("without this group's key").then_some(())
+    });
+    desk.write("wrong", b"something else");
+    let adopt = format!("group adopt {id} --its-password-file");
+    desk.ask_lead(&format!("{adopt} wrong"))
+        .fails()
+        .says("the password is not its password")
+        .says("of that device, not of the lead");
+    desk.ask_lead(&format!("{adopt} its-password")).succeeds().says("`transmitter` belongs to");
+    desk.ask_lead(&format!("{adopt} its-password")).fails().says("belongs to the group already");
+
+    new.kill();
+    new.switch_on();
+    let (images, bundle) = desk.good_release("1.1.0", "");
+    desk.wait("it is heard again", || {
+        let text = desk.ask_lead("group list").text;
+        text.lines().any(|line| line.contains(id) && line.ends_with("up")).then_some(())
+    });
+    desk.update(&bundle).succeeds();
+    desk.assert_runs(&images);
+    let running = Http::new(new.address(), "").get("/api/version").unwrap().json;
+    let others = desk.http(Transmitter).get("/api/version").unwrap().json;
+    assert_eq!(running["image"], others["image"]);
 }
 
 /// On trial an abort reboots: back to the images of before.

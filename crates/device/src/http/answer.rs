@@ -100,7 +100,8 @@ impl Answer {
         Self { status: StatusCode::FOUND, content_type: PLAIN, header, body }
     }
 
-    fn with_status(status: StatusCode, value: &impl Serialize) -> Self {
+    /// Another status than `200`, with a JSON value.
+    pub(super) fn with_status(status: StatusCode, value: &impl Serialize) -> Self {
         Self { status, content_type: JSON, header: None, body: json_text(value) }
     }
 

@@ -1,23 +1,66 @@
-//! The group as its lead knows it, and the way off its list of members.
+//! The group as its lead knows it, the way off its list of members, and the way in: adoption.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use lockstep_proto::id::DeviceId;
-use lockstep_proto::wire::Role;
+use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::wire::{Label, Role};
 use picoserve::response::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Shell;
 use super::answer::{Answer, Problem, Shown};
+use super::body;
 use super::rollout::{busy, not_the_lead};
+use crate::adopt::AdoptError;
 use crate::group::RemoveError;
 use crate::node::Node;
+use crate::peers::Peer;
 use crate::setup::Application;
 
 #[derive(Serialize)]
 struct GroupView {
     members: Vec<MemberView>,
+    /// Devices that were heard lately and do not have the group's key.
+    in_reach: Vec<StrangerView>,
+    /// The adoption that the lead is about, or was about last in this boot.
+    adoption: Option<AdoptionJson>,
+}
+
+#[derive(Serialize)]
+struct StrangerView {
+    id: Shown<DeviceId>,
+    /// What its firmware calls itself: nobody has proved that.
+    device_type: Shown<Label<20>>,
+    version: Option<Shown<ReleaseVersion>>,
+    heard_ms_ago: u64,
+}
+
+#[derive(Serialize)]
+struct AdoptionJson {
+    id: Shown<DeviceId>,
+    state: &'static str,
+    problem: Option<ProblemJson>,
+}
+
+#[derive(Serialize)]
+struct ProblemJson {
+    code: &'static str,
+    message: String,
+    hint: &'static str,
+}
+
+/// The body of an adoption.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    password: String,
+}
+
+#[derive(Serialize)]
+struct Adopting {
+    adopting: Shown<DeviceId>,
 }
 
 #[derive(Serialize)]
@@ -38,10 +81,11 @@ struct Removed {
 
 /// `GET /api/group`.
 pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
-    shell.with(|now, node, _| {
+    let answer = shell.with(|now, node, _| {
         if node.members().is_empty() {
             return Err(not_the_lead(node));
         }
+        node.look_around(now);
         let fresh_ms = node.setup().pace.link_fresh_ms;
         let member = |&(id, role): &(DeviceId, Role)| {
             let lead = id == node.setup().id;
@@ -57,19 +101,76 @@ pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
                 },
             }
         };
-        Ok(Answer::json(&GroupView { members: node.members().iter().map(member).collect() }))
+        let stranger = |peer: &Peer| StrangerView {
+            id: Shown(peer.id),
+            device_type: Shown(peer.device_type),
+            version: peer
+                .announced
+                .map(|announced| Shown(ReleaseVersion::from_number(announced.number))),
+            heard_ms_ago: now.ms_since(peer.heard_at),
+        };
+        Ok(Answer::json(&GroupView {
+            members: node.members().iter().map(member).collect(),
+            in_reach: node.strangers(now).map(stranger).collect(),
+            adoption: node.adoption().map(|adoption| AdoptionJson {
+                id: Shown(adoption.device),
+                state: adoption.stage,
+                problem: adoption.failure.map(|why| ProblemJson {
+                    code: why.code(),
+                    message: alloc::format!("{} was not adopted: {why}", adoption.device),
+                    hint: why.hint(),
+                }),
+            }),
+        }))
+    });
+    shell.wake();
+    answer
+}
+
+/// `POST /api/group/adopt/ID`: begins; how it goes on `GET /api/group` tells.
+pub(super) fn adopt<H: Shell>(shell: &H, id: &str, body: &[u8]) -> Result<Answer, Problem> {
+    let id = id_of(id)?;
+    let wish: Wish = body::json(body, "`{\"password\":\"…\"}`, the device's own")?;
+    let begun = shell.with(|now, node, _| {
+        node.adopt(now, id, &wish.password).map_err(|error| cannot_adopt(&error, node))
+    });
+    begun?;
+    shell.wake();
+    Ok(Answer::with_status(StatusCode::ACCEPTED, &Adopting { adopting: Shown(id) }))
+}
+
+fn cannot_adopt<A: Application>(error: &AdoptError, node: &Node<A>) -> Problem {
+    let problem = |status, code, hint: &str| Problem::new(status, code, error, hint);
+    match error {
+        AdoptError::NotTheLead => not_the_lead(node),
+        AdoptError::InRollout(id) => busy(error, *id),
+        AdoptError::AMember(_) => {
+            problem(StatusCode::CONFLICT, "a-member", "nothing is to be done")
+        }
+        AdoptError::Busy(_) => {
+            problem(StatusCode::CONFLICT, "adopting", "it takes seconds; try again then")
+        }
+        AdoptError::Full { .. } => problem(
+            StatusCode::CONFLICT,
+            "group-full",
+            "take a device that is gone for good off the list, or make a second group",
+        ),
+    }
+}
+
+/// A colon may come as itself or as a browser writes it.
+fn id_of(text: &str) -> Result<DeviceId, Problem> {
+    let id = text.replace("%3A", ":").replace("%3a", ":");
+    id.parse().map_err(|error| {
+        let message = alloc::format!("`{id}` is not the address of a device: {error}");
+        let hint = "`GET /api/group` has the addresses of all members";
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", message, hint)
     })
 }
 
 /// `POST /api/group/remove/ID`.
 pub(super) fn remove<H: Shell>(shell: &H, id: &str) -> Result<Answer, Problem> {
-    // A colon may come as itself or as a browser writes it.
-    let id = id.replace("%3A", ":").replace("%3a", ":");
-    let id: DeviceId = id.parse().map_err(|error| {
-        let message = alloc::format!("`{id}` is not the address of a device: {error}");
-        let hint = "`GET /api/group` has the addresses of all members";
-        Problem::new(StatusCode::BAD_REQUEST, "bad-request", message, hint)
-    })?;
+    let id = id_of(id)?;
     shell.with(|now, node, flash| match node.remove_member(now, id, flash) {
         Ok(role) => Ok(Answer::json(&Removed { removed: Shown(id), role: Shown(role) })),
         Err(error) => Err(cannot_remove(&error, node)),
@@ -103,3 +204,6 @@ fn cannot_remove<A: Application>(error: &RemoveError, node: &Node<A>) -> Problem
         ),
     }
 }
+
+/// The largest body of an adoption in bytes: every character of a password escaped.
+pub(super) const BODY_BYTES_MAX: usize = 1_024;

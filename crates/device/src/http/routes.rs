@@ -52,6 +52,7 @@ enum Call<'p> {
     SetPassword,
     /// The address as it stands in the path.
     Remove(&'p str),
+    Adopt(&'p str),
 }
 
 impl Call<'_> {
@@ -79,7 +80,8 @@ impl Call<'_> {
             | Self::ConfigWithSecrets
             | Self::SetConfig
             | Self::SetPassword
-            | Self::Remove(_) => true,
+            | Self::Remove(_)
+            | Self::Adopt(_) => true,
         }
     }
 }
@@ -139,6 +141,9 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Logs => views::logs(shell),
             Call::Group => group::present(shell)?,
             Call::Remove(id) => group::remove(shell, id)?,
+            Call::Adopt(id) => {
+                group::adopt(shell, id, &self.short(parts, body, group::BODY_BYTES_MAX).await?)?
+            }
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
@@ -227,6 +232,9 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
         _ if path.starts_with(REMOVE) => {
             &[("POST", Call::Remove(path.strip_prefix(REMOVE).unwrap_or_default()))]
         }
+        _ if path.starts_with(ADOPT) => {
+            &[("POST", Call::Adopt(path.strip_prefix(ADOPT).unwrap_or_default()))]
+        }
         "/api/history" => &[("GET", Call::History)],
         "/api/config" if asks_for(parts, SECRETS) => {
             &[("GET", Call::ConfigWithSecrets), ("PUT", Call::SetConfig)]
@@ -270,5 +278,6 @@ const SECRETS: &str = "secrets=true";
 /// In the query of an upload: the rollout is to wait once all have staged.
 const HOLD: &str = "hold=true";
 const REMOVE: &str = "/api/group/remove/";
+const ADOPT: &str = "/api/group/adopt/";
 const PAGE: &str = "/ota";
 const HOME: &str = "A Lockstep device. Its page is /ota, its API begins at /api/version.";

@@ -11,7 +11,9 @@
 //! | `0x10`, `0x11`, `0x12` | version announce, request, response of fielded firmware | [`version`] |
 //! | `0x40` | control: challenges, orders, answers, probes; authenticated | [`control`] |
 //! | `0x50`, `0x51`, `0x52` | block, repair of blocks, question what is lacking; tagged | [`block`] |
+//! | `0x60` | adoption: a device is given the group's key | [`adopt`] |
 
+pub mod adopt;
 pub mod block;
 pub mod coding;
 pub mod control;
@@ -43,6 +45,8 @@ pub enum FrameType {
     Control,
     /// A block of an image or a manifest, or what belongs to its transfer.
     Block,
+    /// Adoption of a device that does not have the group's key.
+    Adopt,
     /// Another application frame or one of a later version: not ours to judge.
     Other(u8),
 }
@@ -54,6 +58,7 @@ pub fn frame_type(frame: &[u8]) -> Option<FrameType> {
         version::ANNOUNCE..=version::SUMMARY_RESPONSE => FrameType::Version,
         control::CONTROL => FrameType::Control,
         block::BLOCK..=block::ASK => FrameType::Block,
+        adopt::ADOPT => FrameType::Adopt,
         other => FrameType::Other(other),
     })
 }

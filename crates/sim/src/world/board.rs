@@ -258,7 +258,7 @@ impl Board {
             reset_reason: 1,
             rollback: self.setup.rollback,
             takes_large: self.setup.takes_large,
-            group_key: group.key.clone(),
+            group_key: Some(group.key.clone()),
             trust: self.setup.trust.clone(),
             duty: self.setup.duty,
             policy: group.policy,

@@ -121,7 +121,7 @@ fn boot(
             reset_reason: 1,
             rollback: scene.rollback,
             takes_large: false,
-            group_key: GroupKey::new([9; 32]),
+            group_key: Some(GroupKey::new([9; 32])),
             trust: Trust::anybody(),
             duty: Duty::Lead,
             policy: Policy::desk(),

@@ -20,6 +20,10 @@ pub(crate) type Line = Value;
 pub(crate) struct Board {
     folder: PathBuf,
     role: Role,
+    /// What its files are called.
+    name: String,
+    /// How it comes to its group's key, and which file has its password.
+    given: [&'static str; 3],
     options: Vec<String>,
     process: Option<Process>,
     /// Known once it was on; it stays the same, as that of a real device does.
@@ -51,20 +55,39 @@ impl Mark {
 
 impl Board {
     pub(super) fn new(folder: &Path, role: Role, options: Vec<String>) -> Self {
+        let name = role.name().to_owned();
+        Self::of(folder, role, name, ["--group", "pair.group", "password"], options)
+    }
+
+    /// In reach of the pair, without its key.
+    pub(super) fn without_key(folder: &Path, role: Role, options: Vec<String>) -> Self {
+        let name = format!("new-{}", role.name());
+        Self::of(folder, role, name, ["--air", "pair.group.air", "its-password"], options)
+    }
+
+    fn of(
+        folder: &Path,
+        role: Role,
+        name: String,
+        given: [&'static str; 3],
+        options: Vec<String>,
+    ) -> Self {
         let (process, address, console) = (None, None, Arc::default());
-        Self { folder: folder.to_owned(), role, options, process, address, console }
+        let folder = folder.to_owned();
+        Self { folder, role, name, given, options, process, address, console }
     }
 
     /// Power on.
     pub(crate) fn switch_on(&mut self) {
         assert!(self.process.is_none(), "the {} is on already", self.role.name());
-        let name = self.role.name();
+        let (name, role) = (&self.name, self.role.name());
+        let [option, group, password] = self.given;
         let mark = self.mark();
         let errors = File::options().append(true).create(true).open(self.errors()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
             .current_dir(&self.folder)
-            .args(["device", "--group", "pair.group", "--role", name])
-            .args(["--flash", &format!("{name}.flash"), "--password-file", "password"])
+            .args(["device", option, group, "--role", role])
+            .args(["--flash", &format!("{name}.flash"), "--password-file", password])
             .args(["--http", self.address.as_deref().unwrap_or("127.0.0.1:0")])
             // If the test is killed, its end of the pipe closes, and the device goes with it.
             .args(["--json-log", "--control", "--until-input-ends"])
@@ -144,7 +167,7 @@ impl Board {
 
     /// All that it has printed, for people.
     pub(crate) fn console(&self) -> String {
-        let mut text = format!("--- {}\n", self.role.name());
+        let mut text = format!("--- {}\n", self.name);
         for line in self.console.lines.lock().unwrap().iter() {
             let part = |name: &str| line[name].as_u64().unwrap_or_default();
             let said = line["text"].as_str().unwrap_or_default();
@@ -159,7 +182,7 @@ impl Board {
     }
 
     fn errors(&self) -> PathBuf {
-        self.folder.join(format!("{}.errors", self.role.name()))
+        self.folder.join(format!("{}.errors", self.name))
     }
 }
 

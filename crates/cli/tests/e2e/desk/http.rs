@@ -60,7 +60,7 @@ pub(crate) struct Part<'a> {
 }
 
 impl Http {
-    pub(super) fn new(address: &str, password: &str) -> Self {
+    pub(crate) fn new(address: &str, password: &str) -> Self {
         Self { address: address.to_owned(), password: password.to_owned() }
     }
 

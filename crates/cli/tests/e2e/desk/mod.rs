@@ -209,6 +209,13 @@ impl Desk {
         Http::new(self.board(Receiver).address(), PASSWORD)
     }
 
+    /// A further transmitter in reach that has neither the group's key nor its password; off.
+    pub(crate) fn new_board_without_key(&self, id: &str, password: &str) -> Board {
+        self.write("its-password", password.as_bytes());
+        let options = ["--id", id, "--key", "a.pub"].map(str::to_owned).to_vec();
+        Board::without_key(self.folder.path(), Transmitter, options)
+    }
+
     /// The API of either, with the password.
     pub(crate) fn http(&self, role: Role) -> Http {
         Http::new(self.board(role).address(), PASSWORD)
