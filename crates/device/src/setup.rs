@@ -60,7 +60,8 @@ pub struct NodeSetup {
     /// [`LARGE_FRAME_BYTES_MAX`]: lockstep_proto::frame::LARGE_FRAME_BYTES_MAX
     pub takes_large: bool,
     /// The group's secret. `None`: it was given none, as a new board, and waits for adoption; a
-    /// lead needs one. What a device was adopted with counts as long as it is started with the same.
+    /// lead needs one. What a device was adopted with counts as long as it is started with the
+    /// same.
     pub group_key: Option<GroupKey>,
     /// Keys that were given at provisioning; the record's take precedence once there are any.
     pub trust: Trust,

@@ -44,7 +44,8 @@ use crate::ui::Ui;
 ///   lockstep device --group pair.group --role transmitter --flash transmitter.flash
 ///
 /// A board in its place that does not have the group's key, to be adopted over the air:
-///   lockstep device --air pair.group.air --role transmitter --flash new.flash --id 02:00:00:00:00:03
+///   lockstep device --air pair.group.air --role transmitter --flash new.flash \
+///       --id 02:00:00:00:00:03
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DeviceArgs {
