@@ -212,6 +212,38 @@ fn a_member_names_nobody_it_has_not_heard_conducting() {
     });
 }
 
+/// How an adoption goes on is told by the group; what cannot begin is refused at once.
+#[test]
+fn an_adoption_is_begun_by_whoever_has_both_passwords_and_its_end_is_told() {
+    Web::run_pair(async |web| {
+        let adopt =
+            async |id: &str, body: &[u8]| web.post(&format!("/api/group/adopt/{id}"), body).await;
+        let wish = br#"{"password":"its own words"}"#;
+        for (id, body, status, code) in [
+            ("02:00:00:00:00:01", &wish[..], 409, "a-member"),
+            ("02:00:00:00:00:02", &wish[..], 409, "a-member"),
+            ("02:00", &wish[..], 400, "bad-request"),
+            ("02:00:00:00:00:09", br#"{"pass":1}"#, 400, "bad-request"),
+            ("02:00:00:00:00:09", b"", 400, "bad-request"),
+        ] {
+            let reply = adopt(id, body).await;
+            assert_eq!(reply.status, status, "{id}: {}", reply.body);
+            assert!(reply.body.contains(code), "{id}: {}", reply.body);
+        }
+        let path = "POST /api/group/adopt/02:00:00:00:00:09 HTTP/1.1\r\nHost: desk";
+        assert_eq!(web.send(path, wish).await.status, 401);
+
+        assert_eq!(adopt("02%3a00:00:00:00:09", wish).await.status, 202);
+        let reply = adopt("02:00:00:00:00:0a", wish).await;
+        assert!(reply.status == 409 && reply.body.contains("adopting"), "{}", reply.body);
+        let group = web.get("/api/group").await;
+        assert!(group.body.contains(r#""state":"asking""#), "{}", group.body);
+        sleep(Duration::from_secs(12)).await;
+        let group = web.get("/api/group").await;
+        assert!(group.body.contains(r#""code":"silent""#), "{}", group.body);
+    });
+}
+
 #[test]
 fn the_lead_names_the_members_and_lets_go_of_those_that_are_gone() {
     Web::run_pair(async |web| {
@@ -221,12 +253,16 @@ fn the_lead_names_the_members_and_lets_go_of_those_that_are_gone() {
             "role":"receiver",
             "lead":true,
             "linked":true,
-            "heard_ms_ago":0},
+            "heard_ms_ago":0,
+            "behind":false},
             {"id":"02:00:00:00:00:02",
             "role":"transmitter",
             "lead":false,
             "linked":true,
-            "heard_ms_ago":120}]}"#]]
+            "heard_ms_ago":120,
+            "behind":false}],
+            "in_reach":[],
+            "adoption":null}"#]]
         .assert_eq(&web.get("/api/group").await.shown());
         let remove = async |id: &str| web.post(&format!("/api/group/remove/{id}"), b"").await;
         for (id, status, code) in [
@@ -256,7 +292,10 @@ fn the_lead_names_the_members_and_lets_go_of_those_that_are_gone() {
             "role":"receiver",
             "lead":true,
             "linked":true,
-            "heard_ms_ago":0}]}"#]]
+            "heard_ms_ago":0,
+            "behind":false}],
+            "in_reach":[],
+            "adoption":null}"#]]
         .assert_eq(&web.get("/api/group").await.shown());
 
         // It was somebody's mistake: the device is back, and so is the member.
