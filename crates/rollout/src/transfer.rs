@@ -583,3 +583,7 @@ const LACKING_SLOT_MS: u8 = 1;
 /// Fewer blocks or repair frames than this tell nothing of the loss.
 const LOSS_FRAMES_MIN: u32 = 16;
 const TURNS_MAX: usize = 8;
+
+#[cfg(test)]
+#[path = "transfer/sender_tests.rs"]
+mod tests;

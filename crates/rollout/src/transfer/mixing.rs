@@ -61,3 +61,82 @@ impl Sender {
         mix
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::frame::coding::Shape;
+    use lockstep_proto::frame::report::Readiness;
+    use proptest::prelude::*;
+    use std::vec;
+
+    use super::super::tests::{sender_of_large, target};
+    use super::*;
+
+    /// Members that take blocks and lack these of the first generation.
+    fn mending(missing: &[u32]) -> Sender {
+        let mut sender = sender_of_large();
+        for (index, &missing) in missing.iter().enumerate() {
+            let mut target = target(u8::try_from(index).unwrap(), Shape::Large, &[missing]);
+            target.due = target.misses(sender.cut, 0);
+            sender.targets.push(target);
+        }
+        sender
+    }
+
+    fn due(sender: &Sender) -> Vec<u32> {
+        sender.targets.iter().map(|target| target.due).collect()
+    }
+
+    #[test]
+    fn members_that_lack_different_blocks_all_find_theirs_in_one_frame() {
+        let mut sender = mending(&[0b001, 0b010, 0b100]);
+        assert_eq!(sender.next_mix(0), 0b111);
+        assert_eq!(due(&sender), [0, 0, 0]);
+    }
+
+    #[test]
+    fn the_block_that_most_of_them_lack_goes_first() {
+        let mut sender = mending(&[0b00011, 0b00101, 0b01000]);
+        assert_eq!(sender.next_mix(0), 0b01001);
+        assert_eq!(due(&sender), [0b00010, 0b00100, 0]);
+        assert_eq!(sender.next_mix(0), 0b00110);
+        assert_eq!(due(&sender), [0, 0, 0]);
+    }
+
+    /// It would find two that it lacks, and could take out neither.
+    #[test]
+    fn a_block_that_would_spoil_the_mix_for_another_stays_out() {
+        let mut sender = mending(&[0b011, 0b010]);
+        assert_eq!(sender.next_mix(0), 0b010);
+        assert_eq!(due(&sender), [0b001, 0]);
+        assert_eq!(sender.next_mix(0), 0b001);
+        assert_eq!(due(&sender), [0, 0]);
+    }
+
+    #[test]
+    fn nothing_is_mixed_for_whoever_is_busy_or_silent() {
+        let mut sender = mending(&[0b001, 0b010, 0b100]);
+        sender.targets[0].wants.readiness = Readiness::Busy;
+        sender.targets[1].unanswered = u8::MAX;
+        assert_eq!(sender.next_mix(0), 0b100);
+    }
+
+    proptest! {
+        /// Nobody is left out, and no frame is of no use to anybody.
+        #[test]
+        fn everybody_finds_all_that_it_lacks(
+            missing in prop::collection::vec(0_u32..1 << 28, 1..8),
+        ) {
+            let mut sender = mending(&missing);
+            let mut left = missing.clone();
+            while due(&sender).iter().any(|&due| due != 0) {
+                let mix = sender.next_mix(0);
+                let found: Vec<u32> = missing.iter().map(|missing| mix & missing).collect();
+                let helped = left.iter_mut().zip(found).filter(|(_, it)| it.count_ones() == 1);
+                let count = helped.map(|(left, found)| *left &= !found).count();
+                prop_assert!(count > 0, "{mix:b} helps nobody");
+            }
+            prop_assert_eq!(left, vec![0; missing.len()]);
+        }
+    }
+}

@@ -81,3 +81,43 @@ const DEVIATION_PERCENT: u32 = 100;
 const LOSS_PERMILLE_MAX: u16 = 600;
 /// A member that leaves so many questions unanswered is not served until it speaks.
 pub(super) const QUESTIONS_MAX: u8 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{CUT, target};
+    use super::*;
+
+    #[test]
+    fn as_many_repair_frames_are_sent_as_arrive_in_spite_of_the_loss() {
+        let burst = |lacking: u8, loss_permille| {
+            let counts = [u32::from(lacking)];
+            let target = Target { loss_permille, ..target(0, Shape::Small, &counts) };
+            target.burst(CUT, 0)
+        };
+        assert_eq!(burst(0, 200), 0);
+        assert_eq!(burst(10, 0), 11);
+        assert_eq!(burst(10, 200), 16, "(10 + √(10 · 0.2)) ÷ 0.8, and one to spare");
+        assert_eq!(burst(40, 200), 55);
+        assert_eq!(burst(10, 600), 33);
+        assert_eq!(burst(10, 900), 33, "hardly there: not a hundred frames");
+    }
+
+    #[test]
+    fn who_leaves_eight_questions_unanswered_is_not_served() {
+        let served = |unanswered| Target { unanswered, ..target(0, Shape::Small, &[]) }.is_served();
+        assert!(served(0) && served(7) && !served(8) && !served(9));
+    }
+
+    #[test]
+    fn what_it_has_in_another_shape_is_of_no_use() {
+        let small = target(0, Shape::Small, &[3, 0]);
+        assert_eq!((small.lacks(CUT, 0), small.lacks(CUT, 1)), (3, 0));
+        let large = Cut { shape: Shape::Large, ..CUT };
+        assert_eq!((small.lacks(large, 0), small.lacks(large, 1)), (28, 0));
+        assert_eq!(small.misses(CUT, 0), 0, "small blocks are not named");
+        assert_eq!(small.misses(large, 0), (1 << 28) - 1);
+        assert_eq!(small.misses(large, 1), 0);
+        let some = target(0, Shape::Large, &[0b101]);
+        assert_eq!((some.misses(large, 0), some.misses(CUT, 0)), (0b101, 0));
+    }
+}
