@@ -277,6 +277,7 @@ impl<A: Application> Node<A> {
         if frame.to != self.setup.id || from == self.setup.id {
             return;
         }
+        self.note_adoption();
         match frame.message {
             AdoptMessage::Ask => self.answer_ask(now, from, session),
             AdoptMessage::Key { element, sealed, proof } => {

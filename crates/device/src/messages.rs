@@ -26,6 +26,7 @@ impl<A: Application> Node<A> {
     pub(crate) fn handle_version(&mut self, now: Instant, from: DeviceId, frame: &[u8]) {
         // Unauthenticated and of any firmware: what cannot be read is dropped without a word.
         let Ok(frame) = VersionFrame::decode(frame) else { return };
+        self.note_company();
         let announce = match frame {
             VersionFrame::Announce(announce) | VersionFrame::Response { announce, .. } => announce,
             VersionFrame::Request { request_id } => {
@@ -81,10 +82,16 @@ impl<A: Application> Node<A> {
             Message::ChallengeAnswer { nonce } => {
                 self.peers.challenge_answered(now, frame.from, frame.counter, nonce);
             }
+            // The nonce proves as much as a counter would.
+            Message::Seek { nonce } => self.answer_seek(frame.from, nonce),
+            Message::Here { nonce } => self.note_here(now, frame.from, nonce),
             message => {
                 let nonce = self.draw();
                 match self.peers.judge(now, frame.from, frame.counter, nonce) {
-                    Freshness::Fresh => self.handle_message(now, frame.from, &message, flash),
+                    Freshness::Fresh => {
+                        self.tuner.heard(frame.from);
+                        self.handle_message(now, frame.from, &message, flash);
+                    }
                     Freshness::Challenge(nonce) => {
                         self.send_control(frame.from, Message::Challenge { nonce });
                     }
@@ -125,7 +132,10 @@ impl<A: Application> Node<A> {
             Message::Facts(facts) => self.note_facts(now, from, facts, flash),
             Message::Report(report) => self.note_report(now, from, report, flash),
             Message::Wants(wants) => self.note_wants(now, from, wants, flash),
-            Message::Challenge { .. } | Message::ChallengeAnswer { .. } => (),
+            Message::Challenge { .. }
+            | Message::ChallengeAnswer { .. }
+            | Message::Seek { .. }
+            | Message::Here { .. } => (),
         }
     }
 
@@ -146,6 +156,7 @@ impl<A: Application> Node<A> {
         }
         match BlockFrame::decode(&self.key, frame) {
             Ok(frame) => {
+                self.tuner.heard_blocks();
                 let taken = self.agent.handle_block(now, self.setup.id, &frame, flash);
                 self.blocks.note(taken);
                 self.drain_effects(now);

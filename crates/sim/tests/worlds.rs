@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::thread;
 
 use fastrand::Rng;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_rollout::{Phase, Verdict};
 use lockstep_sim::bootloader::ResetReason;
 use lockstep_sim::world::{
@@ -48,7 +49,7 @@ fn the_same_seed_is_the_same_world() {
 const KEPT: &[(u64, &str)] = &[
     // An abort in preflight left the aborted rollout in the place of the one before.
     (375, "upload: refused, aborted"),
-    (743, "upload: refused, aborted"),
+    (1_533, "upload: refused, aborted"),
     // A repair that brings everybody back.
     (32, "verdict: keep of repair"),
     // A member that fell back after keep, and was activated again.
@@ -83,10 +84,15 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with_member(ChannelPlan::Fixed)
+    }
+
+    fn with_member(channels: ChannelPlan) -> Self {
         let mut library = Library::default();
         // Any seed with a pair says what a pair is; everything else here is set by hand.
         let pair = (0..).map(|seed| draw(&mut Rng::with_seed(seed)));
-        let swarm = pair.into_iter().find(|swarm| swarm.boards.len() == 2).expect("a pair");
+        let mut swarm = pair.into_iter().find(|swarm| swarm.boards.len() == 2).expect("a pair");
+        swarm.boards[1].channels = channels;
         let mut image = |index: usize, minor| {
             library.image(ImageSpec {
                 role: swarm.boards[index].role,
@@ -111,6 +117,13 @@ impl Pair {
         };
         assert!(world.run_until(5_000, met));
         Self { world, new, library }
+    }
+
+    /// Its member has no access point, and the lead's goes elsewhere.
+    fn scanning(to: Channel) -> Self {
+        let mut pair = Self::with_member(ChannelPlan::ALL);
+        pair.world.apply(Fault::ChannelMoves { to });
+        pair
     }
 
     fn upload(&mut self) {
@@ -175,4 +188,18 @@ fn a_world_by_hand_with_a_cut_after_the_verdict_is_mended() {
     assert_eq!(pair.settle(), Verdict::Keep);
     assert_eq!(pair.runs_new(), [true, true]);
     assert!(pair.world.census.of("recovery: activated again") > 0);
+}
+
+#[test]
+fn a_world_by_hand_whose_lead_goes_to_another_channel_keeps_the_release() {
+    let phases = [PhaseName::Staging, PhaseName::Rest, PhaseName::Trial, PhaseName::Settling];
+    for (phase, number) in phases.into_iter().zip([3, 13, 6, 1]) {
+        let mut pair = Pair::scanning(Channel::new(9).unwrap());
+        let to = Channel::new(number).unwrap();
+        pair.world.on(When::Phase(phase, 20), Fault::ChannelMoves { to });
+        pair.upload();
+        assert_eq!(pair.settle(), Verdict::Keep, "{phase:?}");
+        assert_eq!(pair.runs_new(), [true, true], "{phase:?}");
+        assert_eq!(pair.world.boards()[1].channel, to, "{phase:?}");
+    }
 }

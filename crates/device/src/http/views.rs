@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 
 use super::Shell;
 use super::answer::{Answer, Shown};
+use crate::channel::Channel;
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::setup::{Application, Duty};
@@ -111,6 +112,8 @@ struct HealthView {
     espnow_connected: bool,
     wifi_connected: bool,
     mqtt_connected: bool,
+    channel: Option<u8>,
+    seeks_lead: bool,
     free_heap: u32,
     cpu_freq_mhz: u32,
     errors: Vec<String>,
@@ -189,6 +192,8 @@ pub(super) fn health<H: Shell>(shell: &H) -> Answer {
             espnow_connected: is_anybody_linked(now, node),
             wifi_connected: platform.wifi_connected,
             mqtt_connected: platform.mqtt_connected,
+            channel: platform.channel.map(Channel::number),
+            seeks_lead: node.seeks_lead(),
             free_heap: node.application().free_heap_bytes(),
             cpu_freq_mhz: platform.cpu_freq_mhz,
             errors,

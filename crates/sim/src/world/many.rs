@@ -154,6 +154,11 @@ const EXPECTED: &[Expected] = &[
     expect("forged releases refused", "upload: failed, Untrusted", 25),
     expect("releases below the epoch refused", "upload: refused, epoch-too-low", 1),
     expect("incompatible releases refused", "upload: refused, incompatible", 40),
+    expect("channels that move while staging", "channel moves in phase: staging", 50),
+    expect("channels that move at rest", "channel moves in phase: rest", 15),
+    expect("channels that move on trial", "channel moves in phase: trial", 110),
+    expect("channels that move while settling", "channel moves in phase: settling", 30),
+    expect("leads found on a channel", "channel: lead found", 900),
     expect("orders heard twice", "replay: heard twice", 1_500),
 ];
 
