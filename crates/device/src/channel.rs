@@ -155,7 +155,7 @@ impl Tuner {
         }
     }
 
-    /// A block of what this device takes came: only the lead sends such.
+    /// A block of what this device takes came: a transfer is not left.
     pub(crate) const fn heard_blocks(&mut self) {
         if let State::Found { silent_ms, .. } = &mut self.state {
             *silent_ms = 0;
@@ -327,10 +327,10 @@ impl<A: Application> Node<A> {
         }
     }
 
-    /// Somebody of the group says that it leads, here.
-    pub(crate) fn note_here(&mut self, now: Instant, from: DeviceId, nonce: u64) {
+    /// Somebody of the group says that it leads, here. `false`: not to this device's last question.
+    pub(crate) fn note_here(&mut self, now: Instant, from: DeviceId, nonce: u64) -> bool {
         if !self.tuner.finds(from, nonce) {
-            return;
+            return false;
         }
         if let Some(channel) = self.tuner.at {
             let text = format!("the lead {from} is on channel {channel}");
@@ -339,6 +339,7 @@ impl<A: Application> Node<A> {
         // It learns at once who is there again, and what that runs.
         self.timers.probed = None;
         self.timers.announced = None;
+        true
     }
 
     /// A version frame came: devices are on this channel.

@@ -31,6 +31,7 @@ mod conduct;
 mod config;
 mod cut;
 mod group;
+pub mod heard;
 pub mod history;
 pub mod http;
 pub mod identity;

@@ -27,6 +27,7 @@ use crate::blocks::BlockCounts;
 use crate::catch_up::Served;
 use crate::channel::{Channel, ChannelPlan, Tuner};
 use crate::config;
+use crate::heard::{ControlCounts, one_more};
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
 use crate::journal::{Journal, Level};
@@ -97,6 +98,7 @@ pub struct Node<A> {
     pub(crate) frames_sent: u32,
     drawn: u64,
     pub(crate) blocks: BlockCounts,
+    pub(crate) heard: ControlCounts,
     asks_rest: bool,
     /// The running image is kept, and what follows from that was done.
     pub(crate) is_kept: bool,
@@ -219,6 +221,7 @@ impl<A: Application> Node<A> {
             frames_sent: 0,
             drawn: 0,
             blocks: BlockCounts::default(),
+            heard: ControlCounts::default(),
             asks_rest: false,
             is_kept: false,
             settled_since: None,
@@ -248,7 +251,7 @@ impl<A: Application> Node<A> {
                 }
             }
             // Frames of other protocols on the same channel are none of our business.
-            Some(FrameType::Other(_)) | None => (),
+            Some(FrameType::Other(_)) | None => one_more(&mut self.heard.strange),
         }
         self.after(now, flash);
     }

@@ -90,7 +90,26 @@ fn health_names_every_check() {
             {"name":"update",
             "required":true,
             "ok":true,
-            "detail":"conducts the group's rollouts itself"}]}"#]]
+            "detail":"conducts the group's rollouts itself"}],
+            "frames":{"control":{"taken":40,
+            "other_group":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "unknown_kind":0,
+            "malformed":0,
+            "replayed":0,
+            "unproved":1,
+            "strange":0},
+            "blocks":{"taken":0,
+            "unwanted":0,
+            "out_of_range":0,
+            "length":0,
+            "known":0,
+            "busy":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "malformed":0},
+            "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });
 }
@@ -123,7 +142,26 @@ fn a_device_that_hears_nobody_says_that_it_cannot_be_updated() {
             {"name":"update",
             "required":true,
             "ok":false,
-            "detail":"hears nobody who could update it"}]}"#]]
+            "detail":"hears nobody who could update it"}],
+            "frames":{"control":{"taken":0,
+            "other_group":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "unknown_kind":0,
+            "malformed":0,
+            "replayed":0,
+            "unproved":0,
+            "strange":0},
+            "blocks":{"taken":0,
+            "unwanted":0,
+            "out_of_range":0,
+            "length":0,
+            "known":0,
+            "busy":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "malformed":0},
+            "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });
 }

@@ -118,6 +118,24 @@ struct HealthView {
     cpu_freq_mhz: u32,
     errors: Vec<String>,
     checks: [Check; 3],
+    frames: FramesView,
+}
+
+/// What came over the air since boot, and what became of it.
+#[derive(Serialize)]
+struct FramesView {
+    control: Named<[(&'static str, u32); 9]>,
+    blocks: Named<Vec<(&'static str, u32)>>,
+    data: Named<[(&'static str, u32); 1]>,
+}
+
+/// Numbers by their names.
+struct Named<I>(I);
+
+impl<I: Clone + IntoIterator<Item = (&'static str, u32)>> Serialize for Named<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.clone())
+    }
 }
 
 #[derive(Serialize)]
@@ -198,6 +216,11 @@ pub(super) fn health<H: Shell>(shell: &H) -> Answer {
             cpu_freq_mhz: platform.cpu_freq_mhz,
             errors,
             checks,
+            frames: FramesView {
+                control: Named(node.control_counts().named()),
+                blocks: Named(node.block_counts().named().collect()),
+                data: Named([("gated", node.peers().dropped)]),
+            },
         })
     })
 }
