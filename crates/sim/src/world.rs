@@ -45,9 +45,9 @@ pub use images::{
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
-pub use search::{Found, Outcome, run_seed, search};
+pub use search::{Found, Outcome, run_scaled, run_seed, search};
 pub use signing::{Signing, team_trust};
-pub use swarm::{Kinds, Swarm, draw};
+pub use swarm::{Kinds, Scale, Swarm, draw, draw_scaled};
 pub use timeline::{Detail, Timeline};
 pub use upload::{Manner, Uploaded};
 

@@ -9,8 +9,8 @@ use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_rollout::{Phase, Verdict};
 use lockstep_sim::bootloader::ResetReason;
 use lockstep_sim::world::{
-    Behaviour, Detail, Fault, Image, ImageSpec, LEAD, Library, Manner, PhaseName, Release, Signing,
-    Uploaded, When, World, WorldSetup, draw, run_many, run_seed,
+    Behaviour, Detail, Fault, Image, ImageSpec, LEAD, Library, Manner, PhaseName, Release, Scale,
+    Signing, Uploaded, When, World, WorldSetup, draw, reached, run_many, run_seed,
 };
 
 /// The suite `sim` lives through thousands.
@@ -19,11 +19,31 @@ const WORLDS: u64 = if cfg!(debug_assertions) { 40 } else { 300 };
 #[test]
 fn no_world_breaks_an_invariant() {
     let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let many = run_many(0, WORLDS, jobs, |_| ());
+    let many = run_many(Scale::default(), 0, WORLDS, jobs, |_| ());
     assert_eq!(many.found, []);
     // A search that reaches nothing finds nothing.
     for reached in ["verdict: keep", "verdict: revert", "cut in phase", "cut in flash", "cause: "] {
         assert!(many.census.of_all(reached) > 10, "{reached}: {:?}", many.census);
+    }
+}
+
+/// Ten members with every kind of fault, a fifth of all frames lost. Fewer worlds in a debug build:
+/// each is as long as ten of a pair.
+const LARGE_WORLDS: u64 = if cfg!(debug_assertions) { 4 } else { 100 };
+
+#[test]
+fn no_world_of_ten_members_with_every_fault_breaks_an_invariant() {
+    let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let many = run_many(Scale::LARGE, 0, LARGE_WORLDS, jobs, |_| ());
+    assert_eq!(many.found, []);
+    for (name, number) in many.census.iter() {
+        println!("{number:>8} {name}");
+    }
+    if cfg!(debug_assertions) {
+        return;
+    }
+    for reached in reached(Scale::LARGE, &many) {
+        assert!(reached.times > 0, "{}: {:?}", reached.expected.what, many.census);
     }
 }
 

@@ -40,6 +40,20 @@ pub struct Swarm {
     pub is_signed: bool,
 }
 
+/// What is not left to the seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scale {
+    /// Members beside the lead, below [`super::BOARDS_MAX`]; every kind of fault there is then.
+    pub members: Option<usize>,
+    /// Frames that arrive nowhere while faults are on, in percent.
+    pub loss_percent: Option<u8>,
+}
+
+impl Scale {
+    /// A lead with ten members, of which several have a role, and a fifth of all frames lost.
+    pub const LARGE: Self = Self { members: Some(10), loss_percent: Some(20) };
+}
+
 /// Kinds of fault beside those of the air, each there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kinds {
@@ -67,14 +81,36 @@ pub struct Kinds {
     pub channel_moves: bool,
 }
 
+impl Kinds {
+    /// Every kind of fault.
+    const ALL: Self = Self {
+        power_cuts: true,
+        flash_cuts: true,
+        resets: true,
+        broken_links: true,
+        long_absence: true,
+        sick_firmware: true,
+        bad_uploads: true,
+        meddling: true,
+        bad_flash: true,
+        replays: true,
+        channel_moves: true,
+    };
+}
+
 /// Draws everything that a world begins with.
 pub fn draw(rng: &mut Rng) -> Swarm {
+    draw_scaled(Scale::default(), rng)
+}
+
+/// The same, but for what is not left to the seed.
+pub fn draw_scaled(scale: Scale, rng: &mut Rng) -> Swarm {
     let is_calm = rng.u8(0..16) == 0;
     // Drawn apart, so that it changes nothing else about a seed.
     let mut channels = Rng::with_seed(rng.get_seed() ^ 0x4348_414E_4E45_4C53);
-    let mut boards = draw_boards(rng);
+    let mut boards = draw_boards(scale, rng);
     let group = draw_group(rng);
-    let weather = draw_air(rng);
+    let mut weather = draw_air(rng);
     let mut kinds = Kinds {
         power_cuts: rng.bool(),
         flash_cuts: rng.bool(),
@@ -92,6 +128,9 @@ pub fn draw(rng: &mut Rng) -> Swarm {
         kinds = Kinds::default();
     }
     kinds.channel_moves = !is_calm && channels.u8(0..4) == 0;
+    if scale.members.is_some() {
+        kinds = Kinds::ALL;
+    }
     if kinds.channel_moves {
         let members = boards.iter_mut().filter(|board| board.duty == Duty::Member);
         // Some have the lead's access point themselves.
@@ -99,7 +138,12 @@ pub fn draw(rng: &mut Rng) -> Swarm {
             .filter(|_| channels.u8(0..5) > 0)
             .for_each(|board| board.channels = ChannelPlan::ALL);
     }
-    let weather = if is_calm { AirWeather::default() } else { weather };
+    if is_calm && scale.members.is_none() {
+        weather = AirWeather::default();
+    }
+    if let Some(loss_percent) = scale.loss_percent {
+        weather.loss_percent = loss_percent;
+    }
     // Drawn aside, so that all else of a seed stays as it is.
     let weak = rng.clone().u8(0..3) != 0;
     let residue = match (rng.bool(), weak) {
@@ -125,8 +169,9 @@ pub(super) fn draw_channel(rng: &mut Rng) -> Channel {
     Channel::new(number).expect("a channel between two")
 }
 
-fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
-    let count = [2, 2, 2, 2, 3, 3, 4, 5][rng.usize(0..8)];
+fn draw_boards(scale: Scale, rng: &mut Rng) -> Vec<BoardSetup> {
+    let drawn = [2, 2, 2, 2, 3, 3, 4, 5][rng.usize(0..8)];
+    let count = scale.members.map_or(drawn, |members| members + 1);
     let one_chip = rng.u8(0..4) == 0;
     let drifts = rng.u8(0..4) == 0;
     let boot_ms = rng.u64(50..=300);
