@@ -127,7 +127,9 @@ fn inexact(message: &Message) -> [Range<usize>; 2] {
         | Message::ChallengeAnswer { .. }
         | Message::Order(..)
         | Message::Probe(_)
-        | Message::Echo(_) => [0..0, 0..0],
+        | Message::Echo(_)
+        | Message::Seek { .. }
+        | Message::Here { .. } => [0..0, 0..0],
     }
 }
 

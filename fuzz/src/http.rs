@@ -14,6 +14,7 @@ use std::fmt;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use lockstep_device::channel::Channel;
 use lockstep_device::http::{self, Api, HTTP_BUFFER_BYTES, Platform, Shell};
 use lockstep_device::sample::SampleApplication;
 use lockstep_proto::id::{DeviceId, RolloutId};
@@ -126,7 +127,12 @@ impl Shell for Desk {
     }
 
     fn platform(&self) -> Platform {
-        Platform { cpu_freq_mhz: 240, wifi_connected: true, mqtt_connected: false }
+        Platform {
+            cpu_freq_mhz: 240,
+            wifi_connected: true,
+            mqtt_connected: false,
+            channel: Channel::new(6),
+        }
     }
 }
 

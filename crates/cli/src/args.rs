@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use lockstep_device::channel::Channel;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{ROLE_BYTES_MAX, is_role};
 use lockstep_proto::version::ProtocolRange;
@@ -35,6 +36,27 @@ impl FromStr for RoleName {
 impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// How a radio comes to its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuning {
+    /// It is told.
+    At(Channel),
+    /// It finds its lead.
+    Scan,
+}
+
+impl FromStr for Tuning {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "scan" {
+            return Ok(Self::Scan);
+        }
+        let channel = text.parse().ok().and_then(Channel::new);
+        channel.map(Self::At).ok_or("expected a channel from 1 to 14, or `scan`")
     }
 }
 

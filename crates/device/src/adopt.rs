@@ -27,6 +27,7 @@ use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::MEMBERS_MAX;
 
+use crate::heard::one_more;
 use crate::journal::Level;
 use crate::node::{Node, is_due};
 use crate::password::stretch;
@@ -270,6 +271,7 @@ impl<A: Application> Node<A> {
     /// One adoption frame.
     pub(crate) fn handle_adopt<F: NorFlash>(&mut self, now: Instant, frame: &[u8], flash: &mut F) {
         let Ok(frame) = AdoptFrame::decode(frame) else {
+            one_more(&mut self.heard.malformed);
             self.peers.rejected = self.peers.rejected.saturating_add(1);
             return;
         };
@@ -277,6 +279,7 @@ impl<A: Application> Node<A> {
         if frame.to != self.setup.id || from == self.setup.id {
             return;
         }
+        self.note_adoption();
         match frame.message {
             AdoptMessage::Ask => self.answer_ask(now, from, session),
             AdoptMessage::Key { element, sealed, proof } => {

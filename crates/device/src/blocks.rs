@@ -47,8 +47,23 @@ impl BlockCounts {
         *count = count.saturating_add(1);
     }
 
+    /// All of them, by the names that programs know them by.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u32)> + Clone {
+        let dropped = DROPPED_NAMES.into_iter().zip(self.dropped);
+        let unreadable = [
+            ("bad_tag", self.bad_tag),
+            ("lane_version", self.other_version),
+            ("malformed", self.malformed),
+        ];
+        [("taken", self.taken)].into_iter().chain(dropped).chain(unreadable)
+    }
+
     /// How many were not taken for each reason.
     pub fn dropped(&self) -> impl Iterator<Item = (Dropped, u32)> {
         Dropped::ALL.into_iter().zip(self.dropped)
     }
 }
+
+/// Of [`Dropped::ALL`], in its order.
+const DROPPED_NAMES: [&str; Dropped::ALL.len()] =
+    ["unwanted", "out_of_range", "length", "known", "busy"];

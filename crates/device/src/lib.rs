@@ -7,7 +7,8 @@
 //!
 //! The caller's loop: give it every received frame and every uploaded byte; call [`Node::tick`]
 //! when [`Node::next_wake`] has come; after each call drain [`Node::poll_frame`] and
-//! [`Node::poll_action`]. An [`Action::Reboot`] is obeyed at once.
+//! [`Node::poll_action`]. An [`Action::Reboot`] is obeyed at once. Until an [`Action::Tune`] was
+//! taken no frame is handed out, since it belongs on the new channel: poll again after it.
 //!
 //! # Not here
 //!
@@ -25,10 +26,12 @@ pub mod adopt;
 pub mod bare;
 pub mod blocks;
 mod catch_up;
+pub mod channel;
 mod conduct;
 mod config;
 mod cut;
 mod group;
+pub mod heard;
 pub mod history;
 pub mod http;
 pub mod identity;

@@ -17,6 +17,7 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Label, Role};
 
+use crate::heard::one_more;
 use crate::journal::Level;
 use crate::node::{Node, OutFrame};
 use crate::peers::{Freshness, Peers};
@@ -26,6 +27,7 @@ impl<A: Application> Node<A> {
     pub(crate) fn handle_version(&mut self, now: Instant, from: DeviceId, frame: &[u8]) {
         // Unauthenticated and of any firmware: what cannot be read is dropped without a word.
         let Ok(frame) = VersionFrame::decode(frame) else { return };
+        self.note_company();
         let announce = match frame {
             VersionFrame::Announce(announce) | VersionFrame::Response { announce, .. } => announce,
             VersionFrame::Request { request_id } => {
@@ -62,9 +64,12 @@ impl<A: Application> Node<A> {
     ) {
         let frame = match ControlFrame::decode(&self.key, frame) {
             Ok(frame) => frame,
-            // Another group in reach is normal; a wrong tag is an attack or a bug, and counted.
-            Err(ControlError::OtherGroup { .. }) => return,
-            Err(_) => {
+            Err(why) => {
+                self.heard.note_unreadable(&why);
+                // Another group in reach is normal; a wrong tag is an attack or a bug.
+                if matches!(why, ControlError::OtherGroup { .. }) {
+                    return;
+                }
                 self.peers.rejected = self.peers.rejected.saturating_add(1);
                 return;
             }
@@ -75,23 +80,45 @@ impl<A: Application> Node<A> {
         }
         match frame.message {
             Message::Challenge { nonce } => {
+                one_more(&mut self.heard.taken);
                 self.peers.heard(now, frame.from);
                 self.send_control(frame.from, Message::ChallengeAnswer { nonce });
             }
             Message::ChallengeAnswer { nonce } => {
-                self.peers.challenge_answered(now, frame.from, frame.counter, nonce);
+                let fits = self.peers.challenge_answered(now, frame.from, frame.counter, nonce);
+                self.note_answer(fits);
+            }
+            // The nonce proves as much as a counter would.
+            Message::Seek { nonce } => {
+                one_more(&mut self.heard.taken);
+                self.answer_seek(frame.from, nonce);
+            }
+            Message::Here { nonce } => {
+                let fits = self.note_here(now, frame.from, nonce);
+                self.note_answer(fits);
             }
             message => {
                 let nonce = self.draw();
                 match self.peers.judge(now, frame.from, frame.counter, nonce) {
-                    Freshness::Fresh => self.handle_message(now, frame.from, &message, flash),
+                    Freshness::Fresh => {
+                        one_more(&mut self.heard.taken);
+                        self.tuner.heard(frame.from);
+                        self.handle_message(now, frame.from, &message, flash);
+                    }
                     Freshness::Challenge(nonce) => {
+                        one_more(&mut self.heard.unproved);
                         self.send_control(frame.from, Message::Challenge { nonce });
                     }
-                    Freshness::Replayed | Freshness::Waiting => (),
+                    Freshness::Waiting => one_more(&mut self.heard.unproved),
+                    Freshness::Replayed => one_more(&mut self.heard.replayed),
                 }
             }
         }
+    }
+
+    /// An answer counts if its nonce was asked with.
+    const fn note_answer(&mut self, fits: bool) {
+        one_more(if fits { &mut self.heard.taken } else { &mut self.heard.replayed });
     }
 
     /// A message that is authentic, for this device, and fresh.
@@ -125,7 +152,10 @@ impl<A: Application> Node<A> {
             Message::Facts(facts) => self.note_facts(now, from, facts, flash),
             Message::Report(report) => self.note_report(now, from, report, flash),
             Message::Wants(wants) => self.note_wants(now, from, wants, flash),
-            Message::Challenge { .. } | Message::ChallengeAnswer { .. } => (),
+            Message::Challenge { .. }
+            | Message::ChallengeAnswer { .. }
+            | Message::Seek { .. }
+            | Message::Here { .. } => (),
         }
     }
 
@@ -146,6 +176,7 @@ impl<A: Application> Node<A> {
         }
         match BlockFrame::decode(&self.key, frame) {
             Ok(frame) => {
+                self.tuner.heard_blocks();
                 let taken = self.agent.handle_block(now, self.setup.id, &frame, flash);
                 self.blocks.note(taken);
                 self.drain_effects(now);

@@ -25,7 +25,9 @@ use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use crate::adopt::candidate::{self, Candidate};
 use crate::blocks::BlockCounts;
 use crate::catch_up::Served;
+use crate::channel::{Channel, ChannelPlan, Tuner};
 use crate::config;
+use crate::heard::{ControlCounts, one_more};
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
 use crate::journal::{Journal, Level};
@@ -40,6 +42,8 @@ use crate::setup::{Application, Duty, NodeSetup, RestAnswer};
 pub enum Action {
     /// Reset the chip, at once.
     Reboot(RebootReason),
+    /// Put the radio on this channel, then poll for frames again.
+    Tune(Channel),
 }
 
 /// Why a node could not start.
@@ -89,10 +93,12 @@ pub struct Node<A> {
     /// The running image, on its way to members of the same role.
     pub(crate) served: Option<Served>,
     pub(crate) outbox: VecDeque<OutFrame>,
-    actions: VecDeque<Action>,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) tuner: Tuner,
     pub(crate) frames_sent: u32,
     drawn: u64,
     pub(crate) blocks: BlockCounts,
+    pub(crate) heard: ControlCounts,
     asks_rest: bool,
     /// The running image is kept, and what follows from that was done.
     pub(crate) is_kept: bool,
@@ -115,7 +121,7 @@ pub(crate) struct OutFrame {
 /// When each recurring thing was done last.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    announced: Option<Instant>,
+    pub(crate) announced: Option<Instant>,
     pub(crate) probed: Option<Instant>,
     pub(crate) sampled: Option<Instant>,
     pub(crate) wanted: Option<Instant>,
@@ -167,9 +173,14 @@ impl<A: Application> Node<A> {
         let (mut agent, booted) = Agent::boot(now, agent_setup, flash).map_err(NodeError::Boot)?;
         agent.set_unasked_wait(unasked_wait_ms(setup.id));
         let given_key = candidate::mark_of(setup.group_key.as_ref());
-        let key = candidate::adopted_key(&agent, &given_key, flash)
-            .or_else(|| setup.group_key.clone())
-            .unwrap_or_else(|| candidate::own_key(setup.seed, setup.id));
+        let key =
+            candidate::adopted_key(&agent, &given_key, flash).or_else(|| setup.group_key.clone());
+        let channels = match setup.duty {
+            Duty::Lead => ChannelPlan::Fixed,
+            Duty::Member => setup.channels,
+        };
+        let tuner = Tuner::new(now, channels, key.is_some());
+        let key = key.unwrap_or_else(|| candidate::own_key(setup.seed, setup.id));
         let history = read_entry::<F, HISTORY_BYTES_MAX>(&agent, flash, Kind::HISTORY)
             .map(|bytes| History::decode(&bytes))
             .unwrap_or_default();
@@ -206,9 +217,11 @@ impl<A: Application> Node<A> {
             served: None,
             outbox: VecDeque::new(),
             actions: VecDeque::new(),
+            tuner,
             frames_sent: 0,
             drawn: 0,
             blocks: BlockCounts::default(),
+            heard: ControlCounts::default(),
             asks_rest: false,
             is_kept: false,
             settled_since: None,
@@ -238,14 +251,14 @@ impl<A: Application> Node<A> {
                 }
             }
             // Frames of other protocols on the same channel are none of our business.
-            Some(FrameType::Other(_)) | None => (),
+            Some(FrameType::Other(_)) | None => one_more(&mut self.heard.strange),
         }
         self.after(now, flash);
     }
 
     /// Time has passed.
     pub fn tick<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
-        self.agent.set_pace(self.application.staging_pace(now));
+        self.agent.set_pace(self.staging_pace(now));
         self.agent.tick(now, flash);
         if is_due(&mut self.timers.announced, now, self.setup.pace.announce_ms) {
             let announce = VersionFrame::Announce(self.announce(now));
@@ -262,6 +275,7 @@ impl<A: Application> Node<A> {
         self.end_serving(now);
         self.after_keep(now, flash);
         self.after(now, flash);
+        self.tune(now);
     }
 
     /// When [`Node::tick`] is due at the latest, as seen from now. Asked after each frame, it only
@@ -277,6 +291,9 @@ impl<A: Application> Node<A> {
         if let Some(at) = self.next_served_wake(now) {
             wake = wake.min(at);
         }
+        if let Some(at) = self.tunes_at() {
+            wake = wake.min(at);
+        }
         if self.asks_rest {
             wake = wake.min(now + REST_POLL_MS);
         }
@@ -290,6 +307,9 @@ impl<A: Application> Node<A> {
         buffer: &mut [u8; LARGE_FRAME_BYTES_MAX],
         flash: &mut F,
     ) -> Option<(DeviceId, usize)> {
+        if self.actions.iter().any(|action| matches!(action, Action::Tune(_))) {
+            return None;
+        }
         if let Some(frame) = self.outbox.pop_front() {
             buffer.iter_mut().zip(frame.bytes).for_each(|(into, byte)| *into = byte);
             return Some((frame.to, frame.len));

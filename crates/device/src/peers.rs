@@ -166,21 +166,24 @@ impl Peers {
         }
     }
 
-    /// The answer to a challenge: its counter becomes the sender's, if the nonce is ours.
+    /// The answer to a challenge: its counter becomes the sender's, if the nonce is ours. Returns
+    /// whether it is.
     pub(crate) fn challenge_answered(
         &mut self,
         now: Instant,
         id: DeviceId,
         counter: Counter,
         nonce: u64,
-    ) {
-        let Some(peer) = self.heard(now, id) else { return };
-        if peer.challenge == Some(nonce) {
+    ) -> bool {
+        let Some(peer) = self.heard(now, id) else { return false };
+        let fits = peer.challenge == Some(nonce);
+        if fits {
             peer.challenge = None;
             peer.counter = Some(counter);
         } else {
             self.rejected = self.rejected.saturating_add(1);
         }
+        fits
     }
 
     /// Another group's key counts from now on: nobody has proved anything with it yet. What was

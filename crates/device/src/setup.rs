@@ -13,6 +13,8 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 use lockstep_rollout::Policy;
 
+use crate::channel::ChannelPlan;
+
 pub use lockstep_agent::Pace as StagingPace;
 
 /// What the running firmware says of itself.
@@ -54,6 +56,8 @@ pub struct NodeSetup {
     pub reset_reason: u8,
     /// What catches a failed trial.
     pub rollback: Rollback,
+    /// Which channels its radio may be on; a lead's is [`ChannelPlan::Fixed`] in any case.
+    pub channels: ChannelPlan,
     /// Whether its radio takes and sends frames of [`LARGE_FRAME_BYTES_MAX`] bytes, as ESP-NOW
     /// version 2 does (ESP-IDF 5.4 and later), and so large blocks.
     ///
@@ -89,6 +93,14 @@ pub enum Duty {
 pub struct Pace {
     /// Version announce.
     pub announce_ms: u64,
+    /// A lead is on the air so long after its reset, with its access point found, at most.
+    pub lead_boot_ms: u64,
+    /// A member that has heard nothing of its lead for so long looks for it on other channels:
+    /// longer than two boots of the lead, and than what makes a link count as gone.
+    pub lost_ms: u64,
+    /// So long a member waits on a channel for the lead's answer: longer than the erase of a
+    /// sector.
+    pub dwell_ms: u64,
     /// Probe of the links while nothing happens.
     pub probe_ms: u64,
     /// Probe of the links while a rollout is open, on trial, and just after a boot.
@@ -112,6 +124,9 @@ impl Pace {
     pub const fn board() -> Self {
         Self {
             announce_ms: 10_000,
+            lead_boot_ms: 15_000,
+            lost_ms: 32_000,
+            dwell_ms: 200,
             probe_ms: 5_000,
             probe_busy_ms: 1_000,
             sample_ms: 500,
@@ -127,6 +142,9 @@ impl Pace {
     pub const fn desk() -> Self {
         Self {
             announce_ms: 10_000,
+            lead_boot_ms: 1_500,
+            lost_ms: 4_000,
+            dwell_ms: 60,
             probe_ms: 1_000,
             probe_busy_ms: 150,
             sample_ms: 100,

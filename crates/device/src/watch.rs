@@ -21,6 +21,10 @@ use crate::setup::{Application, Duty};
 
 impl<A: Application> Node<A> {
     pub(crate) fn probe(&mut self, now: Instant) {
+        // Whoever does not answer on the wrong channel says nothing of the links.
+        if self.seeks_lead() {
+            return;
+        }
         let busy = self.agent.on_trial()
             || now.ms < BUSY_AFTER_BOOT_MS
             || self.lead.as_ref().is_some_and(Lead::is_busy);

@@ -74,6 +74,8 @@ fn health_names_every_check() {
             "espnow_connected":true,
             "wifi_connected":true,
             "mqtt_connected":false,
+            "channel":6,
+            "seeks_lead":false,
             "free_heap":150000,
             "cpu_freq_mhz":240,
             "errors":[],
@@ -88,7 +90,26 @@ fn health_names_every_check() {
             {"name":"update",
             "required":true,
             "ok":true,
-            "detail":"conducts the group's rollouts itself"}]}"#]]
+            "detail":"conducts the group's rollouts itself"}],
+            "frames":{"control":{"taken":40,
+            "other_group":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "unknown_kind":0,
+            "malformed":0,
+            "replayed":0,
+            "unproved":1,
+            "strange":0},
+            "blocks":{"taken":0,
+            "unwanted":0,
+            "out_of_range":0,
+            "length":0,
+            "known":0,
+            "busy":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "malformed":0},
+            "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });
 }
@@ -104,6 +125,8 @@ fn a_device_that_hears_nobody_says_that_it_cannot_be_updated() {
             "espnow_connected":false,
             "wifi_connected":true,
             "mqtt_connected":false,
+            "channel":6,
+            "seeks_lead":false,
             "free_heap":150000,
             "cpu_freq_mhz":240,
             "errors":["link: 0 of 0 peers answer, 0 % of frames are lost",
@@ -119,7 +142,26 @@ fn a_device_that_hears_nobody_says_that_it_cannot_be_updated() {
             {"name":"update",
             "required":true,
             "ok":false,
-            "detail":"hears nobody who could update it"}]}"#]]
+            "detail":"hears nobody who could update it"}],
+            "frames":{"control":{"taken":0,
+            "other_group":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "unknown_kind":0,
+            "malformed":0,
+            "replayed":0,
+            "unproved":0,
+            "strange":0},
+            "blocks":{"taken":0,
+            "unwanted":0,
+            "out_of_range":0,
+            "length":0,
+            "known":0,
+            "busy":0,
+            "bad_tag":0,
+            "lane_version":0,
+            "malformed":0},
+            "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });
 }

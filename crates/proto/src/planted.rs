@@ -60,11 +60,13 @@ pub enum Bug {
     GateOpen,
     /// An old frame with a good tag is taken again.
     ReplayTaken,
+    /// A member stays on a channel on which it hears only other members.
+    StaysWithMembers,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::VerdictBeforeRecord,
         Self::TrialBeforeAllStaged,
         Self::KeepOnFirstHealthy,
@@ -91,6 +93,7 @@ impl Bug {
         Self::EpochBeforeSettled,
         Self::GateOpen,
         Self::ReplayTaken,
+        Self::StaysWithMembers,
     ];
 }
 

@@ -146,6 +146,8 @@ fn messages() -> Vec<Message> {
         }),
         Message::Probe(Probe { nonce: 1, role, running }),
         Message::Echo(Echo { nonce: 1, role, running }),
+        Message::Seek { nonce: 0x1122_3344_5566_7788 },
+        Message::Here { nonce: 0x1122_3344_5566_7788 },
     ]);
     messages
 }

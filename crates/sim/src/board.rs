@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use lockstep_device::NodeError;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::journal::Level;
 use lockstep_device::mqtt::Broker;
 use lockstep_device::setup::Duty;
@@ -82,6 +83,10 @@ pub struct BoardOptions {
     /// Whether its radio takes and sends long frames, as ESP-NOW version 2 does; otherwise it does
     /// not hear them.
     pub takes_large: bool,
+    /// Where its radio is when the power comes on: its access point's channel, if it has one.
+    pub channel: Channel,
+    /// Whether it stays there until its access point moves, or finds its lead itself.
+    pub channels: ChannelPlan,
     /// The secret of its group; `None`: it waits for adoption.
     pub group_key: Option<GroupKey>,
     /// The folder of devices that hear each other.
@@ -137,6 +142,7 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
         provision(&options.provision, options.chip, &mut flash).map_err(BoardError::Provision)?;
     flash.set_timing(options.timing);
     let radio = Radio::join(&options.air, options.id, options.impairments)?;
+    radio.tune(options.channel);
     let (listener, address) = listen(options.http)?;
     let file = address_file(&options.flash);
     std::fs::write(&file, format!("{address}\n"))
@@ -146,7 +152,8 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
     let mut hardware = Hardware {
         options,
         flash: Rc::new(RefCell::new(flash)),
-        radio,
+        radio: Rc::new(radio),
+        last_good: None,
         listener,
         control: Control::listen(options.control),
         console,

@@ -2,11 +2,12 @@
 //!
 //! Devices that share a folder, the *air*, hear each other. As over a real radio nothing is
 //! promised to arrive, and [`Impairments`] make it as bad as ordered, the same way for the same
-//! seed. Nothing is queued for a device that is not there.
+//! seed. Nothing is queued for a device that is not there, and nothing is heard that was sent on
+//! another channel than the radio is on.
 //!
 //! ```text
 //! AIR/24a160000001.addr   127.0.0.1:40001      who is there, and where; one file per device
-//! datagram                air u32 | source 6 | destination 6 | payload 0..=1470
+//! datagram                air u32 | channel u8 | source 6 | destination 6 | payload 0..=1470
 //! ```
 //!
 //! # Not here
@@ -23,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lockstep_device::channel::Channel;
 use lockstep_proto::id::DeviceId;
 
 mod impair;
@@ -41,7 +43,7 @@ pub const PEERS_REFRESH: Duration = Duration::from_millis(500);
 /// A frame that is to be overtaken leaves after this time even if no other follows.
 pub const OVERTAKE_LIMIT: Duration = Duration::from_millis(20);
 
-const HEADER_BYTES: usize = 4 + 6 + 6;
+const HEADER_BYTES: usize = 4 + 1 + 6 + 6;
 /// One byte more than the longest frame, so that a longer one shows.
 const DATAGRAM_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX + 1;
 
@@ -73,6 +75,8 @@ pub struct RadioCounters {
     pub dropped_while_down: u64,
     /// Frames not heard because the radio was ordered deaf.
     pub dropped_while_deaf: u64,
+    /// Frames that were sent on another channel.
+    pub off_channel: u64,
     /// Frames to a device that is not on the air.
     pub nobody_there: u64,
     /// Datagrams of another air, for another device, or no frames at all.
@@ -152,6 +156,7 @@ pub struct Radio {
 
 #[derive(Debug)]
 struct State {
+    channel: Channel,
     impairments: Impairments,
     links: HashMap<DeviceId, Link>,
     peers: Vec<(DeviceId, SocketAddr)>,
@@ -190,6 +195,7 @@ impl Radio {
         fs::rename(&aside, &entry).map_err(error("write the entry for a device"))?;
 
         let state = State {
+            channel: Channel::FIRST,
             impairments,
             links: HashMap::new(),
             peers: Vec::new(),
@@ -220,6 +226,16 @@ impl Radio {
         let mut state = self.state();
         state.impairments = impairments;
         state.links.clear();
+    }
+
+    /// Goes to a channel: from here on it sends and hears there only.
+    pub fn tune(&self, channel: Channel) {
+        self.state().channel = channel;
+    }
+
+    /// Where it is.
+    pub fn channel(&self) -> Channel {
+        self.state().channel
     }
 
     /// How bad the radio is by order.
@@ -263,7 +279,7 @@ impl Radio {
         if targets.is_empty() {
             state.counters.nobody_there += 1;
         }
-        let datagram = self.datagram(destination, payload);
+        let datagram = self.datagram(state.channel, destination, payload);
         for target in targets {
             state.send_impaired(now, self.id, target, &datagram);
         }
@@ -338,12 +354,13 @@ impl Radio {
                 }
             };
             let frame = datagram.get(..length).and_then(|bytes| self.frame_for_us(bytes));
-            let State { counters, impairments, .. } = &mut *state;
+            let State { channel, counters, impairments, .. } = &mut *state;
             match frame {
                 None => counters.strange += 1,
+                Some((sent_on, ..)) if sent_on != channel.number() => counters.off_channel += 1,
                 Some(_) if impairments.down => counters.dropped_while_down += 1,
                 Some(_) if impairments.deaf => counters.dropped_while_deaf += 1,
-                Some((received, bytes)) => {
+                Some((_, received, bytes)) => {
                     payload.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
                     counters.received += 1;
                     return Ok(received);
@@ -352,8 +369,10 @@ impl Radio {
         }
     }
 
-    fn frame_for_us<'a>(&self, datagram: &'a [u8]) -> Option<(Received, &'a [u8])> {
+    /// The channel it was sent on, from whom, and what.
+    fn frame_for_us<'a>(&self, datagram: &'a [u8]) -> Option<(u8, Received, &'a [u8])> {
         let (tag, rest) = datagram.split_first_chunk()?;
+        let (channel, rest) = rest.split_first()?;
         let (source, rest) = rest.split_first_chunk()?;
         let (destination, bytes) = rest.split_first_chunk()?;
         let (source, destination) = (DeviceId(*source), DeviceId(*destination));
@@ -362,11 +381,12 @@ impl Radio {
             return None;
         }
         let received = Received { source, destination, length_bytes: bytes.len() };
-        (bytes.len() <= PAYLOAD_BYTES_MAX).then_some((received, bytes))
+        (bytes.len() <= PAYLOAD_BYTES_MAX).then_some((*channel, received, bytes))
     }
 
-    fn datagram(&self, destination: DeviceId, payload: &[u8]) -> Vec<u8> {
-        [&self.air_tag.to_le_bytes(), &self.id.0[..], &destination.0[..], payload].concat()
+    fn datagram(&self, channel: Channel, destination: DeviceId, payload: &[u8]) -> Vec<u8> {
+        let (tag, channel) = (self.air_tag.to_le_bytes(), [channel.number()]);
+        [&tag[..], &channel, &self.id.0, &destination.0, payload].concat()
     }
 
     fn waiting_socket(&self) -> io::Result<&tokio::net::UdpSocket> {

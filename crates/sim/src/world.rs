@@ -45,9 +45,9 @@ pub use images::{
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
-pub use search::{Found, Outcome, run_seed, search};
+pub use search::{Found, Outcome, run_scaled, run_seed, search};
 pub use signing::{Signing, team_trust};
-pub use swarm::{Kinds, Swarm, draw};
+pub use swarm::{Kinds, Scale, Swarm, draw, draw_scaled};
 pub use timeline::{Detail, Timeline};
 pub use upload::{Manner, Uploaded};
 
@@ -429,10 +429,10 @@ impl World {
             return self.lose_power(index);
         }
         self.send(index);
-        let board = &mut self.boards[index];
-        let Some(node) = &mut board.node else { return };
-        let reboots = std::iter::from_fn(|| node.poll_action())
-            .any(|action| matches!(action, Action::Reboot(_)));
+        let reboots = self.act(index);
+        if !self.boards[index].is_on() {
+            return;
+        }
         self.observer.look(now, &mut self.boards[index], &self.group);
         if index == LEAD {
             self.look_at_record();
@@ -443,6 +443,30 @@ impl World {
         } else {
             board.plan_wake(now);
         }
+    }
+
+    /// What the node asks its board to do. Returns whether it reboots.
+    fn act(&mut self, index: usize) -> bool {
+        loop {
+            let board = &mut self.boards[index];
+            let Some(node) = &mut board.node else { return false };
+            match node.poll_action() {
+                Some(Action::Reboot(_)) => return true,
+                Some(Action::Tune(channel)) => {
+                    board.channel = channel;
+                    self.send(index);
+                }
+                None => break,
+            }
+        }
+        let board = &mut self.boards[index];
+        let seeks = board.node.as_ref().is_some_and(|node| node.seeks_lead());
+        match (core::mem::replace(&mut board.was_seeking, seeks), seeks) {
+            (true, false) => self.census.count("channel", "lead found"),
+            (false, true) => self.census.count("channel", "lead sought"),
+            (true, true) | (false, false) => (),
+        }
+        false
     }
 
     fn lose_power(&mut self, index: usize) {

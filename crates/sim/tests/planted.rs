@@ -9,7 +9,7 @@
 use std::thread;
 
 use lockstep_proto::planted::{Bug, plant};
-use lockstep_sim::world::{run_many, shortest};
+use lockstep_sim::world::{Scale, run_many, shortest};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -20,13 +20,13 @@ fn planted_bugs_are_found() {
         let limit = if elsewhere(bug) { WORLDS_ELSEWHERE_MAX } else { WORLDS_MAX };
         let mut worlds = 0;
         let found = loop {
-            let many = run_many(worlds, BATCH_WORLDS, jobs, |_| ());
+            let many = run_many(Scale::default(), worlds, BATCH_WORLDS, jobs, |_| ());
             worlds += BATCH_WORLDS;
             if !many.found.is_empty() || worlds >= limit {
                 break many.found;
             }
         };
-        match shortest(&found) {
+        match shortest(Scale::default(), &found) {
             Some(best) => println!(
                 "{bug:?}: {} of {worlds} worlds, seed {}, invariant {}: {}",
                 found.len(),

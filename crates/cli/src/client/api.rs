@@ -3,6 +3,8 @@
 //! A field that a device leaves out is empty here, so that devices older and newer than this
 //! command can be asked. Fields that nothing here uses are passed over.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// `GET /api/version`.
@@ -69,6 +71,12 @@ pub struct Health {
     pub status: String,
     /// What is wrong.
     pub errors: Vec<String>,
+    /// Frames heard since boot: by lane, then by what became of them.
+    pub frames: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The channel that its radio is on.
+    pub channel: Option<u8>,
+    /// Whether it looks for its lead.
+    pub seeks_lead: bool,
 }
 
 /// `GET /api/rollout`.

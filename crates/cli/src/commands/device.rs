@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::mqtt::{PREFIX_DEFAULT, Prefix};
 use lockstep_device::setup::Duty;
 use lockstep_proto::compat::{Announced, Rule};
@@ -24,7 +25,7 @@ use lockstep_sim::flash::{OpenError, Timing};
 use lockstep_sim::radio::Impairments;
 use serde_json::json;
 
-use crate::args;
+use crate::args::{self, Tuning};
 use crate::broker::BrokerUrl;
 use crate::error::CommandError;
 use crate::facts::{self, ImageFile};
@@ -192,6 +193,11 @@ struct DeskArgs {
         value_parser = clap::value_parser!(u8).range(1..=2))]
     esp_now: u8,
 
+    /// The channel that the radio is on, as an access point would say; with `scan` the device finds
+    /// its lead on channels 1 to 13
+    #[arg(long, value_name = "1..14|scan", default_value = "1")]
+    channel: Tuning,
+
     /// The folder of devices that hear each other [default: the group file with `.air` behind it]
     #[arg(long, value_name = "DIR")]
     air: Option<PathBuf>,
@@ -200,7 +206,8 @@ struct DeskArgs {
     #[arg(long, value_name = "ORDER", default_value = "none")]
     impair: Impairments,
 
-    /// Read orders from standard input, such as `impair loss=50`, `impair down` or `impair none`
+    /// Read orders from standard input, such as `impair loss=50`, `impair down` or `impair none`;
+    /// with `channel 11` the access point goes there
     #[arg(long)]
     control: bool,
 
@@ -314,6 +321,14 @@ fn options(
         },
         boot_ms: *boot_ms,
         takes_large: args.desk.esp_now > 1,
+        channel: match args.desk.channel {
+            Tuning::At(channel) => channel,
+            Tuning::Scan => Channel::FIRST,
+        },
+        channels: match args.desk.channel {
+            Tuning::At(_) => ChannelPlan::Fixed,
+            Tuning::Scan => ChannelPlan::ALL,
+        },
         group_key,
         air,
         impairments: args.desk.impair,

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Instant;
 
 use lockstep_sim::world::{
-    Census, Detail, Found, Library, Many, Outcome, Reached, WORLDS_TO_JUDGE, reached, run_many,
-    run_seed, shortest,
+    BOARDS_MAX, Census, Detail, Found, Library, Many, Outcome, Reached, Scale, WORLDS_TO_JUDGE,
+    reached, run_many, run_scaled, shortest,
 };
 use serde_json::{Value, json};
 
@@ -36,23 +36,44 @@ pub(crate) struct SimArgs {
     #[arg(long, value_name = "N", conflicts_with = "seed")]
     jobs: Option<usize>,
 
+    /// A group of so many members beside the lead, with every kind of fault in each world
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MEMBERS_MAX))]
+    members: Option<u8>,
+
+    /// So many of all frames get lost while there are faults, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=90))]
+    loss: Option<u8>,
+
     /// Show every frame as well
     #[arg(long, conflicts_with = "seeds")]
     frames: bool,
 }
 
+impl SimArgs {
+    fn scale(&self) -> Scale {
+        Scale { members: self.members.map(usize::from), loss_percent: self.loss }
+    }
+
+    /// The options that make a world of this search from a seed.
+    fn as_options(&self) -> String {
+        let members = self.members.map(|members| format!(" --members {members}"));
+        let loss = self.loss.map(|loss| format!(" --loss {loss}"));
+        members.unwrap_or_default() + &loss.unwrap_or_default()
+    }
+}
+
 pub(super) fn sim(ui: &Ui, args: &SimArgs) -> Result<(), CommandError> {
     match (args.seed, args.seeds) {
-        (Some(seed), _) => show(ui, seed, args.frames),
+        (Some(seed), _) => show(ui, args, seed),
         (None, Some(count)) => live_through(ui, args, count),
         (None, None) => Err(CommandError::usage("Neither a seed nor --seeds is given")),
     }
 }
 
 /// One world, line by line.
-fn show(ui: &Ui, seed: u64, frames: bool) -> Result<(), CommandError> {
-    let detail = if frames { Detail::Frames } else { Detail::Events };
-    let outcome = run_seed(seed, detail, &mut Library::default());
+fn show(ui: &Ui, args: &SimArgs, seed: u64) -> Result<(), CommandError> {
+    let detail = if args.frames { Detail::Frames } else { Detail::Events };
+    let outcome = run_scaled(args.scale(), seed, detail, &mut Library::default());
     for line in outcome.timeline.lines() {
         ui.line(line)?;
     }
@@ -89,15 +110,15 @@ fn live_through(ui: &Ui, args: &SimArgs, count: u64) -> Result<(), CommandError>
     let jobs = args.jobs.unwrap_or(cores).max(1);
     let bar = ui.spinner(format!("0 of {count} worlds"));
     let start = Instant::now();
-    let many = run_many(args.from, count, jobs, |worlds| {
+    let many = run_many(args.scale(), args.from, count, jobs, |worlds| {
         bar.set_message(format!("{worlds} of {count} worlds"));
     });
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
-    let reach = reached(&many);
+    let reach = reached(args.scale(), &many);
     ui.line(table(&rows(&many.census)))?;
     ui.line(speed(&many, seconds, jobs))?;
-    let worst = shortest(&many.found);
+    let worst = shortest(args.scale(), &many.found);
     ui.json(&json!({
         "worlds": many.worlds,
         "reached": census_json(&many.census),
@@ -106,10 +127,15 @@ fn live_through(ui: &Ui, args: &SimArgs, count: u64) -> Result<(), CommandError>
         "shortest": worst.map(|found| found.seed),
         "seconds": seconds,
     }))?;
-    judge(&many, worst, &reach)
+    judge(args, &many, worst, &reach)
 }
 
-fn judge(many: &Many, worst: Option<&Found>, reach: &[Reached]) -> Result<(), CommandError> {
+fn judge(
+    args: &SimArgs,
+    many: &Many,
+    worst: Option<&Found>,
+    reach: &[Reached],
+) -> Result<(), CommandError> {
     if let Some(worst) = worst {
         let count = many.found.len();
         let error = CommandError::failed(format!(
@@ -121,7 +147,7 @@ fn judge(many: &Many, worst: Option<&Found>, reach: &[Reached]) -> Result<(), Co
             let (invariant, text) = (violation.invariant, &violation.text);
             error.detailed(format!("seed {seed}: invariant {invariant}, {text}"), None)
         });
-        let hint = format!("The shortest: lockstep sim {}", worst.seed);
+        let hint = format!("The shortest: lockstep sim {}{}", worst.seed, args.as_options());
         return Err(error.hinted(hint));
     }
     let rare: Vec<&Reached> = reach.iter().filter(|it| it.is_rare).collect();
@@ -176,3 +202,5 @@ fn found_json(found: &Found) -> Value {
         "message": found.violation.text,
     })
 }
+
+const MEMBERS_MAX: i64 = BOARDS_MAX as i64 - 1;

@@ -16,6 +16,11 @@ use crate::ui::{Ui, table, tame};
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     device: DeviceArgs,
+
+    /// Show what became of the frames that the device has heard since it booted: why a transfer is
+    /// slow, or an order not obeyed
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 pub(super) fn status(ui: &Ui, args: &StatusArgs) -> Result<(), CommandError> {
@@ -31,10 +36,36 @@ pub(super) fn status(ui: &Ui, args: &StatusArgs) -> Result<(), CommandError> {
         ui.warn(warning);
     }
     match rollout {
-        Some(rollout) => ui.line(rollout_line(&rollout)),
-        None if version.lead => ui.line("Rollout: none"),
-        None => ui.line("Rollout: ask the lead"),
+        Some(rollout) => ui.line(rollout_line(&rollout))?,
+        None if version.lead => ui.line("Rollout: none")?,
+        None => ui.line("Rollout: ask the lead")?,
     }
+    if args.verbose {
+        ui.line(radio_line(&health))?;
+        ui.line(table(&frame_rows(&health)))?;
+    }
+    Ok(())
+}
+
+fn radio_line(health: &Health) -> String {
+    let seeks = if health.seeks_lead { ", looks for its lead" } else { "" };
+    match health.channel {
+        Some(channel) => format!("Radio: on channel {channel}{seeks}"),
+        None => format!("Radio: none, or it does not say{seeks}"),
+    }
+}
+
+/// Of each lane what happened at all.
+fn frame_rows(health: &Health) -> Vec<Vec<String>> {
+    let mut rows = vec![["FRAMES", "OF", "WHAT BECAME OF THEM"].map(String::from).to_vec()];
+    for (lane, counts) in &health.frames {
+        for (name, count) in counts.iter().filter(|(_, count)| **count > 0) {
+            let meaning = MEANINGS.iter().find(|(of, it, _)| (*of, *it) == (lane, name));
+            let text = meaning.map_or_else(|| tame(name), |(.., text)| (*text).to_owned());
+            rows.push(vec![count.to_string(), tame(lane), text]);
+        }
+    }
+    rows
 }
 
 /// The device's own answers, unchanged.
@@ -142,4 +173,48 @@ fn rollout_line(rollout: &Rollout) -> String {
         }
     };
     tame(&format!("Rollout: {id} to {release}, {}{end}{waits}", rollout.phase))
+}
+
+/// What the names of `GET /api/health` mean, by lane.
+const MEANINGS: &[(&str, &str, &str)] = &[
+    ("control", "taken", "taken"),
+    ("control", "other_group", "dropped: of another group in reach"),
+    ("control", "bad_tag", "dropped: of this group by name, and not by its key"),
+    ("control", "lane_version", "dropped: newer than this firmware knows"),
+    ("control", "unknown_kind", "dropped: of a kind that this firmware does not know"),
+    ("control", "malformed", "dropped: cut short, or not what it says"),
+    ("control", "replayed", "dropped: heard before, overtaken, or an answer to nothing"),
+    ("control", "unproved", "put off: the sender had to show first that it is there"),
+    ("control", "strange", "not of Lockstep"),
+    ("blocks", "taken", "taken"),
+    ("blocks", "unwanted", "dropped: of another file, or nothing is wanted now"),
+    ("blocks", "out_of_range", "dropped: no such block, or too far ahead"),
+    ("blocks", "length", "dropped: not as long as it must be"),
+    ("blocks", "known", "brought nothing new"),
+    ("blocks", "busy", "dropped: the flash had to catch up first"),
+    ("blocks", "bad_tag", "dropped: not of the group's key"),
+    ("blocks", "lane_version", "dropped: newer than this firmware knows"),
+    ("blocks", "malformed", "dropped: cut short, or not what it says"),
+    ("data", "gated", "dropped: of a device that is not compatible, or not known"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_told_with_its_reason_and_what_never_happened_is_not() {
+        let health = r#"{"channel":11,"seeks_lead":true,"frames":{
+            "blocks":{"taken":600,"known":0,"busy":12},"control":{"replayed":3,"new\u001bone":1}}}"#;
+        let health: Health = serde_json::from_str(health).unwrap();
+        assert_eq!(radio_line(&health), "Radio: on channel 11, looks for its lead");
+        let rows = frame_rows(&health);
+        let rows: Vec<_> = rows.iter().map(|row| row.join(" | ")).collect();
+        assert_eq!(rows[0], "FRAMES | OF | WHAT BECAME OF THEM");
+        assert_eq!(rows[1], "12 | blocks | dropped: the flash had to catch up first");
+        assert_eq!(rows[2], "600 | blocks | taken");
+        assert!(rows[3].starts_with("1 | control | new") && !rows[3].contains('\u{1b}'));
+        let replayed = "3 | control | dropped: heard before, overtaken, or an answer to nothing";
+        assert_eq!((rows[4].as_str(), rows.len()), (replayed, 5));
+    }
 }

@@ -198,6 +198,7 @@ impl<A: Application> Node<A> {
         self.conductor = None;
         // The new lead learns at once that this device is there.
         self.timers.probed = None;
+        self.tuner.begin_anew();
         Ok(())
     }
 }

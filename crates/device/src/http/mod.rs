@@ -46,6 +46,7 @@ use picoserve::io::Socket;
 use picoserve::time::{Duration, Timer};
 use picoserve::{Config, Router, Server, Timeouts};
 
+use crate::channel::Channel;
 use crate::node::Node;
 use crate::setup::Application;
 use connection::{Connection, Control};
@@ -80,6 +81,8 @@ pub struct Platform {
     pub wifi_connected: bool,
     /// Whether a broker takes its messages.
     pub mqtt_connected: bool,
+    /// The channel that its radio is on; `None`: it has none.
+    pub channel: Option<Channel>,
 }
 
 /// What all connections of one device share: who uploads, how many streams there are, how many

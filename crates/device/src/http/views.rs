@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 
 use super::Shell;
 use super::answer::{Answer, Shown};
+use crate::channel::Channel;
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::setup::{Application, Duty};
@@ -111,10 +112,30 @@ struct HealthView {
     espnow_connected: bool,
     wifi_connected: bool,
     mqtt_connected: bool,
+    channel: Option<u8>,
+    seeks_lead: bool,
     free_heap: u32,
     cpu_freq_mhz: u32,
     errors: Vec<String>,
     checks: [Check; 3],
+    frames: FramesView,
+}
+
+/// What came over the air since boot, and what became of it.
+#[derive(Serialize)]
+struct FramesView {
+    control: Named<[(&'static str, u32); 9]>,
+    blocks: Named<Vec<(&'static str, u32)>>,
+    data: Named<[(&'static str, u32); 1]>,
+}
+
+/// Numbers by their names.
+struct Named<I>(I);
+
+impl<I: Clone + IntoIterator<Item = (&'static str, u32)>> Serialize for Named<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.clone())
+    }
 }
 
 #[derive(Serialize)]
@@ -189,10 +210,17 @@ pub(super) fn health<H: Shell>(shell: &H) -> Answer {
             espnow_connected: is_anybody_linked(now, node),
             wifi_connected: platform.wifi_connected,
             mqtt_connected: platform.mqtt_connected,
+            channel: platform.channel.map(Channel::number),
+            seeks_lead: node.seeks_lead(),
             free_heap: node.application().free_heap_bytes(),
             cpu_freq_mhz: platform.cpu_freq_mhz,
             errors,
             checks,
+            frames: FramesView {
+                control: Named(node.control_counts().named()),
+                blocks: Named(node.block_counts().named().collect()),
+                data: Named([("gated", node.peers().dropped)]),
+            },
         })
     })
 }

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use lockstep_agent::Booted as AgentBooted;
 use lockstep_device::bare::BareImage;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{
     Application, ApplicationHealth, Duty, Figures, Firmware, NodeSetup, Pace, RestAnswer,
@@ -37,7 +38,7 @@ pub(crate) const LEAD: usize = 0;
 pub(crate) const MEMBER: usize = 1;
 /// Small images keep debug builds of the tests quick; what is staged is the same code.
 pub(crate) const IMAGE_BYTES: u32 = 24 * 1024;
-static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([9; 32]));
+pub(crate) static KEY: LazyLock<GroupKey> = LazyLock::new(|| GroupKey::new([9; 32]));
 const BOOT_MS: u64 = 200;
 const WATCHDOG_MS: u64 = 3_000;
 const STEP_MS: u64 = 10;
@@ -110,6 +111,9 @@ pub(crate) struct TestBoard {
     pub(crate) trust: Trust,
     pub(crate) never_rests: bool,
     pub(crate) takes_large: bool,
+    pub(crate) channels: ChannelPlan,
+    /// Where its radio is.
+    pub(crate) channel: Channel,
     /// The group's key that it is given at every start.
     pub(crate) key: Option<GroupKey>,
     pub(crate) duty: Duty,
@@ -236,6 +240,8 @@ impl TestBoard {
             never_rests: false,
             staging_pace: StagingPace::Fast,
             takes_large: true,
+            channels: ChannelPlan::Fixed,
+            channel: Channel::FIRST,
             key: Some(KEY.clone()),
             duty: if role == "receiver" { Duty::Lead } else { Duty::Member },
             clock: Rc::default(),
@@ -292,6 +298,7 @@ impl TestBoard {
             trust: self.trust.clone(),
             duty: self.duty,
             policy: Policy::desk(),
+            channels: self.channels,
             pace: Pace::desk(),
             seed: self.seed,
         };
@@ -471,25 +478,32 @@ impl TestGroup {
         let Some(node) = &mut board.node else { return };
         let mut buffer = [0; LARGE_FRAME_BYTES_MAX];
         let mut frames = Vec::new();
-        while let Some((to, len)) = node.poll_frame(uptime, &mut buffer, &mut board.flash) {
-            frames.push((to, buffer[..len].to_vec()));
-            assert!(frames.len() < 1_000, "a node never stops sending");
+        let mut reboots = false;
+        loop {
+            while let Some((to, len)) = node.poll_frame(uptime, &mut buffer, &mut board.flash) {
+                frames.push((to, board.channel, buffer[..len].to_vec()));
+                assert!(frames.len() < 1_000, "a node never stops sending");
+            }
+            match node.poll_action() {
+                Some(Action::Tune(channel)) => board.channel = channel,
+                Some(Action::Reboot(_)) => reboots = true,
+                None => break,
+            }
         }
         for line in node.journal().lines_after(self.seen[index]) {
             self.seen[index] = line.seq;
             self.lines.push(format!("{:>7} {:11} {}", self.now, board.role, line.text));
         }
-        let reboots = std::iter::from_fn(|| node.poll_action())
-            .any(|action| matches!(action, Action::Reboot(_)));
         let from = board.id;
         if reboots || board.flash.power_lost() {
             board.node = None;
             let reset = if reboots { ResetReason::Software } else { ResetReason::PowerOn };
             board.boots_at = Some((self.now + BOOT_MS, reset));
         }
-        for (to, bytes) in frames {
+        for (to, channel, bytes) in frames {
             for (target, id) in ids.iter().enumerate() {
                 let addressed = to == DeviceId::BROADCAST || to == *id;
+                let addressed = addressed && self.boards[target].channel == channel;
                 let is_heard = bytes.len() <= FRAME_BYTES_MAX || self.boards[target].takes_large;
                 if target != index && addressed && is_heard && (self.air)(from, *id, &bytes) {
                     self.in_flight.push_back((self.now + 1, from, target, bytes.clone()));

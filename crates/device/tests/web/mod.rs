@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use lockstep_device::Node;
+use lockstep_device::channel::Channel;
 use lockstep_device::http::{self, Api, HTTP_BUFFER_BYTES, Platform, Shell};
 use lockstep_proto::time::Instant;
 use lockstep_sim::flash::MemFlash;
@@ -51,7 +52,12 @@ impl Shell for Web {
     }
 
     fn platform(&self) -> Platform {
-        Platform { cpu_freq_mhz: 240, wifi_connected: true, mqtt_connected: false }
+        Platform {
+            cpu_freq_mhz: 240,
+            wifi_connected: true,
+            mqtt_connected: false,
+            channel: Channel::new(6),
+        }
     }
 }
 

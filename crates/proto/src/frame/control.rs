@@ -133,6 +133,16 @@ pub enum Message {
     Probe(Probe),
     /// "I hear you, and this is what I run."
     Echo(Echo),
+    /// "Is the lead on this channel?" Accepted from anybody with the key.
+    Seek {
+        /// Drawn for this one question on this one channel.
+        nonce: u64,
+    },
+    /// "I lead, and I am." Only a lead says so; the nonce makes it fresh.
+    Here {
+        /// The question's nonce.
+        nonce: u64,
+    },
 }
 
 impl Message {
@@ -146,12 +156,17 @@ impl Message {
             Self::Wants(_) => 0x22,
             Self::Probe(_) => 0x30,
             Self::Echo(_) => 0x31,
+            Self::Seek { .. } => 0x32,
+            Self::Here { .. } => 0x33,
         }
     }
 
     fn put(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
         match self {
-            Self::Challenge { nonce } | Self::ChallengeAnswer { nonce } => writer.u64(*nonce),
+            Self::Challenge { nonce }
+            | Self::ChallengeAnswer { nonce }
+            | Self::Seek { nonce }
+            | Self::Here { nonce } => writer.u64(*nonce),
             Self::Order(ticket, order) => {
                 ticket.put(writer)?;
                 order.put(writer)
@@ -174,6 +189,8 @@ impl Message {
             0x22 => Self::Wants(Wants::take(reader)?),
             0x30 => Self::Probe(Probe::take(reader)?),
             0x31 => Self::Echo(Echo::take(reader)?),
+            0x32 => Self::Seek { nonce: reader.u64()? },
+            0x33 => Self::Here { nonce: reader.u64()? },
             found => return Err(ControlError::Kind { found }),
         })
     }

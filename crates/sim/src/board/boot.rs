@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant as Clock};
 
 use embedded_storage::nor_flash::ReadNorFlash;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::http::{self, Api, CONNECTIONS_MAX, HTTP_BUFFER_BYTES, Platform, Shell};
 use lockstep_device::journal::Level;
 use lockstep_device::setup::{Firmware, NodeSetup, Pace};
-use lockstep_device::{Action, Node};
+use lockstep_device::{Action, Node, RebootReason};
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
 use lockstep_proto::id::DeviceId;
@@ -49,7 +50,9 @@ pub(super) enum Ended {
 pub(super) struct Hardware<'a> {
     pub(super) options: &'a BoardOptions,
     pub(super) flash: Rc<RefCell<FileFlash>>,
-    pub(super) radio: Radio,
+    pub(super) radio: Rc<Radio>,
+    /// Where the node found its lead last: kept over a reset, as a chip's RTC memory is.
+    pub(super) last_good: Option<Channel>,
     pub(super) listener: TcpListener,
     pub(super) control: Control,
     pub(super) console: Console,
@@ -61,6 +64,7 @@ pub(super) struct Running {
     started: Clock,
     node: RefCell<Node<DeskApplication>>,
     flash: Rc<RefCell<FileFlash>>,
+    radio: Rc<Radio>,
     changed: Notify,
     /// Whether a broker takes its messages.
     pub(super) mqtt_connected: Cell<bool>,
@@ -96,6 +100,7 @@ impl Shell for Running {
             cpu_freq_mhz: CPU_FREQUENCY_MHZ,
             wifi_connected: true,
             mqtt_connected: self.mqtt_connected.get(),
+            channel: Some(self.radio.channel()),
         }
     }
 }
@@ -117,7 +122,7 @@ pub(super) async fn boot(
         say_fault(&hardware.console, "crashed at boot, as its image orders");
         return Ok(Ended::Reset(ResetReason::Panic));
     }
-    let setup = node_setup(hardware.options, &booted, reset)?;
+    let setup = node_setup(hardware, &booted, reset)?;
     let application =
         DeskApplication::new(hardware.options.role.as_str(), fault, hardware.options.manners);
     let node = Node::boot(now(started), setup, application, &mut *hardware.flash.borrow_mut());
@@ -128,6 +133,7 @@ pub(super) async fn boot(
         started,
         node: RefCell::new(node),
         flash: Rc::clone(&hardware.flash),
+        radio: Rc::clone(&hardware.radio),
         changed: Notify::new(),
         mqtt_connected: Cell::new(false),
     });
@@ -182,10 +188,11 @@ fn read_fault(booted: &Booted, flash: &mut FileFlash) -> Result<Fault, BoardErro
 }
 
 fn node_setup(
-    options: &BoardOptions,
+    hardware: &Hardware<'_>,
     booted: &Booted,
     reset: ResetReason,
 ) -> Result<NodeSetup, BoardError> {
+    let options = hardware.options;
     let BootSlot::Ota(running_slot) = booted.slot else {
         return Err(BoardError::Slot { found: booted.slot });
     };
@@ -211,6 +218,12 @@ fn node_setup(
         reset_reason: esp_reset_reason(reset),
         rollback: options.rollback,
         takes_large: options.takes_large,
+        channels: match options.channels {
+            ChannelPlan::Scan { first, last, .. } => {
+                ChannelPlan::Scan { first, last, last_good: hardware.last_good }
+            }
+            ChannelPlan::Fixed => ChannelPlan::Fixed,
+        },
         group_key: options.group_key.clone(),
         // The record's keys come first; without a record these are better than none.
         trust: options.provision.trust.clone(),
@@ -253,7 +266,7 @@ async fn run(
         tokio::select! {
             biased;
             order = hardware.control.next() => {
-                if let Some(ended) = obey(&hardware.radio, &hardware.console, order) {
+                if let Some(ended) = obey(hardware, order) {
                     break ended;
                 }
             }
@@ -276,12 +289,13 @@ async fn run(
         }
         // Connections get their turn, however much the radio has to say.
         tokio::task::yield_now().await;
-        let action = running.with(|now, node, flash| {
-            send(now, node, flash, &hardware.radio, &mut held);
+        let reboot = running.with(|now, node, flash| {
+            let reboot = act(now, node, flash, &hardware.radio, &mut held);
             hardware.console.print_journal(node.journal());
-            node.poll_action()
+            hardware.last_good = node.last_good_channel();
+            reboot
         });
-        if let Some(Action::Reboot(reason)) = action {
+        if let Some(reason) = reboot {
             say_reboot(&hardware.console, &reason.to_string());
             break Ended::Reset(ResetReason::Software);
         }
@@ -326,6 +340,23 @@ fn hear_what_waits(radio: &Radio, running: &Running, fault: Fault) {
 
 /// A frame that the radio had no room for yet.
 type Held = Option<(DeviceId, [u8; LARGE_FRAME_BYTES_MAX], usize)>;
+
+/// Sends what there is, and does what the node asks for but a reboot, which is returned.
+fn act(
+    now: Instant,
+    node: &mut Node<DeskApplication>,
+    flash: &mut FileFlash,
+    radio: &Radio,
+    held: &mut Held,
+) -> Option<RebootReason> {
+    loop {
+        send(now, node, flash, radio, held);
+        match node.poll_action()? {
+            Action::Reboot(reason) => return Some(reason),
+            Action::Tune(channel) => radio.tune(channel),
+        }
+    }
+}
 
 /// Hands frames to the radio until there are none or it is full.
 fn send(
@@ -372,7 +403,7 @@ async fn wait_without_firmware(hardware: &mut Hardware<'_>, time: Duration) -> O
         tokio::select! {
             biased;
             order = hardware.control.next() => {
-                let ended = obey(&hardware.radio, &hardware.console, order);
+                let ended = obey(hardware, order);
                 if ended.is_some() {
                     return ended;
                 }
@@ -395,8 +426,20 @@ async fn hang(hardware: &mut Hardware<'_>, running: &Running) -> Ended {
     })
 }
 
-fn obey(radio: &Radio, console: &Console, order: Order) -> Option<Ended> {
+fn obey(hardware: &Hardware<'_>, order: Order) -> Option<Ended> {
+    let (radio, console) = (&hardware.radio, &hardware.console);
     match order {
+        Order::Channel(channel) if hardware.options.channels == ChannelPlan::Fixed => {
+            radio.tune(channel);
+            let text = format!("access point is on channel {channel} now");
+            console.say(Level::Info, "radio", &text, json!({ "channel": channel.number() }));
+            None
+        }
+        Order::Channel(_) => {
+            let why = "this device has no access point: it finds its lead's channel itself";
+            console.say(Level::Warning, "radio", why, json!({}));
+            None
+        }
         Order::Impair(impairments) => {
             radio.impair(impairments);
             let text = format!("radio is ordered to be: {impairments}");

@@ -5,6 +5,8 @@ use std::io::BufRead as _;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use lockstep_device::channel::Channel;
+
 use crate::radio::Impairments;
 
 /// What standard input is good for.
@@ -21,6 +23,8 @@ pub struct ControlOptions {
 pub(super) enum Order {
     /// `impair loss=50`, `impair down`, `impair none`.
     Impair(Impairments),
+    /// `channel 11`: the access point is there now.
+    Channel(Channel),
     /// A line that is none.
     Strange(String),
     /// The other end was closed.
@@ -81,7 +85,14 @@ fn parse(line: &str) -> Order {
             Ok(impairments) => Order::Impair(impairments),
             Err(error) => strange(format!("{error}")),
         },
-        _ => strange("expected `impair` and how bad the radio is to be".to_owned()),
+        Some(("channel", which)) => match which.trim().parse().ok().and_then(Channel::new) {
+            Some(channel) => Order::Channel(channel),
+            None => strange("channels have numbers from 1 to 14".to_owned()),
+        },
+        _ => strange(
+            "expected `impair` and how bad the radio is to be, or `channel` and its number"
+                .to_owned(),
+        ),
     }
 }
 
@@ -97,7 +108,16 @@ mod tests {
             panic!("not understood");
         };
         assert_eq!((impairments.loss_percent, impairments.down), (50, true));
-        for line in ["impair", "impair loss=101", "loss=50", "impair down deaf"] {
+        assert!(matches!(parse("channel 11"), Order::Channel(it) if it.number() == 11));
+        for line in [
+            "impair",
+            "channel",
+            "channel 0",
+            "channel 15",
+            "impair loss=101",
+            "loss=50",
+            "impair down deaf",
+        ] {
             assert!(matches!(parse(line), Order::Strange(_)), "{line}");
         }
     }

@@ -244,9 +244,11 @@ fn frames_of_another_air_are_strange() {
 fn datagrams_that_are_no_frames_are_strange() {
     let air = TestAir::new("strange");
     let (a, b) = (air.join(A), air.join(B));
-    let too_long = a.datagram(B, &[0; PAYLOAD_BYTES_MAX + 1]);
-    let from_itself = b.datagram(B, b"me");
-    for datagram in [&b""[..], b"short", &a.datagram(C, b"for c"), &too_long, &from_itself] {
+    let too_long = a.datagram(Channel::FIRST, B, &[0; PAYLOAD_BYTES_MAX + 1]);
+    let from_itself = b.datagram(Channel::FIRST, B, b"me");
+    for datagram in
+        [&b""[..], b"short", &a.datagram(Channel::FIRST, C, b"for c"), &too_long, &from_itself]
+    {
         a.socket.send_to(datagram, b.address).unwrap();
     }
     assert_eq!((drain(&b).len(), b.counters().strange), (0, 5));
@@ -330,4 +332,16 @@ async fn waiting_and_polling_mix() {
         let waited = tokio::time::timeout(Duration::from_millis(5), b.recv(&mut payload)).await;
         assert!(waited.is_err(), "nothing was sent");
     }
+}
+
+#[test]
+fn radios_on_two_channels_do_not_hear_each_other() {
+    let air = TestAir::new("channels");
+    let (a, b) = (air.join(A), air.join(B));
+    a.tune(Channel::LAST);
+    a.try_send(B, b"on thirteen").unwrap();
+    assert_eq!((drain(&b).len(), b.counters().off_channel), (0, 1));
+    b.tune(Channel::LAST);
+    a.try_send(DeviceId::BROADCAST, b"to all on thirteen").unwrap();
+    assert_eq!(drain(&b), [b"to all on thirteen"]);
 }

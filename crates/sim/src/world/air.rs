@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use fastrand::Rng;
+use lockstep_device::channel::Channel;
 
 /// How bad the air is. The default is a perfect one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct AirCounts {
     pub corrupted: u64,
     /// Copies that were late, and perhaps overtaken.
     pub delayed: u64,
+    /// Copies that arrived where nobody was on their channel.
+    pub off_channel: u64,
 }
 
 /// One frame at its addressee.
@@ -60,6 +63,8 @@ pub(crate) struct Flight {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) frame: Rc<[u8]>,
+    /// On which it was sent.
+    pub(crate) channel: Channel,
     /// The same for every copy of a frame.
     pub(crate) number: u64,
     /// Nothing was flipped on the way.
@@ -128,7 +133,13 @@ impl Air {
     }
 
     /// A frame sets out. Its number, for whoever wants to send it again one day.
-    pub(crate) fn send(&mut self, now: u64, from: usize, to: usize, frame: &Rc<[u8]>) -> u64 {
+    pub(crate) fn send(
+        &mut self,
+        now: u64,
+        (from, to): (usize, usize),
+        channel: Channel,
+        frame: &Rc<[u8]>,
+    ) -> u64 {
         self.counts.sent += 1;
         let number = self.counts.sent;
         let blocked = self.blocked_until.get(from * self.boards + to).is_some_and(|&at| at > now);
@@ -136,10 +147,10 @@ impl Air {
             self.counts.lost += 1;
             return number;
         }
-        self.fly(now, (from, to), frame, number);
+        self.fly(now, (from, to), channel, frame, number);
         if self.draws(self.weather.duplicate_percent) {
             self.counts.duplicated += 1;
-            self.fly(now, (from, to), frame, number);
+            self.fly(now, (from, to), channel, frame, number);
         }
         number
     }
@@ -149,6 +160,7 @@ impl Air {
         &mut self,
         now: u64,
         (from, to): (usize, usize),
+        channel: Channel,
         frame: &Rc<[u8]>,
         number: u64,
     ) {
@@ -170,7 +182,7 @@ impl Air {
         }
         self.seq += 1;
         let seq = self.seq;
-        self.flights.push(Reverse(Flight { at, seq, from, to, frame, number, is_intact }));
+        self.flights.push(Reverse(Flight { at, seq, from, to, frame, channel, number, is_intact }));
     }
 
     fn draws(&mut self, percent: u8) -> bool {

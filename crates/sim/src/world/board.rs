@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use lockstep_agent::Booted as AgentBooted;
 use lockstep_device::Node;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace, StagingPace};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
@@ -45,6 +46,8 @@ pub struct BoardSetup {
     pub trust: Trust,
     /// Whether its radio takes long frames; otherwise it does not hear them.
     pub takes_large: bool,
+    /// Whether its access point says on which channel it is, or it finds its lead itself.
+    pub channels: ChannelPlan,
 }
 
 /// What all boards of a world share.
@@ -75,6 +78,12 @@ pub struct Board {
     pub behaviour: Behaviour,
     /// How often it has booted.
     pub boots: u32,
+    /// Where its radio is.
+    pub channel: Channel,
+    /// Where it found its lead last, as its memory keeps it over a reset.
+    last_good: Option<Channel>,
+    /// It looked for its lead when it was looked at last.
+    pub(crate) was_seeking: bool,
     /// When its present boot began.
     pub(crate) booted_at: u64,
     /// When it boots next, while it is off.
@@ -115,6 +124,9 @@ impl Board {
             node: None,
             behaviour: Behaviour::Healthy,
             boots: 0,
+            channel: Channel::FIRST,
+            last_good: None,
+            was_seeking: false,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
             wakes_at: u64::MAX,
@@ -180,6 +192,9 @@ impl Board {
 
     /// It stops, and boots again at `at`.
     pub(crate) fn stop(&mut self, at: u64, reset: ResetReason) {
+        let last_good = self.node.as_ref().and_then(|node| node.last_good_channel());
+        self.last_good = last_good.filter(|_| reset != ResetReason::PowerOn);
+        self.was_seeking = false;
         self.node = None;
         self.wakes_at = u64::MAX;
         self.sends_at = u64::MAX;
@@ -258,6 +273,12 @@ impl Board {
             reset_reason: 1,
             rollback: self.setup.rollback,
             takes_large: self.setup.takes_large,
+            channels: match self.setup.channels {
+                ChannelPlan::Scan { first, last, .. } => {
+                    ChannelPlan::Scan { first, last, last_good: self.last_good }
+                }
+                ChannelPlan::Fixed => ChannelPlan::Fixed,
+            },
             group_key: Some(group.key.clone()),
             trust: self.setup.trust.clone(),
             duty: self.setup.duty,

@@ -1,5 +1,6 @@
 //! What goes wrong, and when: ordered by hand, or drawn.
 
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_rollout::Phase;
 
 use super::flash::Place;
@@ -82,6 +83,11 @@ pub enum Fault {
     Replay {
         /// Who hears it.
         board: usize,
+    },
+    /// The lead's access point goes to another channel, and with it whoever it serves.
+    ChannelMoves {
+        /// To which.
+        to: Channel,
     },
     /// Somebody asks the lead to end the rollout.
     Abort,
@@ -219,6 +225,7 @@ impl World {
             Fault::Rot { board } => self.rot(board),
             Fault::BadWrite { board } => self.boards[board].flash.spoil_next_write(),
             Fault::Replay { board } => self.replay(board),
+            Fault::ChannelMoves { to } => self.move_channel(to),
             Fault::Abort => self.abort(),
             Fault::SecondUpload => self.try_second_upload(),
         }
@@ -258,8 +265,24 @@ impl World {
             return;
         }
         let (from, frame, number) = heard[self.rng.usize(0..heard.len())].clone();
-        self.air.fly(self.now, (from, index), &frame, number);
+        let channel = self.boards[index].channel;
+        self.air.fly(self.now, (from, index), channel, &frame, number);
         self.census.count("replay", "of an order");
+    }
+
+    /// The lead need not do anything about it.
+    fn move_channel(&mut self, to: Channel) {
+        if self.boards[LEAD].channel == to {
+            return;
+        }
+        for board in &mut self.boards {
+            if board.setup.channels == ChannelPlan::Fixed {
+                board.channel = to;
+            }
+        }
+        let phase = self.observer.last.map_or("idle", |seen| seen.phase.as_str());
+        self.census.count("channel moves in phase", phase);
+        self.say(|| format!("the access point goes to channel {to}"));
     }
 
     fn abort(&mut self) {

@@ -6,7 +6,8 @@ use std::thread;
 
 use super::census::Census;
 use super::images::Library;
-use super::search::{Found, run_seed};
+use super::search::{Found, run_scaled};
+use super::swarm::Scale;
 use super::timeline::Detail;
 
 /// What many seeds came to.
@@ -23,11 +24,17 @@ pub struct Many {
 /// Seeds that are remembered, at most; a search that has found so many ends.
 pub const FOUND_MAX: usize = 20;
 
-/// Lives through `count` worlds from seed `first` on. `progress` is told how many are done.
+/// Lives through `count` worlds of this scale from seed `first` on. `progress` is told how many are done.
 ///
 /// What is returned depends on the seeds alone, not on the number of jobs, unless the search ends
 /// early.
-pub fn run_many(first: u64, count: u64, jobs: usize, progress: impl Fn(u64) + Sync) -> Many {
+pub fn run_many(
+    scale: Scale,
+    first: u64,
+    count: u64,
+    jobs: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Many {
     let next = AtomicU64::new(0);
     let ends = AtomicBool::new(false);
     let many = Mutex::new(Many::default());
@@ -42,8 +49,8 @@ pub fn run_many(first: u64, count: u64, jobs: usize, progress: impl Fn(u64) + Sy
                     }
                     let batch = start..count.min(start + BATCH);
                     let done = batch.end - batch.start;
-                    let part =
-                        run_batch(batch.map(|index| first.wrapping_add(index)), &mut library);
+                    let seeds = batch.map(|index| first.wrapping_add(index));
+                    let part = run_batch(scale, seeds, &mut library);
                     let mut many = many.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     many.census.merge(&part.census);
                     many.found.extend(part.found);
@@ -61,10 +68,10 @@ pub fn run_many(first: u64, count: u64, jobs: usize, progress: impl Fn(u64) + Sy
     many
 }
 
-fn run_batch(seeds: impl Iterator<Item = u64>, library: &mut Library) -> Many {
+fn run_batch(scale: Scale, seeds: impl Iterator<Item = u64>, library: &mut Library) -> Many {
     let mut many = Many::default();
     for seed in seeds {
-        let outcome = run_seed(seed, Detail::Nothing, library);
+        let outcome = run_scaled(scale, seed, Detail::Nothing, library);
         many.census.merge(&outcome.census);
         many.found.extend(outcome.violation.map(|violation| Found { seed, violation }));
     }
@@ -72,10 +79,10 @@ fn run_batch(seeds: impl Iterator<Item = u64>, library: &mut Library) -> Many {
 }
 
 /// Of seeds in which an invariant does not hold: the one whose timeline is the shortest.
-pub fn shortest(found: &[Found]) -> Option<&Found> {
+pub fn shortest(scale: Scale, found: &[Found]) -> Option<&Found> {
     let mut library = Library::default();
     found.iter().min_by_key(|found| {
-        let outcome = run_seed(found.seed, Detail::Events, &mut library);
+        let outcome = run_scaled(scale, found.seed, Detail::Events, &mut library);
         (outcome.timeline.lines().len(), found.seed)
     })
 }
@@ -105,15 +112,20 @@ pub struct Reached {
 /// Below so many worlds nothing is called rare.
 pub const WORLDS_TO_JUDGE: u64 = 1_000;
 
-/// Whether what should be common was.
-pub fn reached(many: &Many) -> Vec<Reached> {
+/// Whether what should be common was, as far as that is known for this scale.
+pub fn reached(scale: Scale, many: &Many) -> Vec<Reached> {
+    let expected = match scale {
+        Scale { members: None, loss_percent: None } => EXPECTED,
+        Scale::LARGE => EXPECTED_LARGE,
+        Scale { .. } => &[],
+    };
     let judge = |&expected: &Expected| {
         let times = many.census.of_all(expected.counted);
         let is_rare = many.worlds >= WORLDS_TO_JUDGE
             && times * 1_000 < expected.per_thousand_min * many.worlds;
         Reached { expected, times, is_rare }
     };
-    EXPECTED.iter().map(judge).collect()
+    expected.iter().map(judge).collect()
 }
 
 const fn expect(what: &'static str, counted: &'static str, per_thousand_min: u64) -> Expected {
@@ -154,7 +166,35 @@ const EXPECTED: &[Expected] = &[
     expect("forged releases refused", "upload: failed, Untrusted", 25),
     expect("releases below the epoch refused", "upload: refused, epoch-too-low", 1),
     expect("incompatible releases refused", "upload: refused, incompatible", 40),
+    expect("channels that move while staging", "channel moves in phase: staging", 50),
+    expect("channels that move at rest", "channel moves in phase: rest", 15),
+    expect("channels that move on trial", "channel moves in phase: trial", 110),
+    expect("channels that move while settling", "channel moves in phase: settling", 30),
+    expect("leads found on a channel", "channel: lead found", 900),
     expect("orders heard twice", "replay: heard twice", 1_500),
+];
+
+/// The same of [`Scale::LARGE`].
+const EXPECTED_LARGE: &[Expected] = &[
+    expect("rollouts kept", "verdict: keep of forward", 500),
+    expect("rollouts reverted", "verdict: revert", 900),
+    expect("reverts after an abort", "cause: aborted", 40),
+    expect("reverts after a bad upload", "cause: bad-upload", 250),
+    expect("reverts since a member fell back", "cause: fell-back", 250),
+    expect("reverts since a member was not healthy", "cause: not-healthy", 250),
+    expect("power cuts while staging", "cut in phase: staging", 120),
+    expect("power cuts on trial", "cut in phase: trial", 60),
+    expect("power cuts while settling", "cut in phase: settling", 40),
+    expect("cuts in flash work", "cut in flash", 150),
+    expect("resets", "reset", 1_000),
+    expect("channels that move while staging", "channel moves in phase: staging", 250),
+    expect("channels that move on trial", "channel moves in phase: trial", 250),
+    expect("leads found on a channel", "channel: lead found", 15_000),
+    expect("activated again after keep", "recovery: activated again", 35),
+    expect("leads that go on under old firmware", "recovery: lead goes on", 350),
+    expect("uploads that vanish", "upload: vanished", 120),
+    expect("second rollouts refused", "second rollout: refused", 60),
+    expect("orders heard twice", "replay: heard twice", 15_000),
 ];
 
 /// Seeds that one job takes at a time.

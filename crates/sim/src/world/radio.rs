@@ -18,6 +18,10 @@ impl World {
         let now = self.now;
         let (from, to) = (flight.from, flight.to);
         let board = &mut self.boards[to];
+        if board.channel != flight.channel {
+            self.air.counts.off_channel += 1;
+            return;
+        }
         if board.behaviour == Behaviour::Deaf || board.hangs(now) {
             return;
         }
@@ -118,16 +122,17 @@ impl World {
         }
         let frame: Rc<[u8]> = bytes.into();
         let count = self.boards.len();
+        let channel = self.boards[from].channel;
         if to == DeviceId::BROADCAST {
             let is_long = frame.len() > FRAME_BYTES_MAX;
             for target in (0..count).filter(|&target| target != from) {
                 if is_long && !self.boards[target].setup.takes_large {
                     continue;
                 }
-                self.air.send(now, from, target, &frame);
+                self.air.send(now, (from, target), channel, &frame);
             }
         } else if let Some(target) = index_of(to).filter(|&target| target < count) {
-            let number = self.air.send(now, from, target, &frame);
+            let number = self.air.send(now, (from, target), channel, &frame);
             if frame_type(bytes) == Some(FrameType::Control) && is_order(bytes) {
                 let heard = &mut self.heard[target];
                 if heard.len() == ORDERS_KEPT_MAX {

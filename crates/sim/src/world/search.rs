@@ -6,7 +6,7 @@ use super::census::Census;
 use super::images::Library;
 use super::invariants::Violation;
 use super::story::Story;
-use super::swarm::draw;
+use super::swarm::{Scale, draw_scaled};
 use super::timeline::{Detail, Timeline};
 
 /// What a seed came to.
@@ -42,8 +42,13 @@ pub fn search(seeds: impl IntoIterator<Item = u64>) -> Option<Found> {
 
 /// Lives through the world of a seed.
 pub fn run_seed(seed: u64, detail: Detail, library: &mut Library) -> Outcome {
+    run_scaled(Scale::default(), seed, detail, library)
+}
+
+/// The same, but for what is not left to the seed.
+pub fn run_scaled(scale: Scale, seed: u64, detail: Detail, library: &mut Library) -> Outcome {
     let mut rng = Rng::with_seed(seed);
-    let swarm = draw(&mut rng);
+    let swarm = draw_scaled(scale, &mut rng);
     let mut story = Story::begin(swarm, rng, detail, library);
     story.live(library);
     let Story { mut world, violation, .. } = story;

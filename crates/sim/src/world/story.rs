@@ -8,10 +8,11 @@ use fastrand::Rng;
 use lockstep_proto::manifest::Trust;
 use lockstep_rollout::{Kind, Phase, Verdict};
 
+use super::faults::Fault;
 use super::images::{Behaviour, Image, ImageSpec, Library, ROLES, Release};
 use super::invariants::Violation;
 use super::signing::{Signing, team_trust};
-use super::swarm::Swarm;
+use super::swarm::{Swarm, draw_channel};
 use super::timeline::Detail;
 use super::upload::{Manner, Uploaded};
 use super::{LEAD, World, WorldSetup};
@@ -21,6 +22,8 @@ pub(super) struct Story {
     pub(super) world: World,
     swarm: Swarm,
     rng: Rng,
+    /// What becomes of the lead's channel is drawn from this.
+    channels: Rng,
     /// The minor version that was offered last.
     minor: u16,
     /// The highest epoch that was ever offered.
@@ -62,7 +65,12 @@ impl Story {
         for board in &mut world.boards {
             board.flash.set_residue(swarm.residue, rng.u64(..));
         }
-        Self { world, swarm, rng, minor: 0, epoch_max: 0, violation: None }
+        // Drawn apart, so that it changes nothing else about a seed.
+        let mut channels = Rng::with_seed(rng.get_seed() ^ 0x4D4F_5645_53);
+        if swarm.kinds.channel_moves {
+            world.apply(Fault::ChannelMoves { to: draw_channel(&mut channels) });
+        }
+        Self { world, swarm, rng, channels, minor: 0, epoch_max: 0, violation: None }
     }
 
     pub(super) fn live(&mut self, library: &mut Library) {
@@ -97,6 +105,13 @@ impl Story {
         for _ in 0..self.rng.u32(0..=self.swarm.faults_max) {
             let now = self.world.now();
             if let Some((when, fault)) = self.swarm.draw_fault(now, &mut self.rng) {
+                self.world.on(when, fault);
+            }
+        }
+        if self.swarm.kinds.channel_moves {
+            for _ in 0..self.channels.u32(0..=CHANNEL_MOVES_MAX) {
+                let now = self.world.now();
+                let (when, fault) = self.swarm.draw_channel_move(now, &mut self.channels);
                 self.world.on(when, fault);
             }
         }
@@ -277,6 +292,8 @@ fn release(images: Vec<Rc<Image>>, kindred: Kindred) -> Release {
 
 /// The boards of a world have met by then.
 const MEETING_MS: u64 = 10_000;
+/// So often the lead's access point changes its channel in a rollout, at most.
+const CHANNEL_MOVES_MAX: u32 = 2;
 /// What was asked for is over by then, or the next thing is asked for.
 const REQUEST_MS: u64 = 90_000;
 /// Between two requests, at most: sometimes long enough for a soak.

@@ -3,6 +3,7 @@
 //! together, which end every rollout in the same way.
 
 use fastrand::Rng;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::setup::{Duty, Pace, StagingPace};
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
@@ -39,6 +40,20 @@ pub struct Swarm {
     pub is_signed: bool,
 }
 
+/// What is not left to the seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scale {
+    /// Members beside the lead, below [`super::BOARDS_MAX`]; every kind of fault there is then.
+    pub members: Option<usize>,
+    /// Frames that arrive nowhere while faults are on, in percent.
+    pub loss_percent: Option<u8>,
+}
+
+impl Scale {
+    /// A lead with ten members, of which several have a role, and a fifth of all frames lost.
+    pub const LARGE: Self = Self { members: Some(10), loss_percent: Some(20) };
+}
+
 /// Kinds of fault beside those of the air, each there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kinds {
@@ -62,14 +77,40 @@ pub struct Kinds {
     pub bad_flash: bool,
     /// Somebody sends again what was heard before.
     pub replays: bool,
+    /// The lead's access point changes its channel, and members have to find it.
+    pub channel_moves: bool,
+}
+
+impl Kinds {
+    /// Every kind of fault.
+    const ALL: Self = Self {
+        power_cuts: true,
+        flash_cuts: true,
+        resets: true,
+        broken_links: true,
+        long_absence: true,
+        sick_firmware: true,
+        bad_uploads: true,
+        meddling: true,
+        bad_flash: true,
+        replays: true,
+        channel_moves: true,
+    };
 }
 
 /// Draws everything that a world begins with.
 pub fn draw(rng: &mut Rng) -> Swarm {
+    draw_scaled(Scale::default(), rng)
+}
+
+/// The same, but for what is not left to the seed.
+pub fn draw_scaled(scale: Scale, rng: &mut Rng) -> Swarm {
     let is_calm = rng.u8(0..16) == 0;
-    let boards = draw_boards(rng);
+    // Drawn apart, so that it changes nothing else about a seed.
+    let mut channels = Rng::with_seed(rng.get_seed() ^ 0x4348_414E_4E45_4C53);
+    let mut boards = draw_boards(scale, rng);
     let group = draw_group(rng);
-    let weather = draw_air(rng);
+    let mut weather = draw_air(rng);
     let mut kinds = Kinds {
         power_cuts: rng.bool(),
         flash_cuts: rng.bool(),
@@ -81,11 +122,28 @@ pub fn draw(rng: &mut Rng) -> Swarm {
         meddling: rng.u8(0..3) == 0,
         bad_flash: rng.u8(0..6) == 0,
         replays: rng.u8(0..6) == 0,
+        channel_moves: false,
     };
     if is_calm {
         kinds = Kinds::default();
     }
-    let weather = if is_calm { AirWeather::default() } else { weather };
+    kinds.channel_moves = !is_calm && channels.u8(0..4) == 0;
+    if scale.members.is_some() {
+        kinds = Kinds::ALL;
+    }
+    if kinds.channel_moves {
+        let members = boards.iter_mut().filter(|board| board.duty == Duty::Member);
+        // Some have the lead's access point themselves.
+        members
+            .filter(|_| channels.u8(0..5) > 0)
+            .for_each(|board| board.channels = ChannelPlan::ALL);
+    }
+    if is_calm && scale.members.is_none() {
+        weather = AirWeather::default();
+    }
+    if let Some(loss_percent) = scale.loss_percent {
+        weather.loss_percent = loss_percent;
+    }
     // Drawn aside, so that all else of a seed stays as it is.
     let weak = rng.clone().u8(0..3) != 0;
     let residue = match (rng.bool(), weak) {
@@ -105,8 +163,15 @@ pub fn draw(rng: &mut Rng) -> Swarm {
     }
 }
 
-fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
-    let count = [2, 2, 2, 2, 3, 3, 4, 5][rng.usize(0..8)];
+/// Any of those that members look at.
+pub(super) fn draw_channel(rng: &mut Rng) -> Channel {
+    let number = rng.u8(Channel::FIRST.number()..=Channel::LAST.number());
+    Channel::new(number).expect("a channel between two")
+}
+
+fn draw_boards(scale: Scale, rng: &mut Rng) -> Vec<BoardSetup> {
+    let drawn = [2, 2, 2, 2, 3, 3, 4, 5][rng.usize(0..8)];
+    let count = scale.members.map_or(drawn, |members| members + 1);
     let one_chip = rng.u8(0..4) == 0;
     let drifts = rng.u8(0..4) == 0;
     let boot_ms = rng.u64(50..=300);
@@ -141,6 +206,7 @@ fn draw_boards(rng: &mut Rng) -> Vec<BoardSetup> {
                 },
                 trust: Trust::anybody(),
                 takes_large: radios.u8(0..4) < large_of_four,
+                channels: ChannelPlan::Fixed,
             }
         })
         .collect()
@@ -166,6 +232,9 @@ fn draw_group(rng: &mut Rng) -> GroupSetup {
     };
     let pace = Pace {
         announce_ms: 3_000,
+        lead_boot_ms: 400,
+        lost_ms: 2_600,
+        dwell_ms: 30,
         probe_ms: 1_000,
         probe_busy_ms: rng.u64(150..=300),
         sample_ms: 100,
@@ -260,6 +329,18 @@ impl Swarm {
             _ => When::Phase(phases[rng.usize(0..phases.len())], rng.u64(0..800)),
         };
         Some((when, fault))
+    }
+
+    /// When the lead's access point changes its channel next, and to which. From a generator of
+    /// its own.
+    pub fn draw_channel_move(&self, now: u64, rng: &mut Rng) -> (When, Fault) {
+        let phases = [PhaseName::Staging, PhaseName::Rest, PhaseName::Trial, PhaseName::Settling];
+        let when = match rng.u8(0..5) {
+            0 => When::At(now + rng.u64(0..4_000)),
+            1 => When::OnTrial(rng.usize(0..self.boards.len()), rng.u64(0..1_500)),
+            _ => When::Phase(phases[rng.usize(0..phases.len())], rng.u64(0..800)),
+        };
+        (when, Fault::ChannelMoves { to: draw_channel(rng) })
     }
 
     /// From a flicker to an hour; mostly short.

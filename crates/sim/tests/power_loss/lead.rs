@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use lockstep_agent::Booted;
+use lockstep_device::channel::ChannelPlan;
 use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, UploadStep};
@@ -125,6 +126,7 @@ fn boot(
             trust: Trust::anybody(),
             duty: Duty::Lead,
             policy: Policy::desk(),
+            channels: ChannelPlan::Fixed,
             pace: Pace::desk(),
             seed: outside.starts,
         };
