@@ -576,6 +576,7 @@ impl Agent {
             package_size_bytes: member.package_size_bytes,
             source: member.source,
             terms: member.terms,
+            sender: None,
         });
         self.refuse(member.ticket.rollout, &stage, why);
     }

@@ -49,7 +49,8 @@ pub mod member;
 pub mod package;
 pub mod receiver;
 pub mod record;
-pub mod slot;
+pub mod running;
+mod slot;
 
 mod boot;
 mod local;

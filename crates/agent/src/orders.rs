@@ -30,7 +30,8 @@ impl Agent {
         self.note_frame_of(now, ticket.rollout);
         match order {
             // Says what is so, whatever the ticket: a lead that lost its record asks first.
-            Order::Inspect(Detail::Report) => return Reply::Report,
+            // What runs is sent by whoever holds the radio; nothing of it is this one's business.
+            Order::Inspect(Detail::Report) | Order::Serve(_) => return Reply::Report,
             Order::Inspect(Detail::Facts) => return Reply::FactsAndReport,
             _ => {}
         }
@@ -60,7 +61,7 @@ impl Agent {
     ) -> Result<Reply, Refusal> {
         match order {
             Order::Stage(stage) => return self.on_stage(ticket, stage, flash),
-            Order::Inspect(_) => {}
+            Order::Inspect(_) | Order::Serve(_) => {}
             Order::Rest => self.on_rest()?,
             Order::Arm { image, running } => {
                 self.on_arm(ticket.attempt, *image, *running, flash)?;

@@ -81,6 +81,7 @@ impl<A: Application> Node<A> {
         if (to != me && to != DeviceId::BROADCAST) || staged_later {
             return;
         }
+        self.note_sender(now, &order, flash);
         self.agent.note_frame_of(now, ticket.rollout);
         let reply = self.agent.handle_order(now, &ticket, &order, flash);
         self.drain_effects(now);
@@ -125,6 +126,9 @@ impl<A: Application> Node<A> {
         wants: Wants,
         flash: &mut F,
     ) {
+        if self.note_wants_of_running(now, from, wants) {
+            return;
+        }
         let Some(lead) = &mut self.lead else { return };
         let senders = lead.package.iter_mut().chain(lead.artifact.iter_mut().map(|(_, it)| it));
         let mut advanced = false;
@@ -158,6 +162,7 @@ impl<A: Application> Node<A> {
         self.serve_spooled_after_restart(flash);
         self.end_upload();
         self.step_adoption(now);
+        self.catch_up(now, flash);
     }
 
     /// Whoever has the group's key is a member; the list is durable, so that a missing one is

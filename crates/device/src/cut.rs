@@ -118,7 +118,8 @@ impl<A: Application> Node<A> {
         let is_whole = way == Way::Spool
             && offset == cut.artifact_bytes
             && self.agent.spool_verify(flash).is_ok();
-        let sender = self.sender_of(&cut.file, cut.artifact_bytes);
+        let members = self.others();
+        let sender = self.sender_of(&cut.file, cut.artifact_bytes, members);
         if let Some(lead) = &mut self.lead {
             lead.cut = Some(Cut { point: cut.point.with_offset(offset), ..cut });
             if is_whole {

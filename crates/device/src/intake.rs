@@ -184,7 +184,7 @@ impl<A: Application> Node<A> {
 
 /// What a rollout needs of a manifest. The package's digest and size, and whether it brings keys
 /// that are new here, are the caller's to fill in.
-fn release_of(
+pub(crate) fn release_of(
     manifest: &VerifiedManifest<'_>,
     trial_limit_default_ms: u32,
 ) -> Result<Release, ManifestError> {

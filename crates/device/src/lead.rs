@@ -18,6 +18,7 @@ use lockstep_rollout::{
 
 use crate::adopt::Adoption;
 use crate::bare::Bare;
+use crate::catch_up::Tried;
 use crate::node::{Node, read_entry};
 use crate::setup::{Application, NodeSetup};
 use crate::upload::Upload;
@@ -45,6 +46,8 @@ pub(crate) struct Lead {
     pub(crate) has_looked_for_schedule: bool,
     /// The rollout of the present upload is to wait.
     pub(crate) holds_upload: bool,
+    /// Members that came later, and how often they were brought along.
+    pub(crate) tried: Vec<Tried>,
     /// The device that is being adopted, or was last.
     pub(crate) adoption: Option<Adoption>,
     rates: Vec<Rate>,
@@ -147,6 +150,7 @@ impl Lead {
             goes_at: None,
             has_looked_for_schedule: false,
             holds_upload: false,
+            tried: Vec::new(),
             adoption: None,
             rates: Vec::new(),
         };
@@ -286,6 +290,8 @@ impl<A: Application> Node<A> {
             Some(_) if lead.is_busy() => {
                 return Err(ConductError::Busy(last.map_or(id, |last| last.id)));
             }
+            // Whoever came last has nothing to go back to but what it came with.
+            Some(last) if last.catches_up => return Err(ConductError::NothingToRevert),
             Some(last) if last.phase.verdict() == Some(Verdict::Keep) => last.clone(),
             Some(_) => return Err(ConductError::NothingToRevert),
         };

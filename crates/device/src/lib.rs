@@ -24,6 +24,7 @@ extern crate std;
 pub mod adopt;
 pub mod bare;
 pub mod blocks;
+mod catch_up;
 mod conduct;
 mod config;
 mod cut;

@@ -9,6 +9,7 @@ use lockstep_agent::receiver::Dropped;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::{BlockFrame, Session};
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, Message};
+use lockstep_proto::frame::order::Order;
 use lockstep_proto::frame::report::{Echo, Probe};
 use lockstep_proto::frame::version::{Announce, VersionFrame};
 use lockstep_proto::id::DeviceId;
@@ -104,6 +105,7 @@ impl<A: Application> Node<A> {
         match *message {
             Message::Order(ref ticket, ref order) => {
                 self.conductor = Some(from);
+                self.note_sender(now, order, flash);
                 self.agent.note_frame_of(now, ticket.rollout);
                 let reply = self.agent.handle_order(now, ticket, order, flash);
                 self.drain_effects(now);
@@ -124,6 +126,15 @@ impl<A: Application> Node<A> {
             Message::Report(report) => self.note_report(now, from, report, flash),
             Message::Wants(wants) => self.note_wants(now, from, wants, flash),
             Message::Challenge { .. } | Message::ChallengeAnswer { .. } => (),
+        }
+    }
+
+    /// What an order says of who sends blocks to whom.
+    pub(crate) fn note_sender<F: NorFlash>(&mut self, now: Instant, order: &Order, flash: &mut F) {
+        match order {
+            Order::Stage(stage) => self.block_sender = stage.sender,
+            Order::Serve(serve) => self.serve_running(now, *serve, flash),
+            _ => (),
         }
     }
 

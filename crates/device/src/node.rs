@@ -24,6 +24,7 @@ use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
 use crate::adopt::candidate::{self, Candidate};
 use crate::blocks::BlockCounts;
+use crate::catch_up::Served;
 use crate::config;
 use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImages};
@@ -83,6 +84,10 @@ pub struct Node<A> {
     pub(crate) candidate: Candidate,
     /// Who sends orders of the open rollout; blocks are answered to it.
     pub(crate) conductor: Option<DeviceId>,
+    /// Who sends the blocks of the image that is staged, if it is not the lead.
+    pub(crate) block_sender: Option<DeviceId>,
+    /// The running image, on its way to members of the same role.
+    pub(crate) served: Option<Served>,
     pub(crate) outbox: VecDeque<OutFrame>,
     actions: VecDeque<Action>,
     pub(crate) frames_sent: u32,
@@ -115,6 +120,7 @@ pub(crate) struct Timers {
     pub(crate) sampled: Option<Instant>,
     pub(crate) wanted: Option<Instant>,
     pub(crate) looked_around: Option<Instant>,
+    pub(crate) caught_up: Option<Instant>,
 }
 
 /// Whether a recurring thing is due; takes it down as done if it is.
@@ -196,6 +202,8 @@ impl<A: Application> Node<A> {
             given_key,
             candidate: Candidate::default(),
             conductor: None,
+            block_sender: None,
+            served: None,
             outbox: VecDeque::new(),
             actions: VecDeque::new(),
             frames_sent: 0,
@@ -251,6 +259,7 @@ impl<A: Application> Node<A> {
             self.push_frame(DeviceId::BROADCAST, buffer, len);
         }
         self.conduct(now, flash);
+        self.end_serving(now);
         self.after_keep(now, flash);
         self.after(now, flash);
     }
@@ -263,6 +272,9 @@ impl<A: Application> Node<A> {
             wake = wake.min(at);
         }
         if let Some(at) = self.lead.as_ref().and_then(|lead| lead.next_wake(now)) {
+            wake = wake.min(at);
+        }
+        if let Some(at) = self.next_served_wake(now) {
             wake = wake.min(at);
         }
         if self.asks_rest {
@@ -450,11 +462,11 @@ impl<A: Application> Node<A> {
         }
         // Taken in any case: what is due stays due until then.
         if let Some(wants) = self.agent.take_wants(now)
-            && let Some(lead) = self.conductor
-            && lead != self.setup.id
+            && let Some(sender) = self.sender_of_session(wants.session)
+            && sender != self.setup.id
         {
             self.timers.wanted = Some(now);
-            self.send_control(lead, Message::Wants(wants));
+            self.send_control(sender, Message::Wants(wants));
         }
         self.drain_effects(now);
     }

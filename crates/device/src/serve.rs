@@ -31,7 +31,8 @@ impl<A: Application> Node<A> {
             return;
         }
         let present = staging && self.with_package(flash, |_| ()).is_some();
-        let sender = present.then(|| self.sender_of(&package, size));
+        let members = self.others();
+        let sender = present.then(|| self.sender_of(&package, size, members));
         if let Some(lead) = &mut self.lead {
             lead.package = sender;
         }
@@ -51,15 +52,19 @@ impl<A: Application> Node<A> {
     }
 
     /// A sender for one object that nobody has asked for yet.
-    pub(crate) fn sender_of(&mut self, file: &Sha256, size_bytes: u32) -> Sender {
+    pub(crate) fn sender_of(&mut self, file: &Sha256, size_bytes: u32, members: usize) -> Sender {
         let pace = self.setup.pace;
         let timing =
             Timing { slot_ms: ANSWER_SLOT_MS, answer_ms: pace.answer_ms, mend_ms: pace.mend_ms };
-        let seats = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref());
-        let members = seats.map_or(0, |rollout| rollout.record().seats.len().saturating_sub(1));
         let [low, high, ..] = self.draw().to_le_bytes();
         Sender::new(Session::of(&file.0), size_bytes, timing, u16::from_le_bytes([low, high]))
             .with_large(self.setup.takes_large, members)
+    }
+
+    /// How many devices beside this one the open rollout is about.
+    pub(crate) fn others(&self) -> usize {
+        let seats = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref());
+        seats.map_or(0, |rollout| rollout.record().seats.len().saturating_sub(1))
     }
 
     /// The next frame that members wait for: a block or some of them read from flash, or a
@@ -70,6 +75,9 @@ impl<A: Application> Node<A> {
         buffer: &mut [u8; LARGE_FRAME_BYTES_MAX],
         flash: &mut F,
     ) -> Option<usize> {
+        if let Some(len) = self.next_running_block(now, buffer, flash) {
+            return Some(len);
+        }
         let lead = self.lead.as_mut()?;
         let mut payload = [0; BLOCK_BYTES_MAX];
         if let Some(sender) = &mut lead.package

@@ -136,7 +136,10 @@ impl Lead {
             (Some(upload), _) => Some((upload.at, upload.size_bytes)),
             (None, Some(cut)) if cut.size_bytes == NOTHING_MISSING => None,
             (None, Some(cut)) => Some((cut.point.bundle_offset()?, cut.size_bytes)),
-            (None, None) => (rollout.record().kind == Kind::Forward).then_some((0, 0)),
+            (None, None) => {
+                let record = rollout.record();
+                (record.kind == Kind::Forward && !record.catches_up).then_some((0, 0))
+            }
         }
     }
 }
@@ -511,7 +514,8 @@ impl<A: Application> Node<A> {
             return Ok(State::Landing(*incoming));
         }
         self.agent.spool_verify(flash).map_err(|why| bad_artifact(role, why))?;
-        let sender = self.sender_of(&file, size_bytes);
+        let members = self.others();
+        let sender = self.sender_of(&file, size_bytes, members);
         if let Some(lead) = &mut self.lead {
             lead.serve_artifact(role, sender);
         }

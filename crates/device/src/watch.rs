@@ -76,7 +76,8 @@ impl<A: Application> Node<A> {
             && is_due(&mut self.timers.wanted, now, wants_ms)
             && let Some(wants) = self.agent.wants()
         {
-            self.send_control(lead, Message::Wants(wants));
+            let sender = self.sender_of_session(wants.session).unwrap_or(lead);
+            self.send_control(sender, Message::Wants(wants));
         }
     }
 

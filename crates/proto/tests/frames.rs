@@ -14,7 +14,7 @@ use lockstep_proto::frame::adopt::{
 use lockstep_proto::frame::block::{Ask, Block, BlockFrame, Repair, Session};
 use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, GroupKey, Message};
-use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Terms, Ticket};
+use lockstep_proto::frame::order::{Detail, Order, Serve, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
     Echo, Facts, Lacking, MemberState, Observed, Probe, Readiness, Refusal, Refused, Report,
     Rollback, View, Wants,
@@ -94,8 +94,11 @@ fn messages() -> Vec<Message> {
         package_size_bytes: 1_500,
         source: Source::Blocks,
         terms,
+        sender: None,
     };
     let back = Stage { source: Source::OtherSlot, ..stage };
+    let from_member = Stage { sender: Some(MEMBER), ..stage };
+    let serve = Serve { image: stage.image, size_bytes: stage.size_bytes, receivers: 3 };
     let orders = [
         Order::Inspect(Detail::Report),
         Order::Inspect(Detail::Facts),
@@ -108,6 +111,8 @@ fn messages() -> Vec<Message> {
         Order::Confirm { image },
         Order::Revert,
         Order::Settled,
+        Order::Stage(from_member),
+        Order::Serve(serve),
     ];
     let role = Label::new("receiver").unwrap();
     let mut messages: Vec<_> =

@@ -86,4 +86,4 @@ pub(crate) fn is_reverted(record: &RolloutRecord, seat: &SeatRecord, report: &Re
 
 #[cfg(test)]
 #[path = "judge_tests.rs"]
-mod tests;
+pub(crate) mod tests;

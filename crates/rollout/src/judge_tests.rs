@@ -30,7 +30,7 @@ fn seat(part: Part) -> SeatRecord {
     }
 }
 
-fn record() -> RolloutRecord {
+pub(crate) fn record() -> RolloutRecord {
     RolloutRecord {
         id: RolloutId(9),
         generation: GENERATION,
@@ -48,6 +48,7 @@ fn record() -> RolloutRecord {
         seats: vec![seat(Part::Update)],
         raises_epoch: false,
         is_final: false,
+        catches_up: false,
         hold: Hold::No,
         appended: Vec::new(),
     }

@@ -31,6 +31,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod behind;
 mod decide;
 mod judge;
 mod machine;
@@ -43,6 +44,7 @@ mod seat;
 mod settling;
 pub mod transfer;
 
+pub use behind::{Behind, Present, behind};
 pub use machine::{Event, Input, Outgoing, Rollout, Step};
 pub use policy::Policy;
 pub use preflight::{Fault, PreflightFault};

@@ -154,6 +154,22 @@ impl Rollout {
         Self::new(now, record, lead, policy, Some(Goal::Release(release)), last)
     }
 
+    /// Begins a rollout that brings members which came later to the release of the last rollout:
+    /// whoever runs it already sends it, and is only watched otherwise.
+    pub fn catch_up(
+        now: Instant,
+        id: RolloutId,
+        release: Release,
+        members: &[(DeviceId, Role)],
+        lead: DeviceId,
+        last: RolloutRecord,
+        policy: Policy,
+    ) -> Self {
+        let mut rollout = Self::forward(now, id, release, members, lead, Some(last), policy);
+        rollout.record.catches_up = true;
+        rollout
+    }
+
     /// Begins a rollout back to what the members ran before the rollout `last`.
     pub fn back(
         now: Instant,
@@ -507,6 +523,7 @@ fn blank_record(
         seats,
         raises_epoch: false,
         is_final: false,
+        catches_up: false,
         hold: Hold::No,
         appended: Vec::new(),
     }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use lockstep_proto::frame::order::{Detail, Order, Source, Stage, Ticket};
+use lockstep_proto::frame::order::{Detail, Order, Serve, Source, Stage, Ticket};
 use lockstep_proto::frame::report::{MemberState, Report};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::planted::{self, Bug};
@@ -65,12 +65,15 @@ impl Rollout {
                 (Part::Update, Some(report)) if judge::is_staged(&self.record, seat, &report) => {
                     Some(self.poll_while_held())
                 }
-                (Part::Update, _) => Some((self.stage(seat), policy.resend_ms)),
-                (Part::Watch, _) => Some(poll),
+                (Part::Update, _) => Some((self.stage(now, seat), policy.resend_ms)),
+                (Part::Watch, _) => match self.serve(now, seat) {
+                    Some(serve) => Some((Order::Serve(serve), policy.resend_ms)),
+                    None => Some(poll),
+                },
             },
             Phase::Rest => match (seat.part, view.report) {
                 (Part::Update, Some(report)) if self.must_stage_again(seat, &report) => {
-                    Some((self.stage(seat), policy.resend_ms))
+                    Some((self.stage(now, seat), policy.resend_ms))
                 }
                 (Part::Update, Some(report)) if report.observed.at_rest => Some(poll),
                 (Part::Update, _) => Some((Order::Rest, policy.resend_ms)),
@@ -105,7 +108,7 @@ impl Rollout {
         self.record.kind == Kind::Repair && seat.part == Part::Update && left_out
     }
 
-    fn stage(&self, seat: &SeatRecord) -> Order {
+    fn stage(&self, now: Instant, seat: &SeatRecord) -> Order {
         let blocks = self.record.kind == Kind::Forward;
         Order::Stage(Stage {
             image: seat.target,
@@ -114,7 +117,36 @@ impl Rollout {
             package_size_bytes: self.record.package_size_bytes,
             source: if blocks { Source::Blocks } else { Source::OtherSlot },
             terms: self.policy.terms(self.record.trial_limit_ms),
+            sender: self.sender_for(now, seat).filter(|&sender| sender != self.lead),
         })
+    }
+
+    /// Who sends the image to this member, where members do: one of its role that runs it already
+    /// and is in reach, the lead before all others. `None`: the lead has it from an upload, or
+    /// nobody is there.
+    fn sender_for(&self, now: Instant, seat: &SeatRecord) -> Option<DeviceId> {
+        if !self.record.catches_up {
+            return None;
+        }
+        let has_it = |(other, view): &(&SeatRecord, &SeatView)| {
+            let runs_it = view.report.is_some_and(|report| report.running == seat.target);
+            let is_there = other.id == self.lead || self.is_in_reach(now, view);
+            other.role == seat.role && other.part == Part::Watch && runs_it && is_there
+        };
+        let senders = || self.record.seats.iter().zip(&self.views).filter(has_it);
+        let lead = senders().find(|(other, _)| other.id == self.lead);
+        lead.or_else(|| senders().next()).map(|(other, _)| other.id)
+    }
+
+    /// What this member is to send to others, if it is to send anything.
+    fn serve(&self, now: Instant, seat: &SeatRecord) -> Option<Serve> {
+        let mut served = self.record.seats.iter().zip(&self.views).filter(|(other, view)| {
+            let staged = view.report.is_some_and(|it| judge::is_staged(&self.record, other, &it));
+            other.part == Part::Update && !staged && self.sender_for(now, other) == Some(seat.id)
+        });
+        let (first, _) = served.next()?;
+        let receivers = u8::try_from(served.count() + 1).unwrap_or(u8::MAX);
+        Some(Serve { image: first.target, size_bytes: first.size_bytes, receivers })
     }
 
     fn wanted_on_trial(&self, now: Instant, seat: &SeatRecord, view: &SeatView) -> (Order, u64) {
@@ -147,7 +179,9 @@ impl Rollout {
         let resend_ms = self.policy.resend_ms;
         match view.report {
             None => (Order::Inspect(Detail::Report), resend_ms),
-            Some(report) if self.must_stage_again(seat, &report) => (self.stage(seat), resend_ms),
+            Some(report) if self.must_stage_again(seat, &report) => {
+                (self.stage(now, seat), resend_ms)
+            }
             Some(report) if report.observed.activated => {
                 (Order::Inspect(Detail::Report), self.policy.poll_ms)
             }

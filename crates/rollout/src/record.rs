@@ -18,7 +18,7 @@
 //! | 4 + 4 | trial limit, reboot delay, in ms |
 //! | 1 + 16 n | order: number of roles, roles |
 //! | 1 + 94 n | seats: number, then each as in [`SeatRecord`] |
-//! | 1 | flags; bit 0: raises the epoch, 1: final, 2: held, 3: held until a time |
+//! | 1 | flags; bit 0: raises the epoch, 1: final, 2: held, 3: held until a time, 4: catches up |
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -179,6 +179,8 @@ pub struct RolloutRecord {
     pub is_final: bool,
     /// Whether it waits once all have staged.
     pub hold: Hold,
+    /// It brings members that came later to the release that the others run; these send it.
+    pub catches_up: bool,
     /// What a later version appended; kept as it is.
     pub appended: Vec<u8>,
 }
@@ -429,7 +431,9 @@ impl RolloutRecord {
             Hold::Held => 4,
             Hold::Scheduled => 12,
         };
-        writer.u8(u8::from(self.raises_epoch) | u8::from(self.is_final) << 1 | hold)?;
+        let catches_up = u8::from(self.catches_up) << 4;
+        writer
+            .u8(u8::from(self.raises_epoch) | u8::from(self.is_final) << 1 | hold | catches_up)?;
         writer.put(&self.appended)
     }
 
@@ -460,11 +464,13 @@ impl RolloutRecord {
             raises_epoch: false,
             is_final: false,
             hold: Hold::No,
+            catches_up: false,
             appended: Vec::new(),
         };
         if let [flags, appended @ ..] = reader.rest() {
             record.raises_epoch = flags & 1 != 0;
             record.is_final = flags & 2 != 0;
+            record.catches_up = flags & 16 != 0;
             record.hold = match flags & 12 {
                 0 => Hold::No,
                 12 => Hold::Scheduled,

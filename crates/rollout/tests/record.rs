@@ -52,6 +52,7 @@ fn record(phase: Phase) -> RolloutRecord {
         seats: vec![seat(1, "receiver", Part::Watch), seat(2, "transmitter", Part::Update)],
         raises_epoch: true,
         is_final: matches!(phase, Phase::Settled(_)),
+        catches_up: false,
         hold: Hold::No,
         appended: Vec::new(),
     }

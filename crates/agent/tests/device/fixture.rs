@@ -177,6 +177,7 @@ pub(crate) fn stage_of(package_bytes: &[u8], image: ImageHash, size_bytes: u32) 
         package_size_bytes: u16::try_from(package_bytes.len()).unwrap(),
         source: Source::Blocks,
         terms: TERMS,
+        sender: None,
     }
 }
 

@@ -229,6 +229,8 @@ pub struct GroupMember {
     pub linked: bool,
     /// Milliseconds since it was heard; `None`: not since the lead's start.
     pub heard_ms_ago: Option<u64>,
+    /// Whether it came after the last rollout, and does not run its release.
+    pub behind: bool,
 }
 
 /// `GET /api/history`.

@@ -153,6 +153,7 @@ fn row(member: &GroupMember) -> Vec<String> {
     let role = &member.role;
     let link = match (member.lead, member.linked, member.heard_ms_ago) {
         (true, _, _) => "-".to_owned(),
+        (false, true, _) if member.behind => "up, behind the group's release".to_owned(),
         (false, true, _) => "up".to_owned(),
         (false, false, Some(ms)) => format!("down, heard {} s ago", ms / 1000),
         (false, false, None) => "not heard since the lead's start".to_owned(),

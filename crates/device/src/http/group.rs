@@ -71,6 +71,8 @@ struct MemberView {
     linked: bool,
     /// Null if it was not heard in this boot; the lead hears itself.
     heard_ms_ago: Option<u64>,
+    /// It came after the last rollout, and does not run its release.
+    behind: bool,
 }
 
 #[derive(Serialize)]
@@ -87,6 +89,7 @@ pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
         }
         node.look_around(now);
         let fresh_ms = node.setup().pace.link_fresh_ms;
+        let behind = node.behind(now);
         let member = |&(id, role): &(DeviceId, Role)| {
             let lead = id == node.setup().id;
             let peer = node.peers().get(id);
@@ -99,6 +102,7 @@ pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
                     true => Some(0),
                     false => peer.map(|peer| now.ms_since(peer.heard_at)),
                 },
+                behind: behind.iter().any(|behind| behind.id == id),
             }
         };
         let stranger = |peer: &Peer| StrangerView {

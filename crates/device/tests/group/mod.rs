@@ -395,6 +395,19 @@ impl TestGroup {
         self.seen[board] = 0;
     }
 
+    /// Switches a board off for good.
+    pub(crate) fn switch_off(&mut self, board: usize) {
+        self.cut_power(board, u64::MAX / 2);
+    }
+
+    /// Another image, in both slots, as somebody with a cable puts it there.
+    pub(crate) fn flash_by_cable(&mut self, board: usize, image: &[u8]) {
+        self.cut_power(board, 500);
+        for offset in [0x1_0000, 0x1F_0000] {
+            write_erased(&mut self.boards[board].flash, offset, image).unwrap();
+        }
+    }
+
     pub(crate) fn is_on(&self, board: usize) -> bool {
         self.boards[board].node.is_some()
     }

@@ -5,7 +5,7 @@
 //! versions append fields.
 
 use super::control::ControlError;
-use crate::id::{Generation, ImageHash, RolloutId, Sha256};
+use crate::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use crate::wire::{Full, Reader, TooShort, Writer};
 
 /// Which try of which rollout an order or an answer belongs to. 15 bytes on the air.
@@ -87,6 +87,20 @@ pub struct Stage {
     pub source: Source,
     /// Leases of this rollout.
     pub terms: Terms,
+    /// Who sends the blocks of the image, from its running slot; `None`: the lead. Appended;
+    /// whoever does not know it asks the lead in vain.
+    pub sender: Option<DeviceId>,
+}
+
+/// What a member of the same role is to send to those that lack it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serve {
+    /// The image, by hash; the member must run it.
+    pub image: ImageHash,
+    /// Size of the artifact file in bytes.
+    pub size_bytes: u32,
+    /// How many members lack it.
+    pub receivers: u8,
 }
 
 /// What the lead tells a member to do.
@@ -127,6 +141,9 @@ pub enum Order {
     /// Everybody has kept the release, so that no repair of this rollout can come any more: what
     /// bars the way back may be done.
     Settled,
+    /// Send the running image to members that ask for it. Repeated as long as it is needed; changes
+    /// nothing else.
+    Serve(Serve),
 }
 
 impl Order {
@@ -142,6 +159,7 @@ impl Order {
             Self::Confirm { .. } => 0x16,
             Self::Revert => 0x17,
             Self::Settled => 0x18,
+            Self::Serve(_) => 0x19,
         }
     }
 
@@ -156,6 +174,11 @@ impl Order {
             }
             Self::Fire { in_ms } => writer.u16(*in_ms),
             Self::Confirm { image } => writer.put(&image.0),
+            Self::Serve(serve) => {
+                writer.put(&serve.image.0)?;
+                writer.u32(serve.size_bytes)?;
+                writer.u8(serve.receivers)
+            }
         }
     }
 
@@ -178,6 +201,11 @@ impl Order {
             0x16 => Self::Confirm { image: ImageHash(reader.array()?) },
             0x17 => Self::Revert,
             0x18 => Self::Settled,
+            0x19 => Self::Serve(Serve {
+                image: ImageHash(reader.array()?),
+                size_bytes: reader.u32()?,
+                receivers: reader.u8()?,
+            }),
             found => return Err(ControlError::Kind { found }),
         })
     }
@@ -193,7 +221,8 @@ impl Stage {
             Source::Blocks => 0,
             Source::OtherSlot => 1,
         })?;
-        self.terms.put(writer)
+        self.terms.put(writer)?;
+        self.sender.map_or(Ok(()), |sender| writer.put(&sender.0))
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, ControlError> {
@@ -210,6 +239,7 @@ impl Stage {
                 }
             },
             terms: Terms::take(reader)?,
+            sender: reader.array().ok().map(DeviceId),
         })
     }
 }

@@ -192,6 +192,9 @@ impl Member {
         if ticket.rollout == self.durable.ticket.rollout {
             self.heard_at = now;
         }
+        if matches!(order, Order::Serve(_)) {
+            return Some(Detail::Report);
+        }
         if let Order::Inspect(detail) = order {
             return Some(*detail);
         }
@@ -255,7 +258,7 @@ impl Member {
                     self.facts.epoch_floor = epoch_of(self.durable.target);
                 }
             }
-            Order::Inspect(_) => (),
+            Order::Inspect(_) | Order::Serve(_) => (),
         }
         Ok(Done::Answered)
     }

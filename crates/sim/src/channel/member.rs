@@ -65,6 +65,7 @@ impl Cargo {
             package_size_bytes: u16::try_from(self.package.len()).expect("it is short"),
             source: Source::Blocks,
             terms: Terms { lease_ms: u32::MAX, trial_limit_ms: 60_000, rest_lease_ms: 60_000 },
+            sender: None,
         };
         (ticket, Order::Stage(stage))
     }
