@@ -30,6 +30,9 @@ struct Listening {
     /// The next block behind so many bytes of the image is kept away from the member, and waits
     /// here.
     forges_at: Option<u32>,
+    /// Every so many-th block or repair frame is lost; 0: none.
+    loses_one_in: u32,
+    frames: u32,
     caught: Option<Vec<u8>>,
 }
 
@@ -112,9 +115,10 @@ impl Listening {
             Ok(BlockFrame::Repair(repair)) if Some(repair.session) == self.session => {
                 self.sent_bytes += u32::try_from(repair.payload.len()).unwrap();
             }
-            _ => {}
+            _ => return true,
         }
-        true
+        self.frames += 1;
+        self.frames.checked_rem(self.loses_one_in) != Some(1)
     }
 }
 
@@ -141,7 +145,7 @@ fn list_of(image: &[u8]) -> String {
 fn sent_undisturbed(takes_large: bool) -> u32 {
     let mut scene = Scene::new(takes_large);
     let bundle = bundle_listing("1.1.0", &scene.parts(), INSTRUCTIONS, list_of);
-    scene.group.upload(&bundle).unwrap();
+    scene.group.begin_upload(&bundle).unwrap();
     assert_eq!(scene.settle(), Verdict::Keep);
     assert_eq!(scene.poisoned(), 0);
     let sent_bytes = scene.listening.borrow().sent_bytes;
@@ -155,12 +159,29 @@ fn a_forged_block_in_the_middle_costs_a_generation_over_the_air() {
         let mut scene = Scene::new(takes_large);
         scene.listening.borrow_mut().forges_at = Some(GENERATION_BYTES + 10_000);
         let bundle = bundle_listing("1.1.0", &scene.parts(), INSTRUCTIONS, list_of);
-        scene.group.upload(&bundle).unwrap();
+        scene.group.begin_upload(&bundle).unwrap();
         assert_eq!(scene.settle(), Verdict::Keep, "{}", scene.group.log());
         scene.assert_all_new();
         assert_eq!(scene.lines("generation 1 came out wrong"), 1, "{}", scene.group.log());
         let sent_again = scene.listening.borrow().sent_bytes - undisturbed;
-        assert_eq!(sent_again, GENERATION_BYTES, "large blocks: {takes_large}");
+        // The forged block comes behind the question, so the right one is mended once more.
+        let expected = GENERATION_BYTES..=GENERATION_BYTES + 1_024;
+        assert!(expected.contains(&sent_again), "{sent_again}, large blocks: {takes_large}");
+        println!("{sent_again} bytes were sent again, large blocks: {takes_large}");
+    }
+}
+
+#[test]
+fn forged_blocks_on_an_air_that_loses_frames_cost_no_rollout() {
+    for takes_large in [false, true] {
+        let mut scene = Scene::new(takes_large);
+        scene.listening.borrow_mut().forges_at = Some(10_000);
+        scene.listening.borrow_mut().loses_one_in = 9;
+        let bundle = bundle_listing("1.1.0", &scene.parts(), INSTRUCTIONS, list_of);
+        scene.group.begin_upload(&bundle).unwrap();
+        assert_eq!(scene.settle(), Verdict::Keep, "{}", scene.group.log());
+        scene.assert_all_new();
+        assert_eq!(scene.lines("generation 0 came out wrong"), 1, "{}", scene.group.log());
     }
 }
 
@@ -169,7 +190,7 @@ fn without_a_list_a_forged_block_ends_the_rollout() {
     let mut scene = Scene::new(false);
     scene.listening.borrow_mut().forges_at = Some(GENERATION_BYTES + 10_000);
     let bundle = bundle("1.1.0", &scene.parts(), INSTRUCTIONS);
-    scene.group.upload(&bundle).unwrap();
+    scene.group.begin_upload(&bundle).unwrap();
     let verdict = scene.settle();
     assert!(matches!(verdict, Verdict::Revert(Cause::Refused(..))), "{verdict:?}");
     assert_eq!(scene.poisoned(), 0);
@@ -177,7 +198,7 @@ fn without_a_list_a_forged_block_ends_the_rollout() {
 
 #[test]
 fn power_that_is_cut_around_a_poisoned_generation_costs_no_rollout() {
-    for cut_after_ms in [0, 10, 20, 50, 100, 300] {
+    for cut_after_ms in [0, 10, 20, 40, 80, 120] {
         let mut scene = Scene::new(false);
         scene.listening.borrow_mut().forges_at = Some(2 * GENERATION_BYTES + 10_000);
         let bundle = bundle_listing("1.1.0", &scene.parts(), INSTRUCTIONS, list_of);
@@ -206,7 +227,7 @@ fn a_list_that_lies_ends_the_rollout_and_says_that_the_image_differs() {
     let mut scene = Scene::new(false);
     let lie = |image: &[u8]| list_of(&vec![0x11; image.len()]);
     let bundle = bundle_listing("1.1.0", &scene.parts(), INSTRUCTIONS, lie);
-    scene.group.upload(&bundle).unwrap();
+    scene.group.begin_upload(&bundle).unwrap();
     let verdict = scene.settle();
     let Verdict::Revert(Cause::Refused(who, Refusal::SlotDiffers { .. })) = verdict else {
         panic!("{verdict:?}\n{}", scene.group.log());
