@@ -216,8 +216,8 @@ impl Agent {
         }
     }
 
-    /// The hash of one generation of the bare image, as a manifest names it. `None`: there is no such
-    /// generation.
+    /// The hash of one generation of the bare image, as a manifest names it. `None`: there is no
+    /// such generation.
     pub fn bare_generation<F: NorFlash>(
         &self,
         generation: u16,

@@ -160,8 +160,9 @@ pub(crate) const fn body(store: Region) -> u32 {
 
 /// Where in flash the hashes of an artifact's generations stand: inside of the stored package, as
 /// text. They are read when they are needed, one at a time, so that a long list costs no memory.
-/// Should that part of the flash be spoilt, or another package take its place, generations are found
-/// wrong that are right, and never the other way round: in the end the whole file is judged.
+/// Should that part of the flash be spoilt, or another package take its place, generations are
+/// found wrong that are right, and a wrong image still is no image: in the end the whole file is
+/// judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GenerationList {
     offset: u32,

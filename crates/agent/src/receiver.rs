@@ -232,8 +232,7 @@ impl Receiver {
         }
     }
 
-    /// What is wanted was said, and that nothing is taken while the flash is busy, if it is about to
-    /// be.
+    /// What is wanted was said, and also that the flash is busy, if it is about to be.
     pub(crate) fn note_said(&mut self) {
         if let Some(Job { way: Way::Blocks(blocks), .. }) = &mut self.job {
             blocks.note_said();

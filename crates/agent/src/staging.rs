@@ -275,8 +275,8 @@ impl Agent {
     }
 
     /// A generation came out wrong, and is fetched again; but not for ever: the manifest may be
-    /// what is wrong, or somebody sends forged blocks for as long as anybody listens. What was right
-    /// so far is kept.
+    /// what is wrong, or somebody sends forged blocks for as long as anybody listens. What was
+    /// right so far is kept.
     fn note_poisoned(&mut self, poisoned: &Poisoned) -> Result<(), Refusal> {
         self.effects.trace(Trace::GenerationPoisoned { generation: poisoned.generation });
         if self.receiver.count_poisoned() <= POISONED_MAX {

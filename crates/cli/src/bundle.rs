@@ -214,6 +214,7 @@ fn artifact_problems(
     problems: &mut Vec<Problem>,
 ) {
     let name = artifact_name(&artifact.role);
+    problems.extend(generation_problem(entry, artifact, &name));
     let mut differ = |what: &str, found: &dyn std::fmt::Display, said: &dyn std::fmt::Display| {
         let text = format!("`{name}` has the {what} {found}, the manifest says {said}");
         problems.push(Problem::new(text));
@@ -222,12 +223,6 @@ fn artifact_problems(
         && said != artifact.sha256
     {
         differ("SHA-256", &artifact.sha256, &said);
-    } else if let Some(list) = entry.generations_sha256
-        && let Some((generation, _)) =
-            (0..).zip(&artifact.generations).find(|(at, found)| list.get(*at) != Some(**found))
-    {
-        let text = format!("generation {generation} of `{name}` is not what the manifest says");
-        problems.push(Problem::new(text));
     }
     let facts = match &artifact.image {
         Ok(facts) => facts,
@@ -253,6 +248,18 @@ fn artifact_problems(
     if let Some(ours) = &facts.descriptor {
         descriptor_problems(manifest, entry, ours, &name, problems);
     }
+}
+
+/// A list that lies about an artifact that is right: of a wrong one its hash says enough.
+fn generation_problem(
+    entry: &DeviceEntry<'_>,
+    artifact: &ReadArtifact,
+    name: &str,
+) -> Option<Problem> {
+    let list = entry.generations_sha256.filter(|_| entry.sha256 == Some(artifact.sha256))?;
+    let mut found = (0..).zip(&artifact.generations);
+    let (generation, _) = found.find(|(at, found)| list.get(*at) != Some(**found))?;
+    Some(Problem::new(format!("generation {generation} of `{name}` is not what the manifest says")))
 }
 
 fn descriptor_problems(

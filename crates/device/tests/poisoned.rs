@@ -148,8 +148,7 @@ fn sent_undisturbed(takes_large: bool) -> u32 {
     scene.group.begin_upload(&bundle).unwrap();
     assert_eq!(scene.settle(), Verdict::Keep);
     assert_eq!(scene.poisoned(), 0);
-    let sent_bytes = scene.listening.borrow().sent_bytes;
-    sent_bytes
+    scene.listening.borrow().sent_bytes
 }
 
 #[test]

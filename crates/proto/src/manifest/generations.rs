@@ -198,7 +198,8 @@ mod tests {
                 prop_assert_eq!(list.get(index), Some(*hash));
                 let place = GenerationHashes::place(index);
                 prop_assert!(place.len() <= GENERATION_TEXT_BYTES_MAX);
-                prop_assert_eq!(GenerationHashes::read(index, &text.as_bytes()[place]), Some(*hash));
+                let part = &text.as_bytes()[place];
+                prop_assert_eq!(GenerationHashes::read(index, part), Some(*hash));
             }
             prop_assert_eq!(list.get(u16::try_from(hashes.len()).unwrap()), None);
         }

@@ -39,8 +39,8 @@ impl Blocks {
         Ok((expected != Some(found)).then_some(Poisoned { generation, found, expected }))
     }
 
-    /// Nothing of a generation counts any more. Its blocks are refused, and not asked for, until its
-    /// sectors are erased.
+    /// Nothing of a generation counts any more. Its blocks are refused, and not asked for, until
+    /// its sectors are erased.
     pub(super) fn forget(&mut self, generation: u16) {
         let Some(place) = generation.checked_sub(self.first) else { return };
         if let Some(have) = self.have.get_mut(usize::from(place)) {
