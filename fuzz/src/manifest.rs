@@ -10,7 +10,7 @@
 use std::sync::OnceLock;
 
 use lockstep_proto::manifest::{
-    DeviceEntry, KeySet, MANIFEST_SIZE_BYTES_MAX, Manifest, Text, Trust, verify,
+    DeviceEntry, KeySet, MANIFEST_SIZE_BYTES_MAX, Manifest, Text, Trust, generations_of, verify,
 };
 use lockstep_proto::signature::{PublicKey, Signature};
 use serde_json::Value;
@@ -107,6 +107,14 @@ fn compare_entry(entry: &DeviceEntry<'_>, value: &Value) {
         ("elf_sha256", entry.elf_sha256.map(|hash| hash.to_string())),
     ] {
         assert_eq!(value[name].as_str().map(str::to_ascii_lowercase), hash, "`{name}`");
+    }
+    let list = entry.generations_sha256;
+    assert_eq!(value["generations_sha256"].as_str(), list.map(|list| list.text()));
+    if let Some(list) = list {
+        assert_eq!(list.count(), generations_of(entry.firmware_size));
+        let count = u16::try_from(list.count()).expect("a manifest is short");
+        assert!((0..count).all(|generation| list.get(generation).is_some()));
+        assert_eq!(list.get(count), None);
     }
 }
 

@@ -443,7 +443,9 @@ impl Agent {
             return None;
         }
         (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
-        self.wants()
+        let wants = self.wants();
+        self.receiver.note_said();
+        wants
     }
 
     /// When [`Agent::take_wants`] has something.

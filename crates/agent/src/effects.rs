@@ -88,6 +88,12 @@ pub enum Trace {
         /// Bytes that are in flash already.
         done_bytes: u32,
     },
+    /// A part of the image came out wrong, read back from flash: somebody forged a block of it, or
+    /// one was garbled. It is fetched again.
+    GenerationPoisoned {
+        /// Which.
+        generation: u16,
+    },
     /// The other slot holds the image, read back and verified.
     Staged,
     /// The staged image boots next.
@@ -132,6 +138,9 @@ impl fmt::Display for Trace {
             Self::PackageAccepted => write!(f, "manifest verified"),
             Self::SlotGivenUp => write!(f, "staging begins, the other slot's image is given up"),
             Self::Resumed { done_bytes } => write!(f, "staging goes on behind {done_bytes} bytes"),
+            Self::GenerationPoisoned { generation } => {
+                write!(f, "generation {generation} came out wrong and is fetched again")
+            }
             Self::Staged => write!(f, "staged, read back and verified"),
             Self::Activated => write!(f, "activated, the new image boots next"),
             Self::Confirmed => write!(f, "confirmed"),

@@ -81,6 +81,7 @@ impl Agent {
                 // Those who have not answered yet are asked once more; if this device is not among
                 // them time and again, the lead does not know of it.
                 None => {
+                    self.receiver.note_said();
                     self.unnamed = self.unnamed.saturating_add(1);
                     if self.unnamed >= UNNAMED_MAX {
                         (self.wants_due, self.unnamed) = (Some(self.now), 0);

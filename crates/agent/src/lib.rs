@@ -69,5 +69,5 @@ pub use orders::{FIRE_MS_MAX, SPOOL_HOLD_MS};
 pub use package::{PACKAGE_SIZE_BYTES_MAX, Package, PackageError};
 pub use record::{Kind, RecordError, RecordLog};
 pub use slot::Pace;
-pub use staging::STAGING_RESTARTS_MAX;
+pub use staging::{POISONED_MAX, STAGING_RESTARTS_MAX};
 pub use trial::{REBOOT_REPEAT_MS, REST_FALLBACK_MS, TERM_MS_DEFAULT, TERM_MS_MAX};

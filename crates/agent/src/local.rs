@@ -7,7 +7,7 @@ use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::Sha256;
 use lockstep_proto::image::ImageFacts;
-use lockstep_proto::manifest::verify;
+use lockstep_proto::manifest::{GENERATION_BYTES, GenerationHash, verify};
 use lockstep_proto::time::Instant;
 
 use crate::agent::{Agent, Leaving, first4};
@@ -214,6 +214,23 @@ impl Agent {
                 Err(refusal_of_image(&error, size_bytes))
             }
         }
+    }
+
+    /// The hash of one generation of the bare image, as a manifest names it. `None`: there is no
+    /// such generation.
+    pub fn bare_generation<F: NorFlash>(
+        &self,
+        generation: u16,
+        flash: &mut F,
+    ) -> Result<Option<GenerationHash>, Refusal> {
+        let size_bytes = self.bare_bytes().ok_or(Refusal::NotStaged)?;
+        let offset = u32::from(generation).saturating_mul(GENERATION_BYTES);
+        let left_bytes = size_bytes.saturating_sub(offset).min(GENERATION_BYTES);
+        if left_bytes == 0 {
+            return Ok(None);
+        }
+        let sha256 = slot::sha256_of(flash, self.other_slot().offset + offset, left_bytes)?;
+        Ok(Some(GenerationHash::front_of(&sha256)))
     }
 
     /// Whether a bare image is whole in the other slot, and nothing has taken its place since.

@@ -10,7 +10,9 @@ use core::fmt;
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::id::Sha256;
-use lockstep_proto::manifest::SIGNATURES_MAX;
+use lockstep_proto::manifest::{
+    GENERATION_TEXT_BYTES_MAX, GenerationHash, GenerationHashes, SIGNATURES_MAX,
+};
 use lockstep_proto::wire::{Full, Reader, TooShort, Writer};
 use sha2::Digest as _;
 
@@ -154,6 +156,39 @@ impl core::error::Error for PackageError {
 /// Where a package's bytes go in its store.
 pub(crate) const fn body(store: Region) -> u32 {
     store.offset + HEADER_BYTES
+}
+
+/// Where in flash the hashes of an artifact's generations stand: inside of the stored package, as
+/// text. They are read when they are needed, one at a time, so that a long list costs no memory.
+/// Should that part of the flash be spoilt, or another package take its place, generations are
+/// found wrong that are right, and a wrong image still is no image: in the end the whole file is
+/// judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GenerationList {
+    offset: u32,
+}
+
+impl GenerationList {
+    /// The place of `hashes`, which were read from `package`, the bytes of the store's body.
+    /// `None`: they stand elsewhere.
+    pub(crate) fn of(hashes: &GenerationHashes<'_>, package: &[u8], store: Region) -> Option<Self> {
+        let at = hashes.text().as_ptr().addr().checked_sub(package.as_ptr().addr())?;
+        let is_inside = package.get(at..)?.starts_with(hashes.text().as_bytes());
+        is_inside.then(|| Self { offset: body(store) + bytes_u32(at) })
+    }
+
+    /// What a generation must be. `None`: what stands there is no such hash.
+    pub(crate) fn read<F: ReadNorFlash>(
+        self,
+        generation: u16,
+        flash: &mut F,
+    ) -> Result<Option<GenerationHash>, FlashFault> {
+        let place = GenerationHashes::place(generation);
+        let mut part = [0; GENERATION_TEXT_BYTES_MAX];
+        let part = part.get_mut(..place.len()).unwrap_or_default();
+        flash::read(flash, self.offset + bytes_u32(place.start), part)?;
+        Ok(GenerationHashes::read(generation, part))
+    }
 }
 
 /// Writes a package into its store: the one before it is gone from here on, the new one is there

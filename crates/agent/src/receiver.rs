@@ -14,6 +14,7 @@ use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::Sha256;
 
 use crate::flash::{FlashFault, Region};
+use crate::package::GenerationList;
 use crate::slot::Pace;
 
 mod blocks;
@@ -21,6 +22,7 @@ mod mender;
 mod stream;
 
 use blocks::Blocks;
+pub(crate) use blocks::Poisoned;
 use stream::Stream;
 
 /// The largest file that block numbers reach.
@@ -66,6 +68,8 @@ pub(crate) struct Job {
     pub(crate) prepared: bool,
     /// So much of it was made known durably to be in flash.
     pub(crate) durable_bytes: u32,
+    /// Generations that came out wrong and were forgotten.
+    pub(crate) poisoned: u16,
     place: Region,
     way: Way,
 }
@@ -135,8 +139,12 @@ pub(crate) enum Flushed {
     Nothing,
     /// More is left.
     More,
-    /// More of the file is in flash without a gap, or from now on blocks are taken.
+    /// More of the file is in flash without a gap.
     Window,
+    /// From now on blocks are taken.
+    Open,
+    /// A generation is in flash, and is not what it must be: it has to come again.
+    Poisoned(Poisoned),
     /// The file is in flash.
     File,
 }
@@ -170,9 +178,25 @@ impl Receiver {
             size_bytes: place.size_bytes,
             prepared: object == Object::Package,
             durable_bytes: done_bytes,
+            poisoned: 0,
             place,
             way,
         });
+    }
+
+    /// What comes in blocks is judged generation by generation, by this list.
+    pub(crate) const fn judge_by(&mut self, list: GenerationList) {
+        if let Some(Job { way: Way::Blocks(blocks), .. }) = &mut self.job {
+            blocks.judge_by(list);
+        }
+    }
+
+    /// A generation of the file came out wrong. Returns how many have.
+    pub(crate) fn count_poisoned(&mut self) -> u16 {
+        self.job.as_mut().map_or(0, |job| {
+            job.poisoned = job.poisoned.saturating_add(1);
+            job.poisoned
+        })
     }
 
     /// Takes a block of a broadcast session.
@@ -205,6 +229,13 @@ impl Receiver {
     pub(crate) const fn note_round_over(&mut self) {
         if let Some(Job { way: Way::Blocks(blocks), .. }) = &mut self.job {
             blocks.note_round_over();
+        }
+    }
+
+    /// What is wanted was said, and also that the flash is busy, if it is about to be.
+    pub(crate) fn note_said(&mut self) {
+        if let Some(Job { way: Way::Blocks(blocks), .. }) = &mut self.job {
+            blocks.note_said();
         }
     }
 

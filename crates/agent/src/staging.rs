@@ -11,7 +11,7 @@ use lockstep_proto::frame::order::Source;
 use lockstep_proto::frame::report::{MemberState, Refusal};
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
-use lockstep_proto::manifest::{Manifest, VerifyError, verify};
+use lockstep_proto::manifest::{GenerationHash, Manifest, VerifyError, verify};
 use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::wire::{Reader, Writer};
 
@@ -19,8 +19,8 @@ use crate::agent::{Agent, RECORD_VERSION, first4};
 use crate::effects::Trace;
 use crate::flash::{FlashFault, Region};
 use crate::member::MemberRecord;
-use crate::package::{self, PACKAGE_SIZE_BYTES_MAX, Package};
-use crate::receiver::{Flushed, Object, PROGRESS_STEP_BYTES, Taken};
+use crate::package::{self, GenerationList, PACKAGE_SIZE_BYTES_MAX, Package};
+use crate::receiver::{Flushed, Object, PROGRESS_STEP_BYTES, Poisoned, Taken};
 use crate::record::{Kind, RecordError};
 use crate::slot::{self, Pace};
 
@@ -115,11 +115,10 @@ impl Agent {
         let durable_bytes = job.durable_bytes;
         match flushed {
             Flushed::Nothing | Flushed::More => {}
+            // Said at once: now blocks are taken.
+            Flushed::Open => self.wants_due = Some(self.now),
+            Flushed::Poisoned(poisoned) => self.note_poisoned(&poisoned)?,
             Flushed::Window => {
-                // The first of them is said at once: now blocks are taken.
-                if done_bytes == durable_bytes {
-                    self.wants_due = Some(self.now);
-                }
                 let step_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
                 if object != Object::Package && step_bytes > durable_bytes {
                     let progress = Progress { object, sha256, done_bytes: step_bytes };
@@ -180,13 +179,13 @@ impl Agent {
     /// device? If so, the image comes next.
     fn take_package<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         match self.judge_package(flash) {
-            Ok((file_sha256, epoch)) => {
+            Ok(Accepted { file_sha256, epoch, list }) => {
                 let verified = MemberRecord { file_sha256, epoch, ..self.member.clone() };
                 if verified != self.member {
                     self.store_member(verified, flash)?;
                     self.effects.trace(Trace::PackageAccepted);
                 }
-                self.begin_artifact(flash)
+                self.begin_artifact(list, flash)
             }
             Err(refusal) => {
                 if !matches!(refusal, Refusal::FlashFailed { .. }) {
@@ -200,14 +199,18 @@ impl Agent {
     /// Holds the package in memory for as long as its signatures are checked; a function of its
     /// own, so that its 12 KiB are on the stack for no longer than that.
     #[inline(never)]
-    fn judge_package<F: NorFlash>(&self, flash: &mut F) -> Result<(Sha256, u32), Refusal> {
+    fn judge_package<F: NorFlash>(&self, flash: &mut F) -> Result<Accepted, Refusal> {
         let mut buffer = [0; PACKAGE_SIZE_BYTES_MAX];
-        let bytes = package::load(flash, self.layout.package(), &mut buffer)?;
-        let package =
-            Package::parse(bytes.unwrap_or_default()).map_err(|_| Refusal::BadManifest)?;
+        let store = self.layout.package();
+        let bytes = package::load(flash, store, &mut buffer)?.unwrap_or_default();
+        let package = Package::parse(bytes).map_err(|_| Refusal::BadManifest)?;
         let manifest = verify(package.manifest, &package.signatures, &self.trust)
             .map_err(|error| self.refusal_of(&error))?;
-        self.judge_manifest(&manifest)
+        let (file_sha256, epoch) = self.judge_manifest(&manifest)?;
+        let entry = manifest.entry(self.identity.role.as_str());
+        let hashes = entry.and_then(|entry| entry.generations_sha256);
+        let list = hashes.and_then(|hashes| GenerationList::of(&hashes, bytes, store));
+        Ok(Accepted { file_sha256, epoch, list })
     }
 
     /// Everything the manifest says about this device's image, against this device and the order.
@@ -234,7 +237,11 @@ impl Agent {
         Ok((artifact.sha256, manifest.epoch))
     }
 
-    fn begin_artifact<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+    fn begin_artifact<F: NorFlash>(
+        &mut self,
+        list: Option<GenerationList>,
+        flash: &mut F,
+    ) -> Result<(), Refusal> {
         let (slot, size_bytes) = (self.other_slot(), self.member.size_bytes);
         let sha256 = self.member.file_sha256;
         if self.other == Some(self.member.target) && self.judge_slot(flash)?.is_ok() {
@@ -260,8 +267,25 @@ impl Agent {
         }
         let place = Region { offset: slot.offset, size_bytes };
         self.receiver.start(Object::Artifact, sha256, place, done_bytes);
+        if let Some(list) = list {
+            self.receiver.judge_by(list);
+        }
         self.wants_due = Some(self.now);
         Ok(())
+    }
+
+    /// A generation came out wrong, and is fetched again; but not for ever: the manifest may be
+    /// what is wrong, or somebody sends forged blocks for as long as anybody listens. What was
+    /// right so far is kept.
+    fn note_poisoned(&mut self, poisoned: &Poisoned) -> Result<(), Refusal> {
+        self.effects.trace(Trace::GenerationPoisoned { generation: poisoned.generation });
+        if self.receiver.count_poisoned() <= POISONED_MAX {
+            return Ok(());
+        }
+        let expected = poisoned.expected.map_or(0, GenerationHash::first4);
+        let refusal = Refusal::SlotDiffers { found: poisoned.found.first4(), expected };
+        self.count_restart(refusal);
+        Err(refusal)
     }
 
     /// Chip, size, role, board and epoch, as far as the first blocks tell.
@@ -447,6 +471,13 @@ impl Agent {
     }
 }
 
+/// What a verified package says of this device's image.
+struct Accepted {
+    file_sha256: Sha256,
+    epoch: u32,
+    list: Option<GenerationList>,
+}
+
 /// What the other slot is being filled with, and how far that has come for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -505,6 +536,8 @@ pub(crate) fn refusal_of_image(error: &ImageError, offset: u32) -> Refusal {
 const FLASH_STEPS_MAX: usize = 32;
 /// How often one rollout's image may come out wrong and be fetched anew, in one boot.
 pub const STAGING_RESTARTS_MAX: u8 = 3;
+/// So many generations of one transfer may come out wrong and be fetched again, in one boot.
+pub const POISONED_MAX: u16 = 16;
 const PROGRESS_BYTES: usize = 1 + 1 + 32 + 4;
 const PROGRESS_ARTIFACT: u8 = 1;
 const PROGRESS_SPOOL: u8 = 2;

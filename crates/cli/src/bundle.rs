@@ -9,7 +9,9 @@ use lockstep_proto::bundle::{BundleError, BundleReader, Entry, Event, Head, arti
 use lockstep_proto::compat::{self, Incompatible, Rule};
 use lockstep_proto::id::Sha256;
 use lockstep_proto::image::{ImageError, ImageFacts, ImageReader};
-use lockstep_proto::manifest::{DeviceEntry, Manifest, Trust, VerifiedManifest, VerifyError};
+use lockstep_proto::manifest::{
+    DeviceEntry, GENERATION_BYTES, GenerationHash, Manifest, Trust, VerifiedManifest, VerifyError,
+};
 use lockstep_proto::version::ReleaseVersion;
 use sha2::Digest as _;
 
@@ -33,6 +35,8 @@ pub struct ReadArtifact {
     pub role: String,
     /// SHA-256 of its bytes.
     pub sha256: Sha256,
+    /// The hashes of its generations.
+    pub generations: Vec<GenerationHash>,
     /// What it is.
     pub image: Result<ImageFacts, ImageError>,
 }
@@ -210,6 +214,7 @@ fn artifact_problems(
     problems: &mut Vec<Problem>,
 ) {
     let name = artifact_name(&artifact.role);
+    problems.extend(generation_problem(entry, artifact, &name));
     let mut differ = |what: &str, found: &dyn std::fmt::Display, said: &dyn std::fmt::Display| {
         let text = format!("`{name}` has the {what} {found}, the manifest says {said}");
         problems.push(Problem::new(text));
@@ -243,6 +248,18 @@ fn artifact_problems(
     if let Some(ours) = &facts.descriptor {
         descriptor_problems(manifest, entry, ours, &name, problems);
     }
+}
+
+/// A list that lies about an artifact that is right: of a wrong one its hash says enough.
+fn generation_problem(
+    entry: &DeviceEntry<'_>,
+    artifact: &ReadArtifact,
+    name: &str,
+) -> Option<Problem> {
+    let list = entry.generations_sha256.filter(|_| entry.sha256 == Some(artifact.sha256))?;
+    let mut found = (0..).zip(&artifact.generations);
+    let (generation, _) = found.find(|(at, found)| list.get(*at) != Some(**found))?;
+    Some(Problem::new(format!("generation {generation} of `{name}` is not what the manifest says")))
 }
 
 fn descriptor_problems(
@@ -287,8 +304,54 @@ struct Walk {
     head: Head,
     has_manifest: bool,
     artifacts: Vec<ReadArtifact>,
-    current: Option<(String, ImageReader, sha2::Sha256)>,
+    current: Option<Current>,
     stopped: Option<BundleError>,
+}
+
+/// The artifact that is being read.
+struct Current {
+    role: String,
+    image: ImageReader,
+    hasher: sha2::Sha256,
+    /// What has come of the generation that is not whole yet.
+    generation: Vec<u8>,
+    generations: Vec<GenerationHash>,
+}
+
+impl Current {
+    fn new(role: String) -> Self {
+        let (image, hasher) = (ImageReader::new(), sha2::Sha256::new());
+        Self { role, image, hasher, generation: Vec::new(), generations: Vec::new() }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        self.hasher.update(bytes);
+        // An error stays in the reader and comes out at its end.
+        let _ = self.image.push(bytes);
+        while !bytes.is_empty() {
+            let room = GENERATION_BYTES as usize - self.generation.len();
+            let (piece, rest) = bytes.split_at(room.min(bytes.len()));
+            self.generation.extend_from_slice(piece);
+            if piece.len() == room {
+                self.end_generation();
+            }
+            bytes = rest;
+        }
+    }
+
+    fn end_generation(&mut self) {
+        self.generations.push(GenerationHash::of(&self.generation));
+        self.generation.clear();
+    }
+
+    fn end(mut self) -> ReadArtifact {
+        if !self.generation.is_empty() {
+            self.end_generation();
+        }
+        let Self { role, image, hasher, generations, .. } = self;
+        let sha256 = Sha256(hasher.finalize().into());
+        ReadArtifact { role, sha256, generations, image: image.finish() }
+    }
 }
 
 impl Walk {
@@ -330,20 +393,15 @@ impl Walk {
                 }
             }
             Event::Begin(Entry::Artifact { role, .. }) => {
-                self.current = Some((role.to_string(), ImageReader::new(), sha2::Sha256::new()));
+                self.current = Some(Current::new(role.to_string()));
             }
             Event::Bytes(bytes) => {
-                if let Some((_, image, hasher)) = &mut self.current {
-                    hasher.update(bytes);
-                    // An error stays in the reader and comes out at its end.
-                    let _ = image.push(bytes);
+                if let Some(current) = &mut self.current {
+                    current.take(bytes);
                 }
             }
             Event::EntryEnd => {
-                if let Some((role, image, hasher)) = self.current.take() {
-                    let sha256 = Sha256(hasher.finalize().into());
-                    self.artifacts.push(ReadArtifact { role, sha256, image: image.finish() });
-                }
+                self.artifacts.extend(self.current.take().map(Current::end));
             }
             Event::Begin(Entry::Signature { .. }) | Event::End => (),
         }

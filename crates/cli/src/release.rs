@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes, signature_name};
 use lockstep_proto::bundle::{EntryName, MANIFEST_NAME};
 use lockstep_proto::manifest::{
-    DeviceEntry, KeySet, Manifest, ROLES_MAX, Text, Trust, UpdateInstructions, verify,
+    DeviceEntry, GENERATION_BYTES, GenerationHash, GenerationHashes, KeySet,
+    MANIFEST_SIZE_BYTES_MAX, Manifest, ROLES_MAX, Text, Trust, UpdateInstructions, verify,
+    write_generations,
 };
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use md5::Digest as _;
@@ -294,9 +296,41 @@ impl ReleaseSpec {
 
     /// The text of `manifest.json`.
     pub fn manifest(&self) -> Result<String, CommandError> {
+        let text = self.text()?;
+        let read = verify(text.as_bytes(), &[], &Trust::anybody()).map_err(|error| {
+            CommandError::failed("No device would take the manifest of this release")
+                .because(&error)
+        })?;
+        let conflicts = incompatible(&read);
+        drop(read);
+        if conflicts.is_empty() {
+            return Ok(text);
+        }
+        let refused =
+            CommandError::failed("The devices of this release would not talk to each other");
+        Err(conflicts
+            .into_iter()
+            .fold(refused, |refused, conflict| refused.detailed(conflict.text, None))
+            .hinted("Give a newer firmware for the older role, or one that speaks both protocols."))
+    }
+
+    /// The manifest with the hashes of all generations, if it is not too long for a device then.
+    /// Else they are left out, the last image's first: that is the lead's, which comes to it by
+    /// upload.
+    fn text(&self) -> Result<String, CommandError> {
+        let mut texts: Vec<ImageTexts> = self.images.iter().map(ImageTexts::of).collect();
+        loop {
+            let text = self.text_of(&texts)?;
+            let listed = texts.iter_mut().rev().find_map(|texts| texts.generations.take());
+            if text.len() <= MANIFEST_SIZE_BYTES_MAX || listed.is_none() {
+                return Ok(text);
+            }
+        }
+    }
+
+    fn text_of(&self, texts: &[ImageTexts]) -> Result<String, CommandError> {
         let system = self.product()?;
-        let names: Vec<ImageTexts> = self.images.iter().map(ImageTexts::of).collect();
-        let pairs = self.images.iter().zip(&names);
+        let pairs = self.images.iter().zip(texts);
         let devices = pairs.map(|(image, texts)| image.entry(texts)).collect();
         let order = self.order.iter().map(RoleName::as_str).collect();
         let newest = self.images.iter().map(|image| image.min_compatible).max();
@@ -318,22 +352,7 @@ impl ReleaseSpec {
             rollback: None,
             keys: self.next_keys.clone(),
         };
-        let text = manifest.to_json().to_string();
-        let read = verify(text.as_bytes(), &[], &Trust::anybody()).map_err(|error| {
-            CommandError::failed("No device would take the manifest of this release")
-                .because(&error)
-        })?;
-        let conflicts = incompatible(&read);
-        drop(read);
-        if conflicts.is_empty() {
-            return Ok(text);
-        }
-        let refused =
-            CommandError::failed("The devices of this release would not talk to each other");
-        Err(conflicts
-            .into_iter()
-            .fold(refused, |refused, conflict| refused.detailed(conflict.text, None))
-            .hinted("Give a newer firmware for the older role, or one that speaks both protocols."))
+        Ok(manifest.to_json().to_string())
     }
 
     /// The whole bundle without signatures.
@@ -409,6 +428,7 @@ struct ImageTexts {
     md5: String,
     chip: String,
     board: Option<String>,
+    generations: Option<String>,
 }
 
 impl ImageTexts {
@@ -420,6 +440,7 @@ impl ImageTexts {
             md5: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             chip: facts.header.chip.to_string(),
             board: facts.descriptor.as_ref().map(|ours| ours.board.to_string()),
+            generations: Some(generations_text(&image.file.bytes)),
         }
     }
 }
@@ -442,6 +463,7 @@ impl RoleImage {
             protocol_range: Some(self.protocol),
             sha256: Some(facts.file_sha256),
             image_sha256: Some(facts.image_hash),
+            generations_sha256: texts.generations.as_deref().and_then(GenerationHashes::from_text),
             elf_sha256: elf,
             chip: Some(facts.header.chip),
             board,
@@ -450,6 +472,14 @@ impl RoleImage {
             effect: lockstep_proto::manifest::Effect::None,
         }
     }
+}
+
+fn generations_text(file: &[u8]) -> String {
+    let mut text = String::new();
+    let generations = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+    // A text takes what is written into it.
+    let _ = write_generations(generations, &mut text);
+    text
 }
 
 /// An entry of a tar: header, contents, padding.

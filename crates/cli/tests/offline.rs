@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use expect_test::{Expect, ExpectFile, expect, expect_file};
+use lockstep_proto::manifest::{
+    GENERATION_BYTES, GenerationHash, MANIFEST_SIZE_BYTES_MAX, write_generations,
+};
 use tempfile::TempDir;
 
 /// A folder to work in, with the keys of the golden release in it.
@@ -468,6 +471,62 @@ mod release_create {
         );
     }
 
+    /// The manifest of a bundle, which is its first file.
+    fn manifest_of(bundle: &[u8]) -> serde_json::Value {
+        let size = str::from_utf8(&bundle[124..135]).unwrap();
+        let size = usize::from_str_radix(size, 8).unwrap();
+        assert!(size <= MANIFEST_SIZE_BYTES_MAX, "{size}");
+        serde_json::from_slice(&bundle[512..512 + size]).unwrap()
+    }
+
+    fn list_of(file: &[u8]) -> String {
+        let mut text = String::new();
+        let hashes = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+        write_generations(hashes, &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn names_the_hash_of_every_generation_of_every_image() {
+        let bench = Bench::new();
+        bench.image("transmitter", "esp32", "1.2.0", &[]);
+        bench.ok(
+            "image make --role receiver --chip esp32s3 --version 1.2.0 --product battery-link \
+             --size 60K -o receiver.bin",
+        );
+        bench.ok(&format!("{CREATE} --key key1.key -o good.lockstep"));
+        let manifest = manifest_of(&bench.read("good.lockstep"));
+        for (role, generations) in [("receiver", 3), ("transmitter", 1)] {
+            let list = manifest["devices"][role]["generations_sha256"].as_str().unwrap();
+            assert_eq!(list, list_of(&bench.read(&format!("{role}.bin"))));
+            assert_eq!(list.len(), (generations * 8_usize).div_ceil(3) * 4);
+        }
+    }
+
+    // A device holds a manifest in memory: what has no room is what can be done without.
+    #[test]
+    fn leaves_out_hashes_of_generations_that_the_manifest_has_no_room_for() {
+        let bench = Bench::new();
+        let roles = ["a", "b", "c", "d", "e", "receiver"];
+        let mut line = "release create --version 1.2.0 --unsigned -o big.lockstep".to_owned();
+        for role in roles {
+            bench.ok(&format!(
+                "image make --role {role} --chip esp32 --version 1.2.0 --product battery-link \
+                 --size 600K -o {role}.bin"
+            ));
+            line += &format!(" --artifact {role}={role}.bin");
+        }
+        line += &format!(" --description {}", "x".repeat(2_000));
+        let said = bench.run(&line);
+        let manifest = manifest_of(&bench.read("big.lockstep"));
+        let has_list = |role: &&str| manifest["devices"][role]["generations_sha256"].is_string();
+        let listed = roles.iter().take_while(|role| has_list(role)).count();
+        assert!((1..roles.len()).contains(&listed), "{manifest}");
+        assert!(!roles[listed..].iter().any(has_list), "the lead's goes first: {manifest}");
+        let told = "has no room for the hashes of generations of";
+        assert!(said.contains(told) && said.contains("`receiver`"), "{said}");
+    }
+
     #[test]
     fn makes_a_bundle_that_tar_lists_and_minisign_verifies() {
         let Some(minisign) = tool("LOCKSTEP_MINISIGN", "minisign") else { return };
@@ -749,6 +808,19 @@ mod release_verify {
         assert!(shown.contains("- `receiver.bin` has the SHA-256 "), "{shown}");
         assert!(shown.contains("- `receiver.bin`: the `checksum` of the image is"), "{shown}");
         assert!(shown.ends_with("exit Some(1)\n"), "{shown}");
+    }
+
+    // A member would refuse the image after a while, and nobody would know why.
+    #[test]
+    fn refuses_hashes_of_generations_that_are_not_the_images() {
+        let bench = Bench::with_bundle();
+        let mut bundle = bench.read("good.lockstep");
+        let at = find(&bundle, b"\"generations_sha256\": \"") + 23;
+        bundle[at..at + 4].copy_from_slice(b"AAAA");
+        bench.write("lies.lockstep", bundle);
+        let shown = bench.run("release verify lies.lockstep --key key1.pub");
+        let lies = "- generation 0 of `transmitter.bin` is not what the manifest says";
+        assert!(shown.contains(lies), "{shown}");
     }
 
     #[test]

@@ -25,7 +25,8 @@ use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{ImageHash, RolloutId, Sha256};
 use lockstep_proto::image::{ChipId, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{
-    DeviceEntry, Effect, Manifest, SCHEMA_NEWEST, UpdateInstructions, verify,
+    DeviceEntry, Effect, GenerationHashes, Manifest, SCHEMA_NEWEST, UpdateInstructions, verify,
+    write_generations,
 };
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
@@ -51,6 +52,8 @@ pub struct BareImage {
     pub size_bytes: u32,
     /// The chip it is for.
     pub chip: ChipId,
+    /// The hashes of its generations, as its manifest has them.
+    pub generations: String,
 }
 
 /// A bare image in this boot.
@@ -129,7 +132,8 @@ impl<A: Application> Node<A> {
             true => None,
             false => {
                 let facts = self.agent.bare_end(flash).map_err(not_an_image)?;
-                let image = image_of(&facts, bare.size_bytes)?;
+                let generations = self.bare_generations(flash)?;
+                let image = BareImage { generations, ..image_of(&facts, bare.size_bytes)? };
                 bare.state = State::Whole(image.clone());
                 Some(image)
             }
@@ -139,6 +143,21 @@ impl<A: Application> Node<A> {
         }
         self.after(now, flash);
         Ok(image)
+    }
+
+    /// What a host would have written of its generations.
+    fn bare_generations<F: NorFlash>(&self, flash: &mut F) -> Result<String, UploadError> {
+        let mut hashes = Vec::new();
+        for generation in 0..=u16::MAX {
+            match self.agent.bare_generation(generation, flash).map_err(not_an_image)? {
+                Some(hash) => hashes.push(hash),
+                None => break,
+            }
+        }
+        let mut text = String::new();
+        // A text takes what is written into it.
+        let _ = write_generations(hashes, &mut text);
+        Ok(text)
     }
 
     /// Begins a rollout with the bare image that has come.
@@ -302,6 +321,7 @@ fn image_of(facts: &ImageFacts, size_bytes: u32) -> Result<BareImage, UploadErro
         file: facts.file_sha256,
         size_bytes,
         chip: facts.header.chip,
+        generations: String::new(),
     })
 }
 
@@ -321,6 +341,7 @@ pub(crate) fn manifest_of(image: &BareImage) -> Manifest<'_> {
         protocol_range: Some(descriptor.protocol),
         sha256: Some(image.file),
         image_sha256: Some(image.image),
+        generations_sha256: GenerationHashes::from_text(&image.generations),
         elf_sha256: None,
         chip: Some(image.chip),
         board: Some(descriptor.board.as_str().into()),

@@ -1,6 +1,7 @@
 //! Counts of what came in blocks, by what became of it: a transfer that is slow, or somebody who
 //! disturbs one, shows here.
 
+use lockstep_agent::Trace;
 use lockstep_agent::receiver::Dropped;
 use lockstep_proto::frame::block::BlockError;
 
@@ -17,6 +18,9 @@ pub struct BlockCounts {
     pub other_version: u32,
     /// Cut short, too long, or otherwise no such frame.
     pub malformed: u32,
+    /// Generations that were whole and came out wrong: a block of each was forged, or garbled and
+    /// tagged with the group's key.
+    pub poisoned: u32,
 }
 
 impl BlockCounts {
@@ -24,6 +28,12 @@ impl BlockCounts {
         match taken {
             Ok(()) => self.taken = self.taken.saturating_add(1),
             Err(why) => self.note_dropped(why),
+        }
+    }
+
+    pub(crate) fn note_trace(&mut self, trace: &Trace) {
+        if matches!(trace, Trace::GenerationPoisoned { .. }) {
+            self.poisoned = self.poisoned.saturating_add(1);
         }
     }
 

@@ -519,7 +519,10 @@ impl<A: Application> Node<A> {
                     self.asks_rest = false;
                     self.application.release(now);
                 }
-                Effect::Trace(trace) => self.journal.log(now, Level::Info, format!("{trace}")),
+                Effect::Trace(trace) => {
+                    self.blocks.note_trace(&trace);
+                    self.journal.log(now, Level::Info, format!("{trace}"));
+                }
             }
         }
     }

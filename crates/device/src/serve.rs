@@ -183,7 +183,8 @@ mod tests {
         };
         let (image, file) = (ImageHash([1; 32]), Sha256([2; 32]));
         let (role, chip) = (Role::new("receiver").expect("short"), ChipId::ESP32);
-        BareImage { descriptor, role, image, file, size_bytes: 10_000, chip }
+        let generations = "paWlpaWlpaU=".into();
+        BareImage { descriptor, role, image, file, size_bytes: 10_000, chip, generations }
     }
 
     #[test]

@@ -8,6 +8,10 @@
 //! erases. From then on every block goes straight to where it belongs, in whatever order they come;
 //! writing one takes less time than its frame took in the air. What stays in memory are the repair
 //! frames of one generation, until they are enough.
+//!
+//! A generation that is whole in flash is read back and compared with its hash, if there is one. It
+//! counts only if it is right; else it is forgotten: its sectors are erased again when the sender
+//! has asked what is lacking, and so sends nothing.
 
 use core::ops::Range;
 
@@ -15,13 +19,16 @@ use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::block::{Block, Repair};
 use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
 
+mod erasing;
+mod judging;
 mod telling;
+
+pub(crate) use judging::Poisoned;
 
 use super::mender::{Combination, Mender};
 use super::{Dropped, Flushed, Taken};
-use crate::flash::{
-    self, ERASE_BLOCK_BYTES, FlashFault, PAGE_BYTES, Region, SECTOR_BYTES, bytes_u32,
-};
+use crate::flash::{self, FlashFault, PAGE_BYTES, Region, bytes_u32};
+use crate::package::GenerationList;
 use crate::slot::Pace;
 
 /// Room for blocks until the flash is granted, and for repair frames until they are enough.
@@ -48,6 +55,12 @@ pub(super) struct Blocks {
     mender: Mender,
     /// Everybody was asked since the last repair frame: the next one may be of any generation.
     is_round_over: bool,
+    /// Where the hashes of the generations are.
+    list: Option<GenerationList>,
+    /// Of the first generation and those behind it: which came out wrong and are not erased yet.
+    poisoned: u32,
+    /// Everybody was asked, and nothing was sent since.
+    is_quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +69,8 @@ enum Phase {
     Head { have: u8 },
     /// The head is there and waits for a judgement.
     Judging,
-    /// Everything from the first missing generation up to here is erased.
-    Erasing { up_to: u32 },
+    /// Everything between these is to be erased, and is up to here.
+    Erasing { from: u32, up_to: u32, end: u32 },
     /// Blocks are taken.
     Open,
     /// All of the file is in flash.
@@ -92,17 +105,21 @@ impl Blocks {
             waiting: 0,
             mender: Mender::new(),
             is_round_over: false,
+            list: None,
+            poisoned: 0,
+            is_quiet: false,
         };
         if done_bytes >= place.size_bytes {
             blocks.phase = Phase::Complete;
             blocks.first = u16::try_from(cut.generations()).unwrap_or(u16::MAX);
         } else if !has_head {
-            blocks.phase = Phase::Erasing { up_to: blocks.erase_from() };
+            blocks.phase = blocks.erasing_all();
         }
         blocks
     }
 
     pub(super) fn take_block(&mut self, block: &Block<'_>, memory: &mut [u8]) -> Taken {
+        self.is_quiet = false;
         if !self.may_take(block.shape) {
             return Taken::Dropped(Dropped::Unwanted);
         }
@@ -120,6 +137,9 @@ impl Blocks {
             Phase::Open => {
                 let whole = self.cut.shape.generation_blocks();
                 match self.missing_of(block.index / whole) {
+                    Some(_) if self.is_poisoned(block.index / whole) => {
+                        Taken::Dropped(Dropped::Busy)
+                    }
                     None => Taken::Dropped(Dropped::OutOfRange),
                     Some(missing) if missing >> (block.index % whole) & 1 == 0 => {
                         Taken::Dropped(Dropped::Known)
@@ -188,6 +208,7 @@ impl Blocks {
         flash: &mut F,
         memory: &mut [u8],
     ) -> Result<Taken, FlashFault> {
+        self.is_quiet = false;
         let generation = repair.generation;
         let dropped = |why| Ok(Taken::Dropped(why));
         if self.phase != Phase::Open || repair.shape != self.cut.shape {
@@ -196,6 +217,7 @@ impl Blocks {
         let missing = match self.missing_of(generation) {
             None => return dropped(Dropped::OutOfRange),
             Some(0) => return dropped(Dropped::Known),
+            Some(_) if self.is_poisoned(generation) => return dropped(Dropped::Busy),
             // So many could not be held until they are enough: the blocks themselves will come.
             Some(missing)
                 if self.cut.shape == Shape::Small
@@ -258,7 +280,7 @@ impl Blocks {
 
     /// The sender begins anew with the first generation that anybody lacks something of.
     pub(super) const fn note_round_over(&mut self) {
-        self.is_round_over = true;
+        (self.is_round_over, self.is_quiet) = (true, true);
     }
 
     /// Adds blocks that are there to a repair frame, so that they drop out of it.
@@ -391,7 +413,7 @@ impl Blocks {
         if self.phase != Phase::Judging {
             return Taken::Dropped(Dropped::Unwanted);
         }
-        self.phase = Phase::Erasing { up_to: self.erase_from() };
+        self.phase = self.erasing_all();
         if self.first > 0 {
             // It was in flash already, and was only judged once more.
             return Taken::Window;
@@ -430,31 +452,13 @@ impl Blocks {
         memory: &[u8],
     ) -> Result<Flushed, FlashFault> {
         match self.phase {
-            Phase::Erasing { up_to } => self.erase_step(up_to, flash, pace),
+            Phase::Erasing { from, up_to, end } => {
+                let up_to = erasing::erase_step(up_to, end, flash, pace)?;
+                Ok(self.after_erasing(from, up_to, end))
+            }
             Phase::Open => self.write_step(flash, memory),
             Phase::Head { .. } | Phase::Judging | Phase::Complete => Ok(Flushed::Nothing),
         }
-    }
-
-    fn erase_step<F: NorFlash>(
-        &mut self,
-        up_to: u32,
-        flash: &mut F,
-        pace: Pace,
-    ) -> Result<Flushed, FlashFault> {
-        let end = self.place.end().next_multiple_of(SECTOR_BYTES);
-        let next = match pace {
-            Pace::Background { .. } => up_to + SECTOR_BYTES,
-            Pace::Fast => (up_to + 1).next_multiple_of(ERASE_BLOCK_BYTES),
-        };
-        let next = next.min(end);
-        flash::erase(flash, up_to, next)?;
-        if next < end {
-            self.phase = Phase::Erasing { up_to: next };
-            return Ok(Flushed::More);
-        }
-        self.phase = Phase::Open;
-        Ok(Flushed::Window)
     }
 
     /// Writes what is left of a block in memory, as far as it lies in one page.
@@ -480,6 +484,13 @@ impl Blocks {
             return Ok(Flushed::More);
         }
         self.set_slot(slot, Slot::Free);
+        let generation = index / self.cut.shape.generation_blocks();
+        if self.is_whole(generation)
+            && let Some(poisoned) = self.judge(generation, flash)?
+        {
+            self.forget(generation);
+            return Ok(Flushed::Poisoned(poisoned));
+        }
         Ok(self.advance())
     }
 
@@ -488,6 +499,7 @@ impl Blocks {
         let before = self.first;
         while self.is_whole(self.first) {
             self.first += 1;
+            self.poisoned >>= 1;
             self.have.rotate_left(1);
             if let Some(last) = self.have.last_mut() {
                 *last = 0;
@@ -532,12 +544,6 @@ impl Blocks {
         let whole = u32::from(self.first).saturating_mul(self.cut.shape.generation_bytes());
         whole.min(self.cut.size_bytes)
     }
-
-    /// What an earlier boot may have written behind whole generations is erased again.
-    fn erase_from(&self) -> u32 {
-        let at = self.place.offset + self.in_order_bytes();
-        at - at % SECTOR_BYTES
-    }
 }
 
 const fn block_len(shape: Shape) -> usize {
@@ -557,5 +563,6 @@ fn bits(mut set: u128) -> impl Iterator<Item = usize> {
 const PIECE_BYTES: usize = 256;
 
 const _: () = assert!(SLOTS <= u64::BITS as usize);
+const _: () = assert!(OPEN <= u32::BITS as usize);
 // Large blocks are written in the time that the next one takes in the air: a few may wait.
 const _: () = assert!(MEMORY_BYTES / block_len(Shape::Large) >= 4);

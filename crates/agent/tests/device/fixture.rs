@@ -16,7 +16,8 @@ use lockstep_proto::frame::report::{
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::image::{ChipId, ImageReader};
 use lockstep_proto::manifest::{
-    DeviceEntry, Effect as ReleaseEffect, Manifest, Text, Trust, UpdateInstructions,
+    DeviceEntry, Effect as ReleaseEffect, GENERATION_BYTES, GenerationHash, GenerationHashes,
+    Manifest, Text, Trust, UpdateInstructions, write_generations,
 };
 use lockstep_proto::otadata::{OtaEntry, OtaState};
 use lockstep_proto::partition::{
@@ -99,6 +100,8 @@ pub(crate) struct Release {
     pub(crate) image: ImageHash,
     pub(crate) sha256: Sha256,
     pub(crate) size_bytes: u32,
+    /// The hashes of its generations, as the manifest has them; most releases have none.
+    pub(crate) generations: Option<String>,
 }
 
 impl Release {
@@ -111,8 +114,15 @@ impl Release {
             image: firmware.hash,
             sha256: firmware.sha256(),
             size_bytes: firmware.size_bytes(),
+            generations: None,
             firmware,
         }
+    }
+
+    /// With the hashes of its generations, so that a forged block is found within one.
+    pub(crate) fn listed(firmware: Firmware) -> Self {
+        let file = firmware.file.clone();
+        Self { generations: Some(list_of(&file)), ..Self::of(firmware) }
     }
 
     pub(crate) fn manifest(&self) -> String {
@@ -130,6 +140,7 @@ impl Release {
             protocol_range: None,
             sha256: Some(self.sha256),
             image_sha256: Some(self.image),
+            generations_sha256: self.generations.as_deref().and_then(GenerationHashes::from_text),
             elf_sha256: None,
             chip: Some(self.chip),
             board: self.board.map(Text::new),
@@ -161,6 +172,14 @@ impl Release {
     pub(crate) fn stage(&self) -> Stage {
         stage_of(&self.package(), self.firmware.hash, self.firmware.size_bytes())
     }
+}
+
+/// The hashes of a file's generations, as a manifest has them.
+pub(crate) fn list_of(file: &[u8]) -> String {
+    let mut text = String::new();
+    let hashes = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+    write_generations(hashes, &mut text).unwrap();
+    text
 }
 
 pub(crate) fn pack(manifest: &[u8], signatures: &[&[u8]]) -> Vec<u8> {

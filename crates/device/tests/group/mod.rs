@@ -174,7 +174,18 @@ pub(crate) fn image_hash(image: &[u8]) -> ImageHash {
 
 /// An unsigned bundle of these images, in this order, with extra JSON for the manifest.
 pub(crate) fn bundle(version: &str, images: &[(&str, &[u8])], extra: &str) -> Vec<u8> {
-    let devices: Vec<String> = images.iter().map(|(role, image)| entry(role, image)).collect();
+    bundle_listing(version, images, extra, |_| String::new())
+}
+
+/// The same with more fields for each role's entry, behind a comma, that follow from its image.
+pub(crate) fn bundle_listing(
+    version: &str,
+    images: &[(&str, &[u8])],
+    extra: &str,
+    list: impl Fn(&[u8]) -> String,
+) -> Vec<u8> {
+    let devices: Vec<String> =
+        images.iter().map(|(role, image)| entry(role, image, &list(image))).collect();
     let manifest = format!(
         r#"{{"schema":1,"system":"desk","system_version":"{version}","sequence":1,"epoch":0,
 "release_date":"2026-01-01T00:00:00Z","min_compatible_version":"1.0.0","description":"test",
@@ -196,7 +207,7 @@ pub(crate) fn bundle(version: &str, images: &[(&str, &[u8])], extra: &str) -> Ve
     tar
 }
 
-fn entry(role: &str, image: &[u8]) -> String {
+fn entry(role: &str, image: &[u8], more: &str) -> String {
     let mut reader = ImageReader::new();
     reader.push(image).unwrap();
     let facts = reader.finish().unwrap();
@@ -206,7 +217,7 @@ fn entry(role: &str, image: &[u8]) -> String {
         r#""{role}":{{"version":"{version}","version_number":{},"device_type":"{}","hardware":"x",
 "firmware_url":"{role}.bin","firmware_size":{},"md5_checksum":"","protocol_version":{},
 "protocol_range":[{},{}],"sha256":"{}","image_sha256":"{}","chip":"{}","board":"{}",
-"min_compatible":"{}","config_schema":1,"effect":"none"}}"#,
+"min_compatible":"{}","config_schema":1,"effect":"none"{more}}}"#,
         version.number(),
         facts.header.chip,
         image.len(),

@@ -162,6 +162,17 @@ pub enum ManifestError {
         /// The range.
         range: crate::version::ProtocolRange,
     },
+    /// More or fewer hashes of generations than the artifact has generations.
+    Generations {
+        /// The list's field.
+        field: Field,
+        /// How many hashes there are.
+        found: usize,
+        /// How many generations.
+        expected: usize,
+        /// Size of the artifact in bytes.
+        size_bytes: u32,
+    },
     /// More of something than fits.
     TooMany {
         /// The list's field.
@@ -229,6 +240,10 @@ impl fmt::Display for ManifestError {
             Self::ProtocolOutside { field, protocol, range } => {
                 write!(f, "`{field}` is {protocol}, outside of the protocol range {range}")
             }
+            Self::Generations { field, found, expected, size_bytes } => write!(
+                f,
+                "`{field}` has {found} hashes, expected {expected} for {size_bytes} bytes"
+            ),
             Self::TooMany { field, max } => write!(f, "`{field}` has more than {max} entries"),
             Self::NoDevices => write!(f, "`devices` has 0 entries, expected 1 to {ROLES_MAX}"),
             Self::UnknownRole { found } => {

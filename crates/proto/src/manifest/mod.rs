@@ -14,6 +14,7 @@
 //! what its entry says (`image`, and the agent).
 
 mod error;
+mod generations;
 mod json;
 mod read;
 mod text;
@@ -31,6 +32,10 @@ use crate::image::ChipId;
 use crate::version::{ProtocolRange, ReleaseVersion};
 
 pub use error::{Excerpt, Field, ManifestError};
+pub use generations::{
+    GENERATION_BYTES, GENERATION_HASH_BYTES, GENERATION_TEXT_BYTES_MAX, GenerationHash,
+    GenerationHashes, generations_of, write_generations,
+};
 pub use json::SyntaxError;
 pub use text::Text;
 pub use trust::{
@@ -128,6 +133,9 @@ pub struct DeviceEntry<'a> {
     pub sha256: Option<Sha256>,
     /// The image's identity: the hash that build tools append.
     pub image_sha256: Option<ImageHash>,
+    /// The hashes of its generations, as many as the artifact has; `None`: what comes over the air
+    /// is judged as a whole only.
+    pub generations_sha256: Option<GenerationHashes<'a>>,
     /// SHA-256 of the ELF file that the image was made from.
     pub elf_sha256: Option<Sha256>,
     /// The chip it is for.

@@ -4,11 +4,13 @@
 //! that it is missing, and an unknown one is passed over.
 
 use super::error::ROLE_EXPECTED;
+use super::generations::GENERATIONS_EXPECTED;
 use super::json::Reader;
 use super::{
-    DESCRIPTION_BYTES_MAX, DeviceEntry, Effect, Excerpt, FIRMWARE_SIZE_BYTES_MAX, Field, KeySet,
-    MANIFEST_SIZE_BYTES_MAX, Manifest, ManifestError, NAME_BYTES_MAX, ROLES_MAX, Rollback,
-    SCHEMA_NEWEST, SECONDS_MAX, Text, URL_BYTES_MAX, UpdateInstructions, is_role,
+    DESCRIPTION_BYTES_MAX, DeviceEntry, Effect, Excerpt, FIRMWARE_SIZE_BYTES_MAX, Field,
+    GenerationHashes, KeySet, MANIFEST_SIZE_BYTES_MAX, Manifest, ManifestError, NAME_BYTES_MAX,
+    ROLES_MAX, Rollback, SCHEMA_NEWEST, SECONDS_MAX, Text, URL_BYTES_MAX, UpdateInstructions,
+    generations_of, is_role,
 };
 use crate::id::{ImageHash, Sha256};
 use crate::image::ChipId;
@@ -150,6 +152,7 @@ struct DeviceDraft<'a> {
     protocol_range: Option<ProtocolRange>,
     sha256: Option<Sha256>,
     image_sha256: Option<ImageHash>,
+    generations: Option<GenerationHashes<'a>>,
     elf_sha256: Option<Sha256>,
     chip: Option<ChipId>,
     board: Option<Text<'a>>,
@@ -190,6 +193,9 @@ impl<'a> DeviceDraft<'a> {
                     Ok(ImageHash(sha256(r, f)?.0))
                 })
             }
+            "generations_sha256" => {
+                once(reader, &mut self.generations, field("generations_sha256"), generations)
+            }
             "elf_sha256" => once(reader, &mut self.elf_sha256, field("elf_sha256"), sha256),
             "chip" => once(reader, &mut self.chip, field("chip"), |reader, field| {
                 word(reader, field, "a chip such as `esp32s3`", ChipId::from_name)
@@ -229,18 +235,21 @@ impl<'a> DeviceDraft<'a> {
             let field = Field::of(role, "protocol_version");
             return Err(ManifestError::ProtocolOutside { field, protocol, range });
         }
+        let firmware_size = self.firmware_size.ok_or_else(|| missing("firmware_size"))?;
+        check_generations(role, self.generations, firmware_size)?;
         Ok(DeviceEntry {
             role,
             version,
             device_type: self.device_type.unwrap_or_default(),
             hardware: self.hardware.unwrap_or_default(),
             firmware_url: self.firmware_url.unwrap_or_default(),
-            firmware_size: self.firmware_size.ok_or_else(|| missing("firmware_size"))?,
+            firmware_size,
             md5_checksum: self.md5_checksum.unwrap_or_default(),
             protocol_version: protocol,
             protocol_range: self.protocol_range,
             sha256: self.sha256,
             image_sha256: self.image_sha256,
+            generations_sha256: self.generations,
             elf_sha256: self.elf_sha256,
             chip: self.chip,
             board: self.board,
@@ -248,6 +257,22 @@ impl<'a> DeviceDraft<'a> {
             config_schema: self.config_schema.unwrap_or(0),
             effect: self.effect.unwrap_or_default(),
         })
+    }
+}
+
+/// A list that is shorter would leave the rest unjudged, and a longer one is of another artifact.
+fn check_generations(
+    role: &str,
+    list: Option<GenerationHashes<'_>>,
+    size_bytes: u32,
+) -> Result<(), ManifestError> {
+    let expected = generations_of(size_bytes);
+    match list.map(|list| list.count()).filter(|&found| found != expected) {
+        None => Ok(()),
+        Some(found) => {
+            let field = Field::of(role, "generations_sha256");
+            Err(ManifestError::Generations { field, found, expected, size_bytes })
+        }
     }
 }
 
@@ -396,11 +421,11 @@ fn url<'a>(reader: &mut Reader<'a>, field: &Field) -> Result<Text<'a>, ManifestE
 }
 
 /// A text that stands for one of a set of values.
-fn word<T>(
-    reader: &mut Reader<'_>,
+fn word<'a, T>(
+    reader: &mut Reader<'a>,
     field: &Field,
     expected: &'static str,
-    meaning: impl FnOnce(&str) -> Option<T>,
+    meaning: impl FnOnce(&'a str) -> Option<T>,
 ) -> Result<T, ManifestError> {
     let text = reader.string()?;
     text.as_plain().and_then(meaning).ok_or_else(|| {
@@ -411,6 +436,13 @@ fn word<T>(
 
 fn sha256(reader: &mut Reader<'_>, field: &Field) -> Result<Sha256, ManifestError> {
     word(reader, field, "64 hexadecimal digits", Sha256::from_hex)
+}
+
+fn generations<'a>(
+    reader: &mut Reader<'a>,
+    field: &Field,
+) -> Result<GenerationHashes<'a>, ManifestError> {
+    word(reader, field, GENERATIONS_EXPECTED, GenerationHashes::from_text)
 }
 
 fn version(reader: &mut Reader<'_>, field: &Field) -> Result<ReleaseVersion, ManifestError> {

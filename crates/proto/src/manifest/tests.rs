@@ -56,6 +56,7 @@ fn entry(role: &'static str) -> DeviceEntry<'static> {
         protocol_range: Some(ProtocolRange::new(1, 2).unwrap()),
         sha256: Some(Sha256(hash(&bytes))),
         image_sha256: Some(ImageHash(hash(&bytes[..64]))),
+        generations_sha256: None,
         elf_sha256: (!is_receiver).then(|| Sha256(hash(b"elf"))),
         chip: ChipId::from_name(if is_receiver { "ESP32-S3" } else { "ESP32" }),
         board: Some(Text::new(if is_receiver { "t-display-s3" } else { "esp32-poe-iso" })),
@@ -169,6 +170,25 @@ fn what_we_write_is_frozen_and_reads_back_the_same() {
     let written = release().to_json().to_string();
     assert_eq!(written, str::from_utf8(GOLDEN).unwrap());
     assert_eq!(*read(&written).unwrap(), release());
+}
+
+// The golden manifest is signed, and has no such list: older ones stay as they are.
+#[test]
+fn hashes_of_generations_are_written_behind_the_hash_of_the_image_and_read_back() {
+    let (bytes, mut list) = (artifact("receiver"), String::new());
+    let mut release = release();
+    write_generations([GenerationHash::of(&bytes)], &mut list).unwrap();
+    release.devices[0].generations_sha256 = GenerationHashes::from_text(&list);
+    let written = release.to_json().to_string();
+    let line = format!("      \"generations_sha256\": \"{list}\",\n");
+    let (before, behind) = written.split_once(&line).unwrap();
+    assert!(before.lines().next_back().unwrap().starts_with("      \"image_sha256\""));
+    assert_eq!(format!("{before}{behind}"), str::from_utf8(GOLDEN).unwrap());
+    let manifest = read(&written).unwrap();
+    assert_eq!(*manifest, release);
+    let hashes = manifest.entry("receiver").unwrap().generations_sha256.unwrap();
+    assert_eq!(hashes.get(0), Some(GenerationHash::of(&bytes)));
+    assert_eq!(manifest.entry("transmitter").unwrap().generations_sha256, None);
 }
 
 #[test]
@@ -311,6 +331,22 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         r#""protocol_version": 1, "effect": "big""#,
         "`devices.receiver.effect` is `big`, expected `none`, `link-interrupted`, \
           `config-migration` or `not-reversible`",
+    ),
+    (
+        r#""protocol_version": 1"#,
+        r#""protocol_version": 1, "generations_sha256": "paWlpaWlpaU""#,
+        "`devices.receiver.generations_sha256` is `paWlpaWlpaU`, expected base64 of 8 bytes for \
+          each generation",
+    ),
+    (
+        r#""protocol_version": 1"#,
+        r#""protocol_version": 1, "generations_sha256": "paWlpaWlpaU=""#,
+        "`devices.receiver.generations_sha256` has 1 hashes, expected 51 for 1458624 bytes",
+    ),
+    (
+        r#""protocol_version": 1"#,
+        r#""protocol_version": 1, "generations_sha256": """#,
+        "`devices.receiver.generations_sha256` has 0 hashes, expected 51 for 1458624 bytes",
     ),
     (
         r#""transmitter": {"#,

@@ -66,6 +66,7 @@ fn device(mut object: Object<'_, '_>, entry: &DeviceEntry<'_>) -> fmt::Result {
     }
     object.optional("sha256", entry.sha256.map(Shown))?;
     object.optional("image_sha256", entry.image_sha256.map(Shown))?;
+    object.optional("generations_sha256", entry.generations_sha256.map(Shown))?;
     object.optional("elf_sha256", entry.elf_sha256.map(Shown))?;
     object.optional("chip", entry.chip.and_then(ChipId::name).map(Shown))?;
     object.optional("board", entry.board.as_ref().map(Quoted))?;

@@ -185,6 +185,7 @@ fn package_of(new: &[Image]) -> Vec<u8> {
         protocol_range: None,
         sha256: Some(package::digest(&image.file)),
         image_sha256: Some(image.hash),
+        generations_sha256: None,
         elf_sha256: None,
         chip: Some(CHIP),
         board: Some(text(BOARD)),

@@ -26,6 +26,7 @@ impl Blocks {
     pub(in crate::receiver) fn wants(&self, session: Session, pace: Pace) -> Wants {
         let readiness = match self.phase {
             Phase::Head { .. } => Readiness::Head,
+            Phase::Open if self.may_erase() => Readiness::Busy,
             Phase::Open => Readiness::Open,
             Phase::Judging | Phase::Erasing { .. } | Phase::Complete => Readiness::Busy,
         };
@@ -38,7 +39,7 @@ impl Blocks {
             Pace::Fast => 0,
         };
         let erased_bytes = match self.phase {
-            Phase::Erasing { up_to } => up_to - self.erase_from(),
+            Phase::Erasing { from, up_to, .. } => up_to - from,
             _ => 0,
         };
         let open = self.first..self.first.saturating_add(GENERATIONS_OPEN);
@@ -55,8 +56,7 @@ impl Blocks {
             lacking: match self.cut.shape {
                 Shape::Small => Lacking::of(open.map(|generation| self.lacks(generation))),
                 Shape::Large => Lacking::of_large(open.map(|generation| {
-                    let missing = self.missing_of(generation).unwrap_or_default();
-                    u32::try_from(missing).unwrap_or(u32::MAX)
+                    u32::try_from(self.wanted_of(generation)).unwrap_or(u32::MAX)
                 })),
             },
         }
@@ -64,8 +64,16 @@ impl Blocks {
 
     /// How many blocks of a generation are lacking, less the repair frames that are held.
     pub(in crate::receiver) fn lacks(&self, generation: u16) -> u8 {
-        let missing = self.missing_of(generation).unwrap_or_default().count_ones();
+        let missing = self.wanted_of(generation).count_ones();
         let held = u32::from(self.mender.held_of(generation));
         u8::try_from(missing.saturating_sub(held)).unwrap_or(u8::MAX)
+    }
+
+    /// Which blocks of a generation would be taken: none of one that has to be erased first.
+    fn wanted_of(&self, generation: u16) -> u128 {
+        if self.is_poisoned(generation) {
+            return 0;
+        }
+        self.missing_of(generation).unwrap_or_default()
     }
 }
