@@ -24,7 +24,7 @@ use lockstep_proto::time::Instant;
 
 use crate::journal::Level;
 use crate::node::{Action, Node};
-use crate::setup::{Application, Pace, StagingPace};
+use crate::setup::{Application, Duty, NodeSetup, Pace, StagingPace};
 
 /// A channel of the 2.4 GHz band, 1 to 14.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +123,15 @@ enum Due {
 
 impl Tuner {
     /// Of a device that has just booted, and so knows of nobody.
-    pub(crate) fn new(now: Instant, plan: ChannelPlan, has_group: bool) -> Self {
+    pub(crate) fn of(now: Instant, setup: &NodeSetup, has_group: bool) -> Self {
+        let plan = match setup.duty {
+            Duty::Lead => ChannelPlan::Fixed,
+            Duty::Member => setup.channels,
+        };
+        Self::new(now, plan, has_group)
+    }
+
+    fn new(now: Instant, plan: ChannelPlan, has_group: bool) -> Self {
         let (plan, good) = match plan {
             ChannelPlan::Fixed => (None, None),
             ChannelPlan::Scan { first, last, last_good } => {

@@ -25,7 +25,7 @@ use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use crate::adopt::candidate::{self, Candidate};
 use crate::blocks::BlockCounts;
 use crate::catch_up::Served;
-use crate::channel::{Channel, ChannelPlan, Tuner};
+use crate::channel::{Channel, Tuner};
 use crate::config;
 use crate::heard::{ControlCounts, one_more};
 use crate::history::{HISTORY_BYTES_MAX, History};
@@ -175,11 +175,7 @@ impl<A: Application> Node<A> {
         let given_key = candidate::mark_of(setup.group_key.as_ref());
         let key =
             candidate::adopted_key(&agent, &given_key, flash).or_else(|| setup.group_key.clone());
-        let channels = match setup.duty {
-            Duty::Lead => ChannelPlan::Fixed,
-            Duty::Member => setup.channels,
-        };
-        let tuner = Tuner::new(now, channels, key.is_some());
+        let tuner = Tuner::of(now, &setup, key.is_some());
         let key = key.unwrap_or_else(|| candidate::own_key(setup.seed, setup.id));
         let history = read_entry::<F, HISTORY_BYTES_MAX>(&agent, flash, Kind::HISTORY)
             .map(|bytes| History::decode(&bytes))

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use group::{KEY, LEAD, MEMBER, TestGroup, images, pair_bundle};
+use lockstep_device::Node;
 use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::FRAME_BYTES_MAX;
@@ -34,7 +35,7 @@ fn group_on(lead: u8, roles: &[&'static str]) -> TestGroup {
 }
 
 fn seeks(group: &TestGroup, board: usize) -> bool {
-    group.boards[board].node.as_ref().is_none_or(|node| node.seeks_lead())
+    group.boards[board].node.as_ref().is_none_or(Node::seeks_lead)
 }
 
 /// All members are where the lead is.
@@ -95,7 +96,7 @@ fn a_member_stays_as_long_as_some_frames_come_through() {
     let mut drawn = 7_u64;
     group.air = Box::new(move |_, _, _| {
         drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (drawn >> 33) % 3 > 0
+        !(drawn >> 33).is_multiple_of(3)
     });
     for _ in 0..6_000 {
         group.run_ms(100);
@@ -152,13 +153,13 @@ fn neither_strangers_nor_version_frames_nor_what_the_lead_once_said_are_the_lead
     let member_lost = |group: &TestGroup| seeks(group, MEMBER);
     assert!(group.run_until(10_000, member_lost));
     let mut visited = std::collections::BTreeSet::new();
-    for round in 0..400 {
+    for round in 0..400_usize {
         let frames = [
             announce(),
             control(&GroupKey::new([8; 32]), STRANGER, Message::Here { nonce: 0 }),
             // Of the group, but no answer to what this member asked.
-            control(&KEY, STRANGER, Message::Here { nonce: round }),
-            recording.borrow()[round as usize % recording.borrow().len()].clone(),
+            control(&KEY, STRANGER, Message::Here { nonce: 1 }),
+            recording.borrow()[round % recording.borrow().len()].clone(),
         ];
         for frame in &frames {
             group.inject(MEMBER, STRANGER, frame);

@@ -185,7 +185,7 @@ fn a_list_of_what_is_lacking_of_the_wrong_length_is_dropped() {
         staged_bytes: 0,
         erased_bytes: 0,
         first: 0,
-        lacking: Lacking::of([3, 2, 1].into_iter()),
+        lacking: Lacking::of([3, 2, 1]),
     };
     let good = control(&KEY, member, lead, Message::Wants(wants));
     assert_eq!(good[LACKING_LEN_AT], 3);

@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn what_was_dropped_is_told_with_its_reason_and_what_never_happened_is_not() {
         let health = r#"{"channel":11,"seeks_lead":true,"frames":{
-            "blocks":{"taken":600,"known":0,"busy":12},"control":{"replayed":3,"new\u001bone":1}}}"#;
+            "blocks":{"taken":600,"known":0,"busy":12},
+            "control":{"replayed":3,"new\u001bone":1}}}"#;
         let health: Health = serde_json::from_str(health).unwrap();
         assert_eq!(radio_line(&health), "Radio: on channel 11, looks for its lead");
         let rows = frame_rows(&health);

@@ -24,7 +24,8 @@ pub struct Many {
 /// Seeds that are remembered, at most; a search that has found so many ends.
 pub const FOUND_MAX: usize = 20;
 
-/// Lives through `count` worlds of this scale from seed `first` on. `progress` is told how many are done.
+/// Lives through `count` worlds of this scale from seed `first` on. `progress` is told how many are
+/// done.
 ///
 /// What is returned depends on the seeds alone, not on the number of jobs, unless the search ends
 /// early.

@@ -66,7 +66,7 @@ impl Story {
             board.flash.set_residue(swarm.residue, rng.u64(..));
         }
         // Drawn apart, so that it changes nothing else about a seed.
-        let mut channels = Rng::with_seed(rng.get_seed() ^ 0x4D4F_5645_53);
+        let mut channels = Rng::with_seed(rng.get_seed() ^ 0x004D_4F56_4553);
         if swarm.kinds.channel_moves {
             world.apply(Fault::ChannelMoves { to: draw_channel(&mut channels) });
         }
