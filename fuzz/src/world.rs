@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use lockstep_agent::{Booted, Kind, Layout, RecordLog};
-use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::channel::ChannelPlan;
+use lockstep_device::sample::{SampleApplication, Work};
 use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, UploadStep};
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};

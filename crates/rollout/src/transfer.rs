@@ -585,5 +585,5 @@ const LOSS_FRAMES_MIN: u32 = 16;
 const TURNS_MAX: usize = 8;
 
 #[cfg(test)]
-#[path = "transfer/sender_tests.rs"]
+#[path = "transfer_tests.rs"]
 mod tests;

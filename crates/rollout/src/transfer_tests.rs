@@ -1,5 +1,5 @@
-//! What the sender concludes from what it was told, one conclusion at a time. How transfers go is in
-//! `tests/transfer.rs`.
+//! What the sender concludes from what it was told, one conclusion at a time. How transfers go is
+//! in `tests/transfer.rs`.
 
 use std::vec;
 use std::vec::Vec;
