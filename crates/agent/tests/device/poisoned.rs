@@ -254,6 +254,22 @@ fn what_was_mended_with_a_forged_block_is_fetched_again_too() {
     assert_eq!(transfer.poisoned(), 1);
 }
 
+#[test]
+fn a_generation_stays_poisoned_while_those_before_it_become_whole() {
+    let mut transfer = Transfer::begin(Release::listed(big()), Shape::Small);
+    transfer.forged.push(300);
+    transfer.send_generations(2..3);
+    transfer.send_generations(0..2);
+    let wants = transfer.device.wanted().unwrap();
+    assert_eq!((wants.first, wants.lacking.counts()), (2, &[0, 128, 24][..]));
+    assert_eq!(transfer.send(256), Err(Dropped::Busy));
+    transfer.run();
+    transfer.assert_staged();
+    assert_eq!(transfer.poisoned(), 1);
+    let expected = (0..30).map(|sector| 1 + u32::from((14..21).contains(&sector)));
+    assert_eq!(transfer.sector_erases(), expected.collect::<Vec<_>>());
+}
+
 // They were made of a wrong block, and would be missing in what is asked for.
 #[test]
 fn repair_frames_of_a_poisoned_generation_are_given_up() {
@@ -290,9 +306,12 @@ fn progress_counts_no_generation_that_was_not_verified() {
     transfer.stage();
     assert!(transfer.device.saw(Trace::Resumed { done_bytes: 57_344 }));
     let before = transfer.sent_bytes;
+    transfer.forged.push(500);
     transfer.run();
     transfer.assert_staged();
-    assert_eq!(transfer.sent_bytes - before, SIZE_BYTES - 57_344);
+    assert_eq!(transfer.poisoned(), 3, "judged after a reboot too");
+    let again = SIZE_BYTES - 57_344 + GENERATION_BYTES;
+    assert_eq!(transfer.sent_bytes - before, again);
 }
 
 #[test]
