@@ -85,6 +85,19 @@ impl Transfer {
         self.device.hear(&BlockFrame::Block(Block { session, shape, index, payload: &payload }))
     }
 
+    fn repair(&mut self, generation: u16, named: u32) -> Result<(), Dropped> {
+        let (session, shape) = (self.session(), Shape::Small);
+        let mut sum = [0; 224];
+        let mix = self.cut().mix(session, generation, named);
+        for place in (0..128).filter(|place| mix >> place & 1 == 1) {
+            let at = (usize::from(generation) * 128 + place) * 224;
+            let block = &self.release.firmware.file[at..at + 224];
+            sum.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= byte);
+        }
+        let repair = Repair { session, shape, generation, named, payload: &sum };
+        self.device.hear(&BlockFrame::Repair(repair))
+    }
+
     /// Whatever is lacking of these generations, in their order.
     fn send_generations(&mut self, generations: core::ops::Range<u16>) {
         let whole = self.shape.generation_blocks();
@@ -227,19 +240,10 @@ fn a_poisoned_generation_is_erased_when_the_sender_asks_and_not_while_blocks_com
 #[test]
 fn what_was_mended_with_a_forged_block_is_fetched_again_too() {
     let mut transfer = Transfer::begin(Release::listed(big()), Shape::Small);
-    let file = transfer.release.firmware.file.clone();
     transfer.forged.push(4);
     (3..128).filter(|index| index % 20 != 19).for_each(|index| transfer.send(index).unwrap());
-    let (session, shape, generation) = (transfer.session(), Shape::Small, 0);
     for named in 1.. {
-        let mix = transfer.cut().mix(session, generation, named);
-        let mut sum = [0; 224];
-        for block in (0..128).filter(|block| mix >> block & 1 == 1) {
-            let bytes = &file[block * 224..][..224];
-            sum.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum ^= byte);
-        }
-        let repair = Repair { session, shape, generation, named, payload: &sum };
-        if transfer.device.hear(&BlockFrame::Repair(repair)) == Err(Dropped::Busy) {
+        if transfer.repair(0, named) == Err(Dropped::Busy) {
             break;
         }
         assert!(named < 30);
@@ -248,6 +252,41 @@ fn what_was_mended_with_a_forged_block_is_fetched_again_too() {
     transfer.run();
     transfer.assert_staged();
     assert_eq!(transfer.poisoned(), 1);
+}
+
+#[test]
+fn a_generation_stays_poisoned_while_those_before_it_become_whole() {
+    let mut transfer = Transfer::begin(Release::listed(big()), Shape::Small);
+    transfer.forged.push(300);
+    transfer.send_generations(2..3);
+    transfer.send_generations(0..2);
+    let wants = transfer.device.wanted().unwrap();
+    assert_eq!((wants.first, wants.lacking.counts()), (2, &[0, 128, 24][..]));
+    assert_eq!(transfer.send(256), Err(Dropped::Busy));
+    transfer.run();
+    transfer.assert_staged();
+    assert_eq!(transfer.poisoned(), 1);
+    let expected = (0..30).map(|sector| 1 + u32::from((14..21).contains(&sector)));
+    assert_eq!(transfer.sector_erases(), expected.collect::<Vec<_>>());
+}
+
+// They were made of a wrong block, and would be missing in what is asked for.
+#[test]
+fn repair_frames_of_a_poisoned_generation_are_given_up() {
+    let mut transfer = Transfer::begin(Release::listed(big()), Shape::Small);
+    (3..118).for_each(|index| transfer.send(index).unwrap());
+    (1..4).for_each(|named| transfer.repair(0, named).unwrap());
+    assert_eq!(transfer.device.wanted().unwrap().lacking.counts()[0], 7);
+    transfer.forged.push(120);
+    (118..128).for_each(|index| transfer.send(index).unwrap());
+    assert_eq!(transfer.poisoned(), 1);
+    transfer.ask();
+    while transfer.device.wanted().unwrap().readiness == Readiness::Busy {
+        transfer.device.pass(1);
+    }
+    assert_eq!(transfer.device.wanted().unwrap().lacking.counts()[0], 128);
+    transfer.run();
+    transfer.assert_staged();
 }
 
 // What is durable is right, whatever was sent: after a reboot nothing of it is looked at again.
@@ -267,9 +306,12 @@ fn progress_counts_no_generation_that_was_not_verified() {
     transfer.stage();
     assert!(transfer.device.saw(Trace::Resumed { done_bytes: 57_344 }));
     let before = transfer.sent_bytes;
+    transfer.forged.push(500);
     transfer.run();
     transfer.assert_staged();
-    assert_eq!(transfer.sent_bytes - before, SIZE_BYTES - 57_344);
+    assert_eq!(transfer.poisoned(), 3, "judged after a reboot too");
+    let again = SIZE_BYTES - 57_344 + GENERATION_BYTES;
+    assert_eq!(transfer.sent_bytes - before, again);
 }
 
 #[test]
