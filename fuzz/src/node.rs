@@ -198,6 +198,7 @@ fn stage(image: ImageHash, number: u16) -> Stage {
             trial_limit_ms: u32::from(high) * 100 + odd(5) * (u32::MAX - 60_000),
             rest_lease_ms: u32::from(high) * 100 + odd(6) * (u32::MAX - 60_000),
         },
+        sender: None,
     }
 }
 
