@@ -73,17 +73,19 @@ fn l13_a_cut_upload_goes_on_after_a_power_cut_of_the_lead() {
 #[test]
 fn l13_the_same_command_goes_on_with_its_upload() {
     let mut desk = Desk::new();
-    let transmitter = firmware(Transmitter, "1.1.0").size(1 << 20).make();
+    let transmitter = firmware(Transmitter, "1.1.0").size(1_900_000).make();
     let receiver = firmware(Receiver, "1.1.0").size(1 << 20).make();
     let name = desk.release("1.1.0", &[&transmitter, &receiver]);
     // The lead is held up in the middle: the rest of the bundle waits at the command.
-    desk.board_mut(Receiver).order("impair loss=50");
+    desk.board_mut(Receiver).order("impair loss=70");
     let update = desk.begin_update(&name);
     desk.wait("bytes are in flash", || {
         let rollout = desk.rollout()?;
         let staged = rollout["members"][1]["staged_bytes"].as_u64();
         staged.filter(|&bytes| bytes > 0)
     });
+    // Nothing gets through while the command is given again.
+    desk.board_mut(Receiver).order("impair down");
     update.kill();
     desk.board_mut(Receiver).order("impair none");
     desk.update(&name).succeeds();
