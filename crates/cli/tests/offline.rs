@@ -968,7 +968,7 @@ fn the_first_screen_is_what_one_needs_first() {
           schedule     Say when a rollout that waits goes on
           abort        Stop the running rollout; the group goes back
           revert       Go back to the release before this one
-          group        See who belongs to a group, take in a new device, take off who is gone for good
+          group        See who belongs to a group, adopt a device, take off who is gone for good
           config       Save the configuration of a device's application, or put one back
           password     Change a device's password
           history      List past rollouts and how they ended

@@ -14,7 +14,7 @@ use crate::error::CommandError;
 use crate::files;
 use crate::ui::{Ui, table, tame};
 
-/// See who belongs to a group, take in a new device, take off who is gone for good
+/// See who belongs to a group, adopt a device, take off who is gone for good
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
     List(ListArgs),
