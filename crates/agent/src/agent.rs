@@ -30,6 +30,7 @@ use crate::package;
 use crate::receiver::{Job, Receiver};
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
+use crate::trial::Wellness;
 
 /// What the device is, and what its running firmware says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,15 +178,6 @@ pub(crate) struct Armed {
     pub(crate) image: ImageHash,
     pub(crate) running: ImageHash,
     pub(crate) fire_at: Option<Instant>,
-}
-
-/// Health in this boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wellness {
-    pub(crate) good_samples: u8,
-    pub(crate) was_healthy: bool,
-    pub(crate) linked: u8,
-    pub(crate) view: View,
 }
 
 impl Agent {

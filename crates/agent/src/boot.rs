@@ -13,7 +13,7 @@ use lockstep_proto::manifest::{TRUST_BYTES_MAX, Trust};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::time::Instant;
 
-use crate::agent::{Agent, Leaving, RECORD_VERSION, Rest, Setup, Trial, Wellness};
+use crate::agent::{Agent, Leaving, RECORD_VERSION, Rest, Setup, Trial};
 use crate::boot_state::BootState;
 use crate::effects::{Effects, FallBackCause, RebootReason, Trace};
 use crate::flash::{self, FlashFault};
@@ -22,6 +22,7 @@ use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
+use crate::trial::Wellness;
 
 /// How the device goes on after it has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

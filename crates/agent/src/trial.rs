@@ -6,7 +6,7 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::order::{Order, Ticket};
-use lockstep_proto::frame::report::{MemberState, Refusal};
+use lockstep_proto::frame::report::{MemberState, Refusal, View};
 use lockstep_proto::id::ImageHash;
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::planted::{self, Bug};
@@ -18,6 +18,17 @@ use crate::flash::{FlashFault, Operation};
 use crate::member::{MemberRecord, NO_IMAGE};
 use crate::slot::Pace;
 
+/// Health in this boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wellness {
+    pub(crate) good_samples: u8,
+    pub(crate) was_healthy: bool,
+    /// Since when it has not been well enough to be confirmed, although the lead wants that.
+    pub(crate) unconfirmed_since: Option<Instant>,
+    pub(crate) linked: u8,
+    pub(crate) view: View,
+}
+
 impl Agent {
     /// Takes a health sample, every few hundred milliseconds. Several good ones in a row make the
     /// device healthy, one bad one ends it.
@@ -28,7 +39,9 @@ impl Agent {
         let good = if checks_ok && link_ok { self.wellness.good_samples + 1 } else { 0 };
         self.wellness.good_samples = good.min(HEALTHY_SAMPLES);
         (self.wellness.linked, self.wellness.view) = (linked, view);
-        self.wellness.was_healthy |= self.is_healthy();
+        if self.is_healthy() {
+            (self.wellness.was_healthy, self.wellness.unconfirmed_since) = (true, None);
+        }
         self.report_due |= was_healthy != self.is_healthy();
     }
 
@@ -189,6 +202,7 @@ impl Agent {
         }
         let healthy = self.is_healthy() || planted::has(Bug::ConfirmUnhealthy);
         if self.leaving.is_some() || !healthy {
+            self.wellness.unconfirmed_since.get_or_insert(self.now);
             return Err(Refusal::NotHealthy);
         }
         let confirming = MemberRecord { state: MemberState::Confirming, ..self.member.clone() };
@@ -281,7 +295,12 @@ impl Agent {
             true => never,
             false => self.booted_at + self.trial_limit_ms(),
         };
-        Some(if self.wellness.was_healthy { lease } else { lease.min(limit) })
+        // The lead's word that all have kept it renews the lease, and would do so for ever while
+        // this device, healthy once, gets well enough no more.
+        let last_straw =
+            self.wellness.unconfirmed_since.map(|at| at + (limit.ms_since(self.booted_at)));
+        let end = if self.wellness.was_healthy { lease } else { lease.min(limit) };
+        Some(last_straw.map_or(end, |at| at.min(end)))
     }
 
     fn trial_ends(&self) -> Option<FallBackCause> {

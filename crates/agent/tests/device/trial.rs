@@ -148,6 +148,43 @@ fn a_trial_that_is_not_healthy_now_is_not_confirmed() {
     assert_eq!(device.order(&ticket(1, 1), &order).state, MemberState::Kept);
 }
 
+// Rule: a member is never busy for ever. Found by a world: firmware that was healthy once, and from
+// the verdict on never for long enough, was told to confirm for ever, which renewed its lease.
+#[test]
+fn a_trial_that_does_not_get_well_enough_to_be_confirmed_ends_although_the_lead_keeps_talking() {
+    for start in STARTS {
+        let mut device = TestDevice::in_trial(start);
+        device.get_healthy();
+        device.pass(60_000 / 4);
+        let order = device.confirmation();
+        device.sample(Good::NoChecks);
+        for _ in 0..99 {
+            device.assert_refused(&ticket(1, 1), &order, Refusal::NotHealthy);
+            device.pass(100);
+            device.sample(Good::NoChecks);
+        }
+        assert_eq!(device.take_effects(), []);
+        device.pass(100);
+        assert_eq!(device.take_effects(), [Effect::AskRest]);
+        device.assert_goes_back(FallBackCause::NotHealthy);
+    }
+}
+
+// A moment of bad health is none: the limit begins anew.
+#[test]
+fn a_trial_that_gets_well_again_before_the_limit_is_confirmed() {
+    let mut device = TestDevice::in_trial(Start::Rollback);
+    device.get_healthy();
+    let order = device.confirmation();
+    for _ in 0..3 {
+        device.sample(Good::NoChecks);
+        device.assert_refused(&ticket(1, 1), &order, Refusal::NotHealthy);
+        device.pass(8_000);
+        device.get_healthy();
+    }
+    assert_eq!(device.order(&ticket(1, 1), &order).state, MemberState::Kept);
+}
+
 // L23: false success, "in sync" while the old image runs.
 #[test]
 fn a_member_that_fell_back_does_not_confirm_and_says_what_runs() {
