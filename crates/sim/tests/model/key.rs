@@ -45,7 +45,7 @@ fn agent_rule(field: &str) -> Rule {
         // Package and image come at once: nobody is asked what is lacking.
         "answer_at" | "answer_lacking_at" | "unasked_at" | "session_heard" | "unnamed"
         | "durable_bytes" => Rule::Leave,
-        "asked_at" | "fire_at" => Rule::Presence,
+        "asked_at" | "fire_at" | "unconfirmed_since" => Rule::Presence,
         _ => Rule::Keep,
     }
 }
