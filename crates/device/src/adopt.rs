@@ -1,5 +1,5 @@
 //! Adoption: a device in reach that does not have the group's key is given it, by somebody who
-//! knows that device's password. This side is the lead's; [`candidate`] is the device's.
+//! knows that device's password. This side is the lead's; `candidate` is the device's.
 //!
 //! ```text
 //!             Terms                  Taken, or heard with the key
