@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use embedded_storage::nor_flash::NorFlash;
+use lockstep_agent::package::digest;
 use lockstep_proto::frame::LARGE_FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::Session;
 use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
@@ -62,13 +63,27 @@ impl<A: Application> Node<A> {
         if !self.lead.as_ref().is_some_and(is_free) {
             return;
         }
+        let late = self.behind(now);
+        if late.is_empty() {
+            return;
+        }
+        let holds_manifest = self.holds_manifest_of_last(flash);
         let mut starts = false;
-        for behind in self.behind(now) {
-            starts |= self.try_again(now, behind);
+        for behind in late {
+            let has_sender = behind.has_sender && holds_manifest;
+            starts |= self.try_again(now, Behind { has_sender, ..behind });
         }
         if starts {
             self.begin_catch_up(now, flash);
         }
+    }
+
+    /// Whether the package in store is that of the release which the group runs: one that was
+    /// refused since then has taken its place.
+    fn holds_manifest_of_last<F: NorFlash>(&mut self, flash: &mut F) -> bool {
+        let last = self.conducting().map(|it| (it.record.package, it.record.package_size_bytes));
+        let stored = self.with_package(flash, digest);
+        last.is_some_and(|(package, size_bytes)| size_bytes > 0 && stored == Some(package))
     }
 
     /// Whether this member's turn has come. Whoever nobody can send to is named once.
@@ -103,13 +118,9 @@ impl<A: Application> Node<A> {
 
     fn begin_catch_up<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
         let Some(last) = self.conducting().map(|it| it.record.clone()) else { return };
-        if last.package_size_bytes == 0 {
-            return;
-        }
         let limit_ms = self.setup.policy.trial_limit_ms;
         let release = self.with_manifest(flash, |manifest| release_of(manifest, limit_ms).ok());
         let Some(Some(mut release)) = release else { return };
-        // The package in store is that of this release: a later one would have begun a rollout.
         release.package = last.package;
         release.package_size_bytes = last.package_size_bytes;
         let id = RolloutId(self.draw());

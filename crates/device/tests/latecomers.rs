@@ -109,6 +109,28 @@ fn without_anybody_of_its_role_the_bundle_is_asked_for() {
     assert!(runs(&group, 2, &transmitter));
 }
 
+/// The refused release's manifest took the place of the kept one's: nobody is brought to what the
+/// group has refused.
+#[test]
+fn after_a_refused_release_a_latecomer_waits_for_the_bundle() {
+    let (mut group, [receiver, transmitter]) = kept_group("transmitter");
+    let mut newer = spec("transmitter", "2.0.0");
+    newer.descriptor.protocol = lockstep_proto::version::ProtocolRange::single(2);
+    let newer = newer.build().unwrap();
+    let refused = group.upload(&pair_bundle("2.0.0", &receiver, &newer));
+    assert!(refused.is_err(), "it would not understand the receiver");
+    group.cut_power(NEW, 100);
+    group.run_ms(20_000);
+    let old = spec("transmitter", "1.0.0").build().unwrap();
+    assert!(runs(&group, NEW, &old), "{}", group.log());
+    assert_eq!(group.settled(), Some(Verdict::Keep), "nothing was begun: {}", group.log());
+    assert!(group.log().contains("hand over the bundle"), "{}", group.log());
+
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    assert!(runs(&group, NEW, &transmitter));
+}
+
 /// What was flashed by cable since the last rollout was so on purpose.
 #[test]
 fn a_member_that_was_flashed_by_cable_is_left_alone() {
