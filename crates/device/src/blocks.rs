@@ -64,6 +64,7 @@ impl BlockCounts {
             ("bad_tag", self.bad_tag),
             ("lane_version", self.other_version),
             ("malformed", self.malformed),
+            ("poisoned", self.poisoned),
         ];
         [("taken", self.taken)].into_iter().chain(dropped).chain(unreadable)
     }

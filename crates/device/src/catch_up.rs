@@ -10,7 +10,6 @@ use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::package::digest;
 use lockstep_proto::frame::LARGE_FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::Session;
-use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
 use lockstep_proto::frame::order::Serve;
 use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::{DeviceId, ImageHash, RolloutId};
@@ -21,6 +20,7 @@ use lockstep_rollout::{Behind, Present, Rollout, behind};
 use crate::intake::release_of;
 use crate::journal::Level;
 use crate::node::{Node, is_due};
+use crate::serve::next_frame_of;
 use crate::setup::Application;
 
 /// The running image on its way to members of the same role.
@@ -177,13 +177,9 @@ impl<A: Application> Node<A> {
         flash: &mut F,
     ) -> Option<usize> {
         let sender = &mut self.served.as_mut()?.sender;
-        let due = sender.next_frame(now)?;
-        let (session, cut) = (sender.session(), sender.cut());
-        let mut payload = [0; BLOCK_BYTES_MAX];
-        let frame = due.frame(session, cut, &mut payload, |offset, into| {
+        next_frame_of(sender, now, &self.key, buffer, |offset, into| {
             self.agent.running_read(offset, into, flash).ok()
-        });
-        frame?.encode(&self.key, buffer).ok()
+        })
     }
 
     /// To whom it is said what is lacking: the package is the lead's, an image may be another's.

@@ -8,6 +8,7 @@ use lockstep_agent::package::{PACKAGE_SIZE_BYTES_MAX, Package};
 use lockstep_proto::frame::LARGE_FRAME_BYTES_MAX;
 use lockstep_proto::frame::block::Session;
 use lockstep_proto::frame::coding::BLOCK_BYTES_MAX;
+use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::{Signed, Trust, VerifiedManifest, verify};
 use lockstep_proto::time::Instant;
@@ -79,23 +80,18 @@ impl<A: Application> Node<A> {
             return Some(len);
         }
         let lead = self.lead.as_mut()?;
-        let mut payload = [0; BLOCK_BYTES_MAX];
-        if let Some(sender) = &mut lead.package
-            && let Some(due) = sender.next_frame(now)
-        {
-            let (session, cut) = (sender.session(), sender.cut());
-            let frame = due.frame(session, cut, &mut payload, |offset, into| {
+        let package = lead.package.as_mut().and_then(|sender| {
+            next_frame_of(sender, now, &self.key, buffer, |offset, into| {
                 self.agent.package_part(offset, into, flash)
-            });
-            return frame?.encode(&self.key, buffer).ok();
+            })
+        });
+        if package.is_some() {
+            return package;
         }
         let (_, sender) = lead.artifact.as_mut()?;
-        let due = sender.next_frame(now)?;
-        let (session, cut) = (sender.session(), sender.cut());
-        let frame = due.frame(session, cut, &mut payload, |offset, into| {
+        next_frame_of(sender, now, &self.key, buffer, |offset, into| {
             self.agent.spool_read(offset, into, flash).ok()
-        });
-        frame?.encode(&self.key, buffer).ok()
+        })
     }
 
     /// Looks at the stored package, which the agent has checked against its digest.
@@ -128,6 +124,21 @@ impl<A: Application> Node<A> {
         self.vouched = vouched;
         looked?
     }
+}
+
+/// The next frame that a sender has due, with what `read` finds in flash at an offset; returns its
+/// length in `buffer`.
+pub(crate) fn next_frame_of(
+    sender: &mut Sender,
+    now: Instant,
+    key: &GroupKey,
+    buffer: &mut [u8; LARGE_FRAME_BYTES_MAX],
+    read: impl FnMut(u32, &mut [u8]) -> Option<()>,
+) -> Option<usize> {
+    let due = sender.next_frame(now)?;
+    let mut payload = [0; BLOCK_BYTES_MAX];
+    let frame = due.frame(sender.session(), sender.cut(), &mut payload, read);
+    frame?.encode(key, buffer).ok()
 }
 
 /// A manifest that this boot has verified, and by which keys: signatures cost a chip a tenth of a

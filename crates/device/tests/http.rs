@@ -108,7 +108,8 @@ fn health_names_every_check() {
             "busy":0,
             "bad_tag":0,
             "lane_version":0,
-            "malformed":0},
+            "malformed":0,
+            "poisoned":0},
             "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });
@@ -160,7 +161,8 @@ fn a_device_that_hears_nobody_says_that_it_cannot_be_updated() {
             "busy":0,
             "bad_tag":0,
             "lane_version":0,
-            "malformed":0},
+            "malformed":0,
+            "poisoned":0},
             "data":{"gated":0}}}"#]]
         .assert_eq(&web.get("/api/health").await.shown());
     });

@@ -140,6 +140,9 @@ impl Rollout {
 
     /// What this member is to send to others, if it is to send anything.
     fn serve(&self, now: Instant, seat: &SeatRecord) -> Option<Serve> {
+        if !self.record.catches_up {
+            return None;
+        }
         let mut served = self.record.seats.iter().zip(&self.views).filter(|(other, view)| {
             let staged = view.report.is_some_and(|it| judge::is_staged(&self.record, other, &it));
             other.part == Part::Update && !staged && self.sender_for(now, other) == Some(seat.id)

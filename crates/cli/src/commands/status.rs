@@ -195,6 +195,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("blocks", "bad_tag", "dropped: not of the group's key"),
     ("blocks", "lane_version", "dropped: newer than this firmware knows"),
     ("blocks", "malformed", "dropped: cut short, or not what it says"),
+    ("blocks", "poisoned", "generations that were whole and wrong, fetched again"),
     ("data", "gated", "dropped: of a device that is not compatible, or not known"),
 ];
 
