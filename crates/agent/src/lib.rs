@@ -49,8 +49,8 @@ pub mod member;
 pub mod package;
 pub mod receiver;
 pub mod record;
-pub mod running;
-mod slot;
+mod running;
+pub mod slot;
 
 mod boot;
 mod local;

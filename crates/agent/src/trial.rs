@@ -286,21 +286,20 @@ impl Agent {
         if !self.on_trial() || self.leaving.is_some() {
             return None;
         }
-        let never = self.booted_at + u64::from(TERM_MS_MAX) * 1_000;
+        let never_ms = u64::from(TERM_MS_MAX) * 1_000;
         let lease = match planted::has(Bug::NoLease) {
-            true => never,
+            true => self.booted_at + never_ms,
             false => self.last_frame + self.lease_ms(),
         };
-        let limit = match planted::has(Bug::NoTrialLimit) {
-            true => never,
-            false => self.booted_at + self.trial_limit_ms(),
+        let limit_ms = match planted::has(Bug::NoTrialLimit) {
+            true => never_ms,
+            false => self.trial_limit_ms(),
         };
         // The lead's word that all have kept it renews the lease, and would do so for ever while
         // this device, healthy once, gets well enough no more.
-        let last_straw =
-            self.wellness.unconfirmed_since.map(|at| at + (limit.ms_since(self.booted_at)));
-        let end = if self.wellness.was_healthy { lease } else { lease.min(limit) };
-        Some(last_straw.map_or(end, |at| at.min(end)))
+        let Wellness { was_healthy, unconfirmed_since, .. } = self.wellness;
+        let unwell_since = if was_healthy { unconfirmed_since } else { Some(self.booted_at) };
+        Some(unwell_since.map_or(lease, |since| lease.min(since + limit_ms)))
     }
 
     fn trial_ends(&self) -> Option<FallBackCause> {
