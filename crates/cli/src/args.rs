@@ -7,9 +7,11 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use lockstep_device::channel::Channel;
+use lockstep_device::uplink::Place;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{ROLE_BYTES_MAX, is_role};
 use lockstep_proto::version::ProtocolRange;
+use ureq::http::Uri;
 
 /// A role's name, which may become a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,32 @@ impl FromStr for RoleName {
 impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// Where a fleet's server is, as devices are told: they speak plain HTTP, and trust signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Its name and port.
+    pub place: Place,
+}
+
+impl FromStr for ServerUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url: Uri = text.parse().map_err(|_| "is no URL")?;
+        match url.scheme_str() {
+            Some("http") => (),
+            Some("https") => return Err("devices speak plain HTTP: give them `http://HOST:PORT`"),
+            _ => return Err("expected `http://HOST[:PORT]`"),
+        }
+        let host = url.host().filter(|host| !host.is_empty()).ok_or("names no host")?;
+        if !matches!(url.path(), "" | "/") || url.query().is_some() {
+            return Err("goes on behind the port");
+        }
+        let port = url.port_u16().unwrap_or(80);
+        Ok(Self { place: Place { host: host.to_owned(), port } })
     }
 }
 

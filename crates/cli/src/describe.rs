@@ -14,12 +14,12 @@ use lockstep_proto::partition::{
 use lockstep_proto::signature::{PublicKey, Signature};
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Problem, incompatible, with_causes};
 use crate::error::CommandError;
 use crate::facts::{self, Line, numbered};
 use crate::files;
 use crate::keys;
 use crate::ui::{Ui, listed, tame};
+use lockstep_server::bundle::{Bundle, Problem, incompatible, with_causes};
 
 /// What a file is.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ fn image(bytes: &[u8]) -> Description {
             if is_image {
                 described.lines = partial_image_lines(bytes);
             }
-            let hint = facts::image_hint(&error);
+            let hint = lockstep_server::bundle::image_hint(&error);
             described.problems.push(Problem::hinted(error.to_string(), hint));
             described
         }

@@ -51,47 +51,13 @@ impl ImageFile {
         let facts = pushed.and_then(|()| reader.finish()).map_err(|error| {
             let refused = CommandError::failed(format!("`{name}` is not a whole firmware image"));
             let refused = refused.because(&error);
-            match image_hint(&error) {
+            match lockstep_server::bundle::image_hint(&error) {
                 Some(hint) => refused.hinted(hint),
                 None => refused,
             }
         })?;
         Ok(Self { name, bytes, facts })
     }
-}
-
-/// How one gets the right file, where that can be told from the error.
-pub fn image_hint(error: &ImageError) -> Option<&'static str> {
-    use lockstep_proto::image::Foreign;
-    Some(match error {
-        ImageError::NotAnImage { looks_like: Some(Foreign::Html), .. } => {
-            "A download that failed often leaves a web page under that name. Download it again."
-        }
-        ImageError::NotAnImage { looks_like: Some(Foreign::Json), .. } => {
-            "A server's error message was saved under the file's name, perhaps. Download it again."
-        }
-        ImageError::NotAnImage { looks_like: Some(Foreign::Elf), .. } => {
-            "Make an image from it: `esptool elf2image FILE`, or `espflash save-image`."
-        }
-        ImageError::NotAnImage { looks_like: Some(Foreign::Gzip | Foreign::Zip), .. } => {
-            "Unpack it first."
-        }
-        ImageError::NotAnImage { looks_like: Some(Foreign::Tar), .. } => {
-            "A bundle is installed whole: `lockstep update FILE`."
-        }
-        ImageError::NotAnImage { looks_like: Some(Foreign::Erased), .. }
-        | ImageError::Trailing { .. } => {
-            "Give the application's image alone (often `firmware.bin`), not one of the whole flash."
-        }
-        ImageError::TooShort { .. } => "The file was cut off. Copy or download it again.",
-        ImageError::Checksum { .. } | ImageError::Hash { .. } => {
-            "The file was damaged. Build, copy or download it again."
-        }
-        ImageError::NotAnImage { .. }
-        | ImageError::TooLarge { .. }
-        | ImageError::Segments { .. }
-        | ImageError::SegmentLength { .. } => return None,
-    })
 }
 
 /// What an image is, as lines.

@@ -9,7 +9,6 @@
 
 pub mod args;
 mod broker;
-pub mod bundle;
 pub mod client;
 mod commands;
 mod demo;

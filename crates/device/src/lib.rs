@@ -13,7 +13,7 @@
 //! # Not here
 //!
 //! Executors, chips, sockets: the shells around it. On top of it: the HTTP API ([`http`]), and what
-//! a broker is told ([`mqtt`]).
+//! a broker is told ([`mqtt`]), and what a server is asked for ([`uplink`]).
 
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic))]
@@ -30,6 +30,7 @@ pub mod channel;
 mod conduct;
 mod config;
 mod cut;
+pub mod dial;
 mod group;
 pub mod heard;
 pub mod history;
@@ -48,6 +49,7 @@ mod schedule;
 mod serve;
 pub mod setup;
 mod tell;
+pub mod uplink;
 mod upload;
 mod watch;
 

@@ -23,6 +23,7 @@ use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::journal::Level;
 use lockstep_device::mqtt::Broker;
 use lockstep_device::setup::Duty;
+use lockstep_device::uplink::ServerAtStart;
 use lockstep_proto::compat::Rule;
 use lockstep_proto::frame::control::GroupKey;
 use lockstep_proto::frame::report::Rollback;
@@ -43,6 +44,7 @@ mod console;
 mod control;
 mod mqtt;
 mod provision;
+mod uplink;
 
 use boot::{Ended, Hardware, boot};
 use console::Console;
@@ -98,6 +100,8 @@ pub struct BoardOptions {
     pub http: SocketAddr,
     /// Who is told what happens on it; `None`: nobody.
     pub broker: Option<Broker>,
+    /// The fleet's server that its lead comes to; `None`: the one that it knows, if any.
+    pub server: Option<ServerAtStart>,
     /// How it compares its version with its peers'.
     pub rule: Rule,
     /// How its application gets on with it.

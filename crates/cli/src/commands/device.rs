@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::mqtt::{PREFIX_DEFAULT, Prefix};
 use lockstep_device::setup::Duty;
+use lockstep_device::uplink::ServerAtStart;
 use lockstep_proto::compat::{Announced, Rule};
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
 use lockstep_proto::frame::control::GroupKey;
@@ -25,10 +26,10 @@ use lockstep_sim::flash::{OpenError, Timing};
 use lockstep_sim::radio::Impairments;
 use serde_json::json;
 
-use crate::args::{self, Tuning};
+use crate::args::{self, ServerUrl, Tuning};
 use crate::broker::BrokerUrl;
 use crate::error::CommandError;
-use crate::facts::{self, ImageFile};
+use crate::facts::ImageFile;
 use crate::files::{self, Existing, Readers};
 use crate::keys;
 use crate::ui::Ui;
@@ -87,6 +88,22 @@ pub(crate) struct DeviceArgs {
     /// Where the topics begin; the device's address comes behind it
     #[arg(long, value_name = "TOPIC", default_value = PREFIX_DEFAULT, value_parser = Prefix::new)]
     mqtt_topic: Prefix,
+
+    /// Let this server look after the group: http://HOST[:PORT]; the lead comes to it, and
+    /// remembers it
+    #[arg(long, value_name = "URL", conflicts_with = "member")]
+    server: Option<ServerUrl>,
+
+    /// The token that lets the lead in there, once, from the server's console; others on this
+    /// machine can see it, so it is better in the environment variable LOCKSTEP_ENROLL
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "server",
+        env = "LOCKSTEP_ENROLL",
+        hide_env_values = true
+    )]
+    enroll: Option<String>,
 
     /// Print what happens as one JSON object for each line
     #[arg(long)]
@@ -334,6 +351,7 @@ fn options(
         impairments: args.desk.impair,
         http: args.http,
         broker: args.mqtt.as_ref().map(|url| url.broker(&args.mqtt_topic)).transpose()?,
+        server: server(args),
         rule: if args.desk.one_sided { Rule::OneSided } else { Rule::BothWays },
         manners: args.desk.manners(),
         provision: provision(ui, &args.first, role, chip, board)?,
@@ -343,6 +361,11 @@ fn options(
             ends_with_input: args.desk.until_input_ends,
         },
     })
+}
+
+fn server(args: &DeviceArgs) -> Option<ServerAtStart> {
+    let place = args.server.as_ref()?.place.clone();
+    Some(ServerAtStart { place, token: args.enroll.clone() })
 }
 
 fn provision(
@@ -520,10 +543,12 @@ fn board_error(error: &BoardError, args: &DeviceArgs) -> CommandError {
         BoardError::Provision(ProvisionError::Chip { found, .. }) => {
             format!("Say which chip the board has: --chip {found}")
         }
-        BoardError::Provision(ProvisionError::Image(cause)) => match facts::image_hint(cause) {
-            Some(hint) => hint.to_owned(),
-            None => return failed,
-        },
+        BoardError::Provision(ProvisionError::Image(cause)) => {
+            match lockstep_server::bundle::image_hint(cause) {
+                Some(hint) => hint.to_owned(),
+                None => return failed,
+            }
+        }
         BoardError::Bootloader(_) | BoardError::Node(_) => {
             "Its flash holds no firmware that works. To make the device anew, delete the file."
                 .to_owned()

@@ -17,6 +17,7 @@ mod release;
 mod report;
 mod revert;
 mod schedule;
+mod serve;
 mod sim;
 mod status;
 pub(crate) mod update;
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     Logs(logs::LogsArgs),
     Report(report::ReportArgs),
+    // What looks after many groups.
+    Serve(serve::ServeArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
     #[command(subcommand)]
@@ -108,6 +111,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::History(args) => history::history(ui, &args),
         Command::Report(args) => report::report(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
+        Command::Serve(args) => serve::serve(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
         Command::Bench(command) => bench::bench(ui, &command),
         Command::Completions(args) => completions::completions(ui, &args),

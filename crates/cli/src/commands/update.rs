@@ -9,7 +9,6 @@ use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{Manifest, Trust};
 use serde_json::json;
 
-use crate::bundle::Bundle;
 use crate::client::api::{Accepted, Rollout, Version};
 use crate::client::{Client, ClientError, DeviceArgs, Watch};
 use crate::commands::release::refuse;
@@ -20,6 +19,7 @@ use crate::files;
 use crate::follow::{self, POLL_EVERY, Progress, SILENCE_MAX};
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, tame};
+use lockstep_server::bundle::Bundle;
 
 /// Bring a group to a release, and wait until it is kept or reverted
 ///

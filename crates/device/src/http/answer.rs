@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 
 /// One answer, complete.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     status: StatusCode,
     content_type: &'static str,
     header: Option<(&'static str, &'static str)>,
@@ -25,7 +25,7 @@ pub(super) struct Answer {
 
 /// A refusal on its way to becoming an answer.
 #[derive(Debug)]
-pub(super) struct Problem(Box<Details>);
+pub(crate) struct Problem(Box<Details>);
 
 #[derive(Debug)]
 struct Details {
@@ -143,6 +143,21 @@ impl Problem {
     pub(super) fn with_rollout(mut self, rollout: Option<RolloutId>) -> Self {
         self.0.rollout = rollout;
         self
+    }
+
+    /// The word for programs.
+    pub(crate) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// What was found, for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The codes of what preflight refused.
+    pub(crate) fn refusal_codes(&self) -> Vec<&'static str> {
+        self.0.refusals.iter().flatten().map(|refusal| refusal.code).collect()
     }
 
     /// What preflight found, every fault of it.

@@ -167,11 +167,11 @@ pub(super) fn body_length(parts: &RequestParts<'_>) -> Result<u32, Problem> {
 
 /// The part of a bundle that a request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Its first byte's place in the bundle.
-    pub(super) offset: u32,
+    pub(crate) offset: u32,
     /// Size of the whole bundle in bytes.
-    pub(super) size_bytes: u32,
+    pub(crate) size_bytes: u32,
 }
 
 /// Which part of a bundle comes, from `Content-Range: bytes A-B/T`; without it, all of it.

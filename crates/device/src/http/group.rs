@@ -4,15 +4,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use lockstep_proto::id::DeviceId;
+use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Label, Role};
 use picoserve::response::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Shell;
 use super::answer::{Answer, Problem, Shown};
 use super::body;
 use super::rollout::{busy, not_the_lead};
+use super::{Shell, views};
 use crate::adopt::AdoptError;
 use crate::group::RemoveError;
 use crate::node::Node;
@@ -88,47 +89,52 @@ pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
             return Err(not_the_lead(node));
         }
         node.look_around(now);
-        let fresh_ms = node.setup().pace.link_fresh_ms;
-        let behind = node.behind(now);
-        let member = |&(id, role): &(DeviceId, Role)| {
-            let lead = id == node.setup().id;
-            let peer = node.peers().get(id);
-            MemberView {
-                id: Shown(id),
-                role: Shown(role),
-                lead,
-                linked: lead || peer.is_some_and(|peer| peer.is_linked(now, fresh_ms)),
-                heard_ms_ago: match lead {
-                    true => Some(0),
-                    false => peer.map(|peer| now.ms_since(peer.heard_at)),
-                },
-                behind: behind.iter().any(|behind| behind.id == id),
-            }
-        };
-        let stranger = |peer: &Peer| StrangerView {
-            id: Shown(peer.id),
-            device_type: Shown(peer.device_type),
-            version: peer
-                .announced
-                .map(|announced| Shown(ReleaseVersion::from_number(announced.number))),
-            heard_ms_ago: now.ms_since(peer.heard_at),
-        };
-        Ok(Answer::json(&GroupView {
-            members: node.members().iter().map(member).collect(),
-            in_reach: node.strangers(now).map(stranger).collect(),
-            adoption: node.adoption().map(|adoption| AdoptionJson {
-                id: Shown(adoption.device),
-                state: adoption.stage,
-                problem: adoption.failure.map(|why| ProblemJson {
-                    code: why.code(),
-                    message: alloc::format!("{} was not adopted: {why}", adoption.device),
-                    hint: why.hint(),
-                }),
-            }),
-        }))
+        Ok(Answer::json_text(text(now, node)))
     });
     shell.wake();
     answer
+}
+
+/// The same, as text. Nobody is asked anything.
+pub(crate) fn text<A: Application>(now: Instant, node: &Node<A>) -> String {
+    let fresh_ms = node.setup().pace.link_fresh_ms;
+    let behind = node.behind(now);
+    let member = |&(id, role): &(DeviceId, Role)| {
+        let lead = id == node.setup().id;
+        let peer = node.peers().get(id);
+        MemberView {
+            id: Shown(id),
+            role: Shown(role),
+            lead,
+            linked: lead || peer.is_some_and(|peer| peer.is_linked(now, fresh_ms)),
+            heard_ms_ago: match lead {
+                true => Some(0),
+                false => peer.map(|peer| now.ms_since(peer.heard_at)),
+            },
+            behind: behind.iter().any(|behind| behind.id == id),
+        }
+    };
+    let stranger = |peer: &Peer| StrangerView {
+        id: Shown(peer.id),
+        device_type: Shown(peer.device_type),
+        version: peer
+            .announced
+            .map(|announced| Shown(ReleaseVersion::from_number(announced.number))),
+        heard_ms_ago: now.ms_since(peer.heard_at),
+    };
+    views::json_text(&GroupView {
+        members: node.members().iter().map(member).collect(),
+        in_reach: node.strangers(now).map(stranger).collect(),
+        adoption: node.adoption().map(|adoption| AdoptionJson {
+            id: Shown(adoption.device),
+            state: adoption.stage,
+            problem: adoption.failure.map(|why| ProblemJson {
+                code: why.code(),
+                message: alloc::format!("{} was not adopted: {why}", adoption.device),
+                hint: why.hint(),
+            }),
+        }),
+    })
 }
 
 /// `POST /api/group/adopt/ID`: begins; how it goes on `GET /api/group` tells.

@@ -11,6 +11,7 @@
 //!                                 ├─ schedule: when it goes on
 //!                                 ├─ config: the application's own
 //!                                 ├─ group: who belongs to it
+//!                                 ├─ server: what a fleet's server offers
 //!                                 ├─ page: /ota, for browsers
 //!                                 └─ events: server-sent events
 //! ```
@@ -19,19 +20,20 @@
 //!
 //! Executors, listening, TLS. What a rollout does with an upload: [`Node`].
 
-mod answer;
+pub(crate) mod answer;
 mod bare;
 mod body;
 mod config;
 mod connection;
 mod events;
-mod gate;
-mod group;
+pub(crate) mod gate;
+pub(crate) mod group;
 mod page;
 mod password;
-mod rollout;
+pub(crate) mod rollout;
 mod routes;
 mod schedule;
+mod server;
 pub(crate) mod views;
 
 use alloc::rc::Rc;
@@ -49,6 +51,7 @@ use picoserve::{Config, Router, Server, Timeouts};
 use crate::channel::Channel;
 use crate::node::Node;
 use crate::setup::Application;
+use crate::uplink::Uplink;
 use connection::{Connection, Control};
 use routes::Routes;
 
@@ -90,8 +93,9 @@ pub struct Platform {
 #[derive(Debug, Default)]
 pub struct Api {
     streams: Cell<usize>,
-    upload: rollout::Turn,
+    pub(crate) upload: rollout::Turn,
     passwords: gate::WrongPasswords,
+    pub(crate) uplink: Uplink,
 }
 
 impl Api {

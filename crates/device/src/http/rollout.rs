@@ -25,7 +25,7 @@ use crate::upload::{UploadError, UploadStep};
 /// Whose bytes are taken: one upload's at a time. A later part of the same bundle takes the turn
 /// from a connection that is silent, and perhaps dead.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     /// Counts uploads; the last one has the turn while `is_taken`.
     number: Cell<u32>,
     is_taken: Cell<bool>,
@@ -66,7 +66,7 @@ pub(super) fn present<H: Shell>(shell: &H) -> Result<Answer, Problem> {
 }
 
 /// `POST /api/rollout/abort`.
-pub(super) fn abort<H: Shell>(shell: &H) -> Result<Answer, Problem> {
+pub(crate) fn abort<H: Shell>(shell: &H) -> Result<Answer, Problem> {
     let answer = shell.with(|now, node, flash| {
         let result = node.abort(now, flash);
         result.map(Answer::accepted).map_err(|error| cannot_conduct(&error, node))
@@ -76,7 +76,7 @@ pub(super) fn abort<H: Shell>(shell: &H) -> Result<Answer, Problem> {
 }
 
 /// `POST /api/rollout/revert`: answered when preflight has said whether there is a way back.
-pub(super) async fn revert<H: Shell>(shell: &H) -> Result<Answer, Problem> {
+pub(crate) async fn revert<H: Shell>(shell: &H) -> Result<Answer, Problem> {
     let begun = shell.with(|now, node, flash| {
         let limit = preflight_end(now, node);
         let result = node.revert(now, flash).map(|id| (id, limit));
@@ -122,7 +122,7 @@ fn refused<A: Application>(node: &Node<A>) -> Problem {
 }
 
 /// An upload that has the turn.
-pub(super) struct Upload<'a, H> {
+pub(crate) struct Upload<'a, H> {
     shell: &'a H,
     turn: &'a Turn,
     number: u32,
@@ -132,7 +132,7 @@ pub(super) struct Upload<'a, H> {
 }
 
 /// How an upload's body went on.
-enum Progress {
+pub(crate) enum Progress {
     /// All bytes at hand were taken.
     Taken,
     /// The bundle is complete.
@@ -141,7 +141,7 @@ enum Progress {
 
 impl<'a, H: Shell> Upload<'a, H> {
     /// Takes the turn, and tells the node what will come.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         shell: &'a H,
         turn: &'a Turn,
         length: u32,
@@ -200,7 +200,7 @@ impl<'a, H: Shell> Upload<'a, H> {
     }
 
     /// Gives the node one chunk, waiting until it has taken all of it.
-    async fn push(&self, chunk: &[u8]) -> Result<Progress, Problem> {
+    pub(crate) async fn push(&self, chunk: &[u8]) -> Result<Progress, Problem> {
         let mut rest = chunk;
         while !rest.is_empty() {
             if !self.has_turn() {
@@ -225,7 +225,7 @@ impl<'a, H: Shell> Upload<'a, H> {
 
     /// All bytes have come, and the bundle is not complete: a file that is too short will never be
     /// more, so its rollout ends.
-    fn end_of_bytes(&self) -> Problem {
+    pub(crate) fn end_of_bytes(&self) -> Problem {
         let problem = self.shell.with(|now, node, flash| {
             let error = match self.has_turn() {
                 true => node.upload_end(now, flash),

@@ -14,7 +14,8 @@ use picoserve::routing::PathRouterService;
 use super::answer::{Answer, Problem};
 use super::connection::Control;
 use super::{
-    Api, Shell, bare, body, config, events, gate, group, page, password, rollout, schedule, views,
+    Api, Shell, bare, body, config, events, gate, group, page, password, rollout, schedule, server,
+    views,
 };
 use crate::bare::BareImage;
 
@@ -53,6 +54,9 @@ enum Call<'p> {
     /// The address as it stands in the path.
     Remove(&'p str),
     Adopt(&'p str),
+    /// The fleet's server, and what it offers.
+    Server,
+    ServerInstall,
 }
 
 impl Call<'_> {
@@ -69,6 +73,7 @@ impl Call<'_> {
             | Self::History
             | Self::Logs
             | Self::Group
+            | Self::Server
             | Self::Config => false,
             Self::Upload
             | Self::BareUpload
@@ -81,7 +86,8 @@ impl Call<'_> {
             | Self::SetConfig
             | Self::SetPassword
             | Self::Remove(_)
-            | Self::Adopt(_) => true,
+            | Self::Adopt(_)
+            | Self::ServerInstall => true,
         }
     }
 }
@@ -144,6 +150,8 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Adopt(id) => {
                 group::adopt(shell, id, &self.short(parts, body, group::BODY_BYTES_MAX).await?)?
             }
+            Call::Server => server::present(&self.api.uplink)?,
+            Call::ServerInstall => server::install(&self.api.uplink)?,
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,
             Call::Upload => self.upload(parts, body).await?,
@@ -235,6 +243,8 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
         _ if path.starts_with(ADOPT) => {
             &[("POST", Call::Adopt(path.strip_prefix(ADOPT).unwrap_or_default()))]
         }
+        "/api/server" => &[("GET", Call::Server)],
+        "/api/server/install" => &[("POST", Call::ServerInstall)],
         "/api/history" => &[("GET", Call::History)],
         "/api/config" if asks_for(parts, SECRETS) => {
             &[("GET", Call::ConfigWithSecrets), ("PUT", Call::SetConfig)]

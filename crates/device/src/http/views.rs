@@ -15,8 +15,8 @@ use lockstep_rollout::{Cause, Verdict};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::Shell;
 use super::answer::{Answer, Shown};
+use super::{Platform, Shell};
 use crate::channel::Channel;
 use crate::node::Node;
 use crate::peers::Peer;
@@ -193,35 +193,47 @@ struct LineView<'a> {
 
 /// `GET /api/version`.
 pub(super) fn version<H: Shell>(shell: &H) -> Answer {
-    shell.with(|now, node, _| Answer::json(&version_view(now, node)))
+    shell.with(|now, node, _| Answer::json_text(version_text(now, node)))
+}
+
+/// The same, as text.
+pub(crate) fn version_text<A: Application>(now: Instant, node: &Node<A>) -> String {
+    json_text(&version_view(now, node))
 }
 
 /// `GET /api/health`.
 pub(super) fn health<H: Shell>(shell: &H) -> Answer {
     let platform = shell.platform();
-    shell.with(|now, node, _| {
-        let checks = checks(now, node);
-        let failed = checks.iter().filter(|check| check.required && !check.ok);
-        let errors: Vec<_> = failed.map(|it| format!("{}: {}", it.name, it.detail)).collect();
-        Answer::json(&HealthView {
-            status: if errors.is_empty() { "healthy" } else { "unhealthy" },
-            version: Shown(ReleaseVersion::from_number(node.announced().number)),
-            uptime_seconds: now.ms / 1000,
-            espnow_connected: is_anybody_linked(now, node),
-            wifi_connected: platform.wifi_connected,
-            mqtt_connected: platform.mqtt_connected,
-            channel: platform.channel.map(Channel::number),
-            seeks_lead: node.seeks_lead(),
-            free_heap: node.application().free_heap_bytes(),
-            cpu_freq_mhz: platform.cpu_freq_mhz,
-            errors,
-            checks,
-            frames: FramesView {
-                control: Named(node.control_counts().named()),
-                blocks: Named(node.block_counts().named().collect()),
-                data: Named([("gated", node.peers().dropped)]),
-            },
-        })
+    shell.with(|now, node, _| Answer::json_text(health_text(now, node, platform)))
+}
+
+/// The same, as text.
+pub(crate) fn health_text<A: Application>(
+    now: Instant,
+    node: &mut Node<A>,
+    platform: Platform,
+) -> String {
+    let checks = checks(now, node);
+    let failed = checks.iter().filter(|check| check.required && !check.ok);
+    let errors: Vec<_> = failed.map(|it| format!("{}: {}", it.name, it.detail)).collect();
+    json_text(&HealthView {
+        status: if errors.is_empty() { "healthy" } else { "unhealthy" },
+        version: Shown(ReleaseVersion::from_number(node.announced().number)),
+        uptime_seconds: now.ms / 1000,
+        espnow_connected: is_anybody_linked(now, node),
+        wifi_connected: platform.wifi_connected,
+        mqtt_connected: platform.mqtt_connected,
+        channel: platform.channel.map(Channel::number),
+        seeks_lead: node.seeks_lead(),
+        free_heap: node.application().free_heap_bytes(),
+        cpu_freq_mhz: platform.cpu_freq_mhz,
+        errors,
+        checks,
+        frames: FramesView {
+            control: Named(node.control_counts().named()),
+            blocks: Named(node.block_counts().named().collect()),
+            data: Named([("gated", node.peers().dropped)]),
+        },
     })
 }
 
@@ -241,18 +253,21 @@ pub(super) fn firmware_info<H: Shell>(shell: &H) -> Answer {
 
 /// `GET /api/history`.
 pub(super) fn history<H: Shell>(shell: &H) -> Answer {
-    shell.with(|_, node, _| {
-        let outcomes = node.history().outcomes().map(|outcome| OutcomeView {
-            rollout: Shown(outcome.rollout),
-            generation: Shown(outcome.generation),
-            kind: outcome.kind.as_str(),
-            verdict: outcome.verdict.as_str(),
-            cause: CauseView::of(Some(outcome.verdict)),
-            release: Shown(ReleaseVersion::from_number(outcome.number)),
-            release_before: release(outcome.number_before),
-        });
-        Answer::json(&HistoryView { history: outcomes.collect() })
-    })
+    shell.with(|_, node, _| Answer::json_text(history_text(node)))
+}
+
+/// The same, as text.
+pub(crate) fn history_text<A: Application>(node: &Node<A>) -> String {
+    let outcomes = node.history().outcomes().map(|outcome| OutcomeView {
+        rollout: Shown(outcome.rollout),
+        generation: Shown(outcome.generation),
+        kind: outcome.kind.as_str(),
+        verdict: outcome.verdict.as_str(),
+        cause: CauseView::of(Some(outcome.verdict)),
+        release: Shown(ReleaseVersion::from_number(outcome.number)),
+        release_before: release(outcome.number_before),
+    });
+    json_text(&HistoryView { history: outcomes.collect() })
 }
 
 /// `GET /api/logs`.

@@ -17,7 +17,6 @@ use alloc::string::{String, ToString};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::fmt;
-use core::future::Future;
 use core::num::NonZero;
 
 use embedded_io_async::{Read, Write};
@@ -30,6 +29,7 @@ use rust_mqtt::client::{Client, MqttError};
 use rust_mqtt::config::KeepAlive;
 use rust_mqtt::types::{MqttBinary, MqttString, ReasonCode, TopicName};
 
+use crate::dial::Dial;
 use crate::http::{Shell, within};
 use crate::journal::Level;
 use outbox::{Kept, Message, Outbox};
@@ -103,17 +103,6 @@ impl fmt::Display for BadPrefix {
 }
 
 impl core::error::Error for BadPrefix {}
-
-/// How a broker is reached.
-pub trait Dial {
-    /// A connection; it should gather what is written until it is flushed.
-    type Link: Read + Write;
-    /// Why there is none.
-    type Error: fmt::Display;
-
-    /// Connects.
-    fn dial(&self, host: &str, port: u16) -> impl Future<Output = Result<Self::Link, Self::Error>>;
-}
 
 /// Tells the broker what happens, until it is dropped. `is_connected` says whether anybody listens.
 pub async fn run<H: Shell, D: Dial>(

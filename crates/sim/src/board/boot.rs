@@ -29,8 +29,8 @@ use tokio::task::JoinSet;
 use super::application::DeskApplication;
 use super::console::Console;
 use super::control::{Control, Order};
-use super::mqtt;
 use super::{BoardError, BoardOptions, random};
+use super::{mqtt, uplink};
 use crate::bootloader::{BootEvent, BootSlot, Booted, Bootloader, ResetReason};
 use crate::firmware::{BEHAVIOUR_BYTES, BEHAVIOUR_OFFSET, Fault};
 use crate::flash::FileFlash;
@@ -253,10 +253,8 @@ async fn run(
 ) -> Result<Ended, BoardError> {
     let api = Rc::new(Api::default());
     let mut connections = JoinSet::new();
-    let crash_at = match fault {
-        Fault::CrashAfterMs(ms) => Some(running.started + Duration::from_millis(ms.into())),
-        _ => None,
-    };
+    let mut uplink = uplink::start(hardware.options.server.as_ref(), running, &api);
+    let crash_at = crash_at(running, fault);
     let mut held = None;
     let mut payload = [0; PAYLOAD_BYTES_MAX];
     let mut wake_at = running.now();
@@ -314,7 +312,16 @@ async fn run(
     };
     // A chip that restarts leaves its connections without a word.
     connections.shutdown().await;
+    uplink.shutdown().await;
     Ok(ended)
+}
+
+/// When the firmware crashes, as its image orders.
+fn crash_at(running: &Running, fault: Fault) -> Option<Clock> {
+    match fault {
+        Fault::CrashAfterMs(ms) => Some(running.started + Duration::from_millis(ms.into())),
+        _ => None,
+    }
 }
 
 fn hear(running: &Running, fault: Fault, from: DeviceId, frame: &[u8]) {

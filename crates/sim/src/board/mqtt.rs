@@ -4,7 +4,8 @@ use std::io;
 use std::rc::Rc;
 
 use embedded_io_adapters::tokio_1::FromTokio;
-use lockstep_device::mqtt::{self, Broker, Dial};
+use lockstep_device::dial::Dial;
+use lockstep_device::mqtt::{self, Broker};
 use tokio::io::BufStream;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -23,7 +24,8 @@ pub(super) fn start(broker: Option<&Broker>, running: &Rc<Running>) -> JoinSet<(
     tasks
 }
 
-struct Tcp;
+/// TCP of the host.
+pub(super) struct Tcp;
 
 impl Dial for Tcp {
     type Link = FromTokio<BufStream<TcpStream>>;

@@ -8,13 +8,13 @@ use lockstep_proto::version::ReleaseVersion;
 
 use super::refuse;
 use crate::args::RoleName;
-use crate::bundle::Bundle;
 use crate::describe::described_bundle;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
 use crate::keys::{self, PasswordArgs, Signer};
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, listed};
+use lockstep_server::bundle::Bundle;
 
 /// Make a signed bundle from firmware images
 ///

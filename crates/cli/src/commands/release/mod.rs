@@ -9,9 +9,9 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use crate::bundle::{Bundle, Problem};
 use crate::error::CommandError;
 use crate::ui::Ui;
+use lockstep_server::bundle::{Bundle, Problem};
 
 /// Make releases, and look into them
 #[derive(Debug, Subcommand)]

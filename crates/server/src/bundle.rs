@@ -1,8 +1,9 @@
-//! A bundle on disk: read once from front to back, and everything said that is wrong with it.
+//! A bundle: read once from front to back, and everything said that is wrong with it.
 //!
-//! What is found here would be found by a lead too; here it costs nobody a transfer. Writing
-//! bundles is `release`.
+//! What is found here would be found by a lead too; here it costs nobody a transfer. Not here:
+//! writing bundles, and what a fleet would make of one.
 
+use std::fmt;
 use std::io::{self, Read};
 
 use lockstep_proto::bundle::{BundleError, BundleReader, Entry, Event, Head, artifact_name};
@@ -14,8 +15,6 @@ use lockstep_proto::manifest::{
 };
 use lockstep_proto::version::ReleaseVersion;
 use sha2::Digest as _;
-
-use crate::facts;
 
 /// A bundle that was read to its end, or to where it could not be read on.
 #[derive(Debug)]
@@ -33,6 +32,10 @@ pub struct Bundle {
 pub struct ReadArtifact {
     /// The role in its name.
     pub role: String,
+    /// Where its first byte is in the bundle.
+    pub first: u64,
+    /// Its size.
+    pub size_bytes: u64,
     /// SHA-256 of its bytes.
     pub sha256: Sha256,
     /// The hashes of its generations.
@@ -41,12 +44,44 @@ pub struct ReadArtifact {
     pub image: Result<ImageFacts, ImageError>,
 }
 
+/// A bundle that comes piece by piece.
+#[derive(Default)]
+pub struct Reading {
+    walk: Walk,
+    hasher: sha2::Sha256,
+    size_bytes: u64,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("size_bytes", &self.size_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Reading {
+    /// The next piece.
+    pub fn take(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.size_bytes += piece.len() as u64;
+        self.walk.take(piece);
+    }
+
+    /// There is no more.
+    pub fn end(self) -> Bundle {
+        let Self { mut walk, hasher, size_bytes } = self;
+        if walk.stopped.is_none() {
+            walk.stopped = walk.reader.finish().err();
+        }
+        let Walk { head, has_manifest, artifacts, stopped, .. } = walk;
+        let sha256 = Sha256(hasher.finalize().into());
+        Bundle { head, has_manifest, artifacts, stopped, size_bytes, sha256 }
+    }
+}
+
 impl Bundle {
     /// Reads a bundle; `progress` is told after each piece how many bytes it had.
     pub fn read(source: &mut dyn Read, progress: &dyn Fn(u64)) -> Result<Self, io::Error> {
-        let mut walk = Walk::new();
-        let mut hasher = sha2::Sha256::new();
-        let mut size_bytes = 0;
+        let mut reading = Reading::default();
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let count = match source.read(&mut buffer) {
@@ -56,17 +91,10 @@ impl Bundle {
                 Err(error) => return Err(error),
             };
             let piece = buffer.get(..count).unwrap_or_default();
-            hasher.update(piece);
-            size_bytes += count as u64;
             progress(count as u64);
-            walk.take(piece);
+            reading.take(piece);
         }
-        if walk.stopped.is_none() {
-            walk.stopped = walk.reader.finish().err();
-        }
-        let Walk { head, has_manifest, artifacts, stopped, .. } = walk;
-        let sha256 = Sha256(hasher.finalize().into());
-        Ok(Self { head, has_manifest, artifacts, stopped, size_bytes, sha256 })
+        Ok(reading.end())
     }
 
     /// The manifest, if the bundle's signatures satisfy `trust`.
@@ -77,6 +105,11 @@ impl Bundle {
     /// Whether it has a manifest at all, readable or not.
     pub const fn has_manifest(&self) -> bool {
         self.has_manifest
+    }
+
+    /// The bytes of its manifest; none if there is none.
+    pub fn manifest_bytes(&self) -> &[u8] {
+        self.head.manifest()
     }
 
     /// The files with signatures.
@@ -171,6 +204,40 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
     }
 }
 
+/// How one gets the right file, where that can be told from the error.
+pub fn image_hint(error: &ImageError) -> Option<&'static str> {
+    use lockstep_proto::image::Foreign;
+    Some(match error {
+        ImageError::NotAnImage { looks_like: Some(Foreign::Html), .. } => {
+            "A download that failed often leaves a web page under that name. Download it again."
+        }
+        ImageError::NotAnImage { looks_like: Some(Foreign::Json), .. } => {
+            "A server's error message was saved under the file's name, perhaps. Download it again."
+        }
+        ImageError::NotAnImage { looks_like: Some(Foreign::Elf), .. } => {
+            "Make an image from it: `esptool elf2image FILE`, or `espflash save-image`."
+        }
+        ImageError::NotAnImage { looks_like: Some(Foreign::Gzip | Foreign::Zip), .. } => {
+            "Unpack it first."
+        }
+        ImageError::NotAnImage { looks_like: Some(Foreign::Tar), .. } => {
+            "A bundle is installed whole: `lockstep update FILE`."
+        }
+        ImageError::NotAnImage { looks_like: Some(Foreign::Erased), .. }
+        | ImageError::Trailing { .. } => {
+            "Give the application's image alone (often `firmware.bin`), not one of the whole flash."
+        }
+        ImageError::TooShort { .. } => "The file was cut off. Copy or download it again.",
+        ImageError::Checksum { .. } | ImageError::Hash { .. } => {
+            "The file was damaged. Build, copy or download it again."
+        }
+        ImageError::NotAnImage { .. }
+        | ImageError::TooLarge { .. }
+        | ImageError::Segments { .. }
+        | ImageError::SegmentLength { .. } => return None,
+    })
+}
+
 /// Why the devices of a release would not talk to each other.
 pub fn incompatible(manifest: &Manifest<'_>) -> Vec<Problem> {
     let roles: Vec<&str> = manifest.roles().collect();
@@ -228,7 +295,7 @@ fn artifact_problems(
         Ok(facts) => facts,
         Err(error) => {
             let text = format!("`{name}`: {error}");
-            return problems.push(Problem::hinted(text, facts::image_hint(error)));
+            return problems.push(Problem::hinted(text, image_hint(error)));
         }
     };
     if let Some(said) = entry.image_sha256
@@ -299,7 +366,10 @@ pub fn with_causes(error: &impl std::error::Error) -> String {
 }
 
 /// The state of reading.
+#[derive(Default)]
 struct Walk {
+    /// Bytes that the reader has taken.
+    at: u64,
     reader: BundleReader,
     head: Head,
     has_manifest: bool,
@@ -311,6 +381,8 @@ struct Walk {
 /// The artifact that is being read.
 struct Current {
     role: String,
+    first: u64,
+    size_bytes: u64,
     image: ImageReader,
     hasher: sha2::Sha256,
     /// What has come of the generation that is not whole yet.
@@ -319,13 +391,15 @@ struct Current {
 }
 
 impl Current {
-    fn new(role: String) -> Self {
+    fn new(role: String, first: u64) -> Self {
         let (image, hasher) = (ImageReader::new(), sha2::Sha256::new());
-        Self { role, image, hasher, generation: Vec::new(), generations: Vec::new() }
+        let (generation, generations) = (Vec::new(), Vec::new());
+        Self { role, first, size_bytes: 0, image, hasher, generation, generations }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {
         self.hasher.update(bytes);
+        self.size_bytes += bytes.len() as u64;
         // An error stays in the reader and comes out at its end.
         let _ = self.image.push(bytes);
         while !bytes.is_empty() {
@@ -348,28 +422,18 @@ impl Current {
         if !self.generation.is_empty() {
             self.end_generation();
         }
-        let Self { role, image, hasher, generations, .. } = self;
-        let sha256 = Sha256(hasher.finalize().into());
-        ReadArtifact { role, sha256, generations, image: image.finish() }
+        let Self { role, first, size_bytes, image, hasher, generations, .. } = self;
+        let (sha256, image) = (Sha256(hasher.finalize().into()), image.finish());
+        ReadArtifact { role, first, size_bytes, sha256, generations, image }
     }
 }
 
 impl Walk {
-    fn new() -> Self {
-        Self {
-            reader: BundleReader::new(),
-            head: Head::new(),
-            has_manifest: false,
-            artifacts: Vec::new(),
-            current: None,
-            stopped: None,
-        }
-    }
-
     fn take(&mut self, mut piece: &[u8]) {
         while self.stopped.is_none() {
             match self.reader.push(piece) {
                 Ok(step) => {
+                    self.at += step.consumed as u64;
                     piece = piece.get(step.consumed..).unwrap_or_default();
                     let Some(event) = step.event else { return };
                     if let Err(error) = self.on(&event) {
@@ -393,7 +457,7 @@ impl Walk {
                 }
             }
             Event::Begin(Entry::Artifact { role, .. }) => {
-                self.current = Some(Current::new(role.to_string()));
+                self.current = Some(Current::new(role.to_string(), self.at));
             }
             Event::Bytes(bytes) => {
                 if let Some(current) = &mut self.current {

@@ -1,0 +1,131 @@
+//! Bytes out of the store of objects: whole, in part (RFC 9110, one range), or not at all if who
+//! asks has them already. Streamed: no bundle is ever whole in memory here.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Response, StatusCode, header};
+use futures_util::StreamExt as _;
+use lockstep_proto::id::Sha256;
+
+use super::problem::Problem;
+use crate::objects::Objects;
+
+/// Where in an object something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its first byte.
+    pub(super) first: u64,
+    /// How long it is.
+    pub(super) size_bytes: u64,
+}
+
+/// Answers with a part of an object, or with the range of it that is asked for.
+pub(super) async fn answer(
+    objects: &Objects,
+    digest: Sha256,
+    part: Part,
+    tag: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let tag = format!("\"{tag}\"");
+    let said = |name: header::HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
+    let base = Response::builder()
+        .header(header::ETAG, &tag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, "private, max-age=31536000, immutable");
+    let matches = |list: &str| list.split(',').any(|it| it.trim() == tag || it.trim() == "*");
+    if said(header::IF_NONE_MATCH).is_some_and(matches) {
+        return Ok(built(base.status(StatusCode::NOT_MODIFIED).body(Body::empty())));
+    }
+    // A range of something else than what the client has the beginning of would be nonsense.
+    let is_same = said(header::IF_RANGE).is_none_or(|it| it == tag);
+    let wanted = said(header::RANGE).filter(|_| is_same);
+    let (status, first, size_bytes) = match wanted.map(|text| range(text, part.size_bytes)) {
+        None | Some(Wanted::All) => (StatusCode::OK, 0, part.size_bytes),
+        Some(Wanted::Part(part)) => (StatusCode::PARTIAL_CONTENT, part.first, part.size_bytes),
+        Some(Wanted::Nowhere) => {
+            let whole = format!("bytes */{}", part.size_bytes);
+            let base = base.header(header::CONTENT_RANGE, whole);
+            return Ok(built(base.status(StatusCode::RANGE_NOT_SATISFIABLE).body(Body::empty())));
+        }
+    };
+    let begin = part.first + first;
+    let found = objects.get(digest, begin..begin + size_bytes).await?;
+    let Some(found) = found else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "away",
+            format_args!("bundle {digest} is not in the store of objects"),
+            "upload the release again",
+        ));
+    };
+    let mut base = base
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, size_bytes);
+    if status == StatusCode::PARTIAL_CONTENT {
+        let last = first + size_bytes - 1;
+        let range = format!("bytes {first}-{last}/{}", part.size_bytes);
+        base = base.header(header::CONTENT_RANGE, range);
+    }
+    let stream = found.into_stream().map(|piece| piece.map_err(std::io::Error::other));
+    Ok(built(base.body(Body::from_stream(stream))))
+}
+
+/// The headers are all our own texts.
+fn built(response: Result<Response<Body>, axum::http::Error>) -> Response<Body> {
+    response.expect("headers are plain")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Part(Part),
+    Nowhere,
+}
+
+/// Reads `bytes=A-B`, `bytes=A-` or `bytes=-N`. What is no range, or several, is passed over: the
+/// whole is a right answer to it.
+fn range(text: &str, size_bytes: u64) -> Wanted {
+    let Some(spec) = text.trim().strip_prefix("bytes=") else { return Wanted::All };
+    let Some((first, last)) = spec.split_once('-') else { return Wanted::All };
+    let (first, last) = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => (first, last.min(size_bytes.saturating_sub(1))),
+        (Ok(first), Err(_)) if last.is_empty() => (first, size_bytes.saturating_sub(1)),
+        (Err(_), Ok(0)) if first.is_empty() => return Wanted::Nowhere,
+        (Err(_), Ok(count)) if first.is_empty() => {
+            (size_bytes.saturating_sub(count), size_bytes.saturating_sub(1))
+        }
+        _ => return Wanted::All,
+    };
+    if first >= size_bytes {
+        return Wanted::Nowhere;
+    }
+    Wanted::Part(Part { first, size_bytes: last - first + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_as_http_says() {
+        let part = |first, size_bytes| Wanted::Part(Part { first, size_bytes });
+        for (text, expected) in [
+            ("bytes=0-0", part(0, 1)),
+            ("bytes=2-5", part(2, 4)),
+            ("bytes=2-", part(2, 8)),
+            ("bytes=2-99", part(2, 8)),
+            ("bytes=-3", part(7, 3)),
+            ("bytes=-99", part(0, 10)),
+            ("bytes=10-", Wanted::Nowhere),
+            ("bytes=-0", Wanted::Nowhere),
+            ("bytes=5-2", Wanted::All),
+            ("bytes=0-1,4-5", Wanted::All),
+            ("lines=1-2", Wanted::All),
+            ("bytes=", Wanted::All),
+        ] {
+            assert_eq!(range(text, 10), expected, "{text}");
+        }
+        assert_eq!(range("bytes=0-", 0), Wanted::Nowhere);
+    }
+}

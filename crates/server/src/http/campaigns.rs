@@ -1,0 +1,488 @@
+//! Campaigns for people and programs: made, watched, steered.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::Timestamp;
+use lockstep_proto::version::ReleaseVersion;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::{Operator, Viewer};
+use super::groups::labels;
+use super::problem::Problem;
+use crate::campaign::{Standing, State as CampaignState, Wave, read_waves, waves_of};
+use crate::fleet::{excerpt, is_title};
+use crate::server::{Change, Server};
+use crate::store::campaigns::{Campaign, Made, NewCampaign, Participant};
+use crate::store::groups::{Attention, Filter, Group};
+use crate::store::releases::Release;
+
+pub(super) fn routes() -> Router<Arc<Server>> {
+    Router::new()
+        .route("/api/campaigns", get(list).post(make))
+        .route("/api/campaigns/{id}", get(show))
+        .route("/api/campaigns/{id}/pause", post(pause))
+        .route("/api/campaigns/{id}/resume", post(resume))
+        .route("/api/campaigns/{id}/abort", post(abort))
+        .route("/api/campaigns/{id}/waves/{wave}/approve", post(approve))
+        .route("/api/campaigns/{id}/waves/{wave}/revert", post(revert))
+        .route("/api/campaigns/{id}/groups/{group}/retry", post(retry))
+}
+
+/// `GET /api/campaigns`, newest first.
+async fn list(State(server): State<Arc<Server>>, _: Viewer) -> Result<Json<Value>, Problem> {
+    let campaigns = server.store.campaigns().await?;
+    let campaigns: Vec<_> = campaigns.iter().map(campaign_json).collect();
+    Ok(Json(json!({ "campaigns": campaigns })))
+}
+
+fn campaign_json(campaign: &Campaign) -> Value {
+    json!({
+        "id": campaign.id,
+        "name": campaign.name,
+        "release": campaign.release,
+        "state": campaign.plan.state.as_str(),
+        "why": campaign.why,
+        "failures_max": campaign.plan.failures_max,
+        "not_before": campaign.plan.not_before,
+        "waves": campaign.plan.waves,
+        "made_at": campaign.made_at,
+        "made_by": campaign.made_by,
+        "ended_at": campaign.ended_at,
+    })
+}
+
+fn participant_json(it: &Participant) -> Value {
+    json!({
+        "group": it.group,
+        "name": it.name,
+        "wave": it.wave,
+        "standing": it.standing.as_str(),
+        "since": it.since,
+        "cause": it.cause,
+        "version_before": (it.number_before > 0)
+            .then(|| ReleaseVersion::from_number(it.number_before).to_string()),
+        "phase": it.phase,
+        "seen_at": it.seen_at,
+        "offer_answer": it.offer_answer,
+    })
+}
+
+/// `GET /api/campaigns/ID`, with its groups.
+async fn show(
+    State(server): State<Arc<Server>>,
+    _: Viewer,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let campaign = find(&server, &id).await?;
+    let participants = server.store.participants(&id).await?;
+    let groups: Vec<_> = participants.iter().map(participant_json).collect();
+    let mut shown = campaign_json(&campaign);
+    let counts: serde_json::Map<_, _> = Standing::ALL
+        .into_iter()
+        .map(|standing| {
+            let count = participants.iter().filter(|it| it.standing == standing).count();
+            (standing.as_str().to_owned(), count.into())
+        })
+        .collect();
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("counts".into(), counts.into());
+        shown.insert("groups".into(), groups.into());
+    }
+    Ok(Json(json!({ "campaign": shown })))
+}
+
+pub(super) async fn find(server: &Server, id: &str) -> Result<Campaign, Problem> {
+    server.store.campaign(id).await?.ok_or_else(|| Problem::not_found("campaign", id))
+}
+
+/// What a person gives of a new campaign.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Given {
+    /// What to call it; empty: after the release.
+    #[serde(default)]
+    pub(super) name: String,
+    /// The release's identity, or its version.
+    pub(super) release: String,
+    /// All groups with these labels.
+    #[serde(default)]
+    pub(super) labels: String,
+    /// These groups alone, by identity; takes the place of `labels`.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// Groups with these labels are a first wave of their own.
+    #[serde(default)]
+    pub(super) canary: String,
+    /// Shares of the others, as `10,40!,50`; empty: all at once.
+    #[serde(default)]
+    pub(super) waves: String,
+    /// So long a wave must have kept the release before the next begins, in seconds.
+    #[serde(default)]
+    pub(super) soak_s: u32,
+    /// A wave does not wait longer for groups that do not begin, in seconds; 0: it waits.
+    #[serde(default)]
+    pub(super) patience_s: u32,
+    /// More failures than these, and it pauses.
+    #[serde(default)]
+    pub(super) failures_max: usize,
+    /// Nothing is offered before this moment.
+    #[serde(default)]
+    pub(super) not_before: Option<Timestamp>,
+}
+
+/// `POST /api/campaigns`.
+async fn make(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Json(given): Json<Given>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let id = begin(&server, &given, &caller.name).await?;
+    let campaign = find(&server, &id).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "campaign": campaign_json(&campaign) }))))
+}
+
+/// Makes a campaign, and offers to whoever may have it now; its identity.
+pub(super) async fn begin(server: &Server, given: &Given, who: &str) -> Result<String, Problem> {
+    let release = find_release(server, &given.release).await?;
+    let chosen = choose(server, given).await?;
+    let new = plan(given, &release, &chosen)?;
+    let now = Timestamp::now();
+    match server.store.make_campaign(&new, who, now).await? {
+        Made::Campaign(id) => {
+            server.advance(&id, now).await?;
+            server.changed(Change::Campaign(id.clone()));
+            Ok(id)
+        }
+        Made::Taken(group, campaign) => Err(Problem::conflict(
+            "in-another-campaign",
+            format_args!("group `{group}` is in the campaign `{campaign}`, which is not over"),
+            "abort that one first, or choose other groups",
+        )),
+    }
+}
+
+/// A release by its identity, or the newest one of that version.
+async fn find_release(server: &Server, wanted: &str) -> Result<Release, Problem> {
+    let missing = || Problem::not_found("release", wanted);
+    let release = match server.store.release(wanted).await? {
+        Some(release) => release,
+        None => {
+            let releases = server.store.releases().await?;
+            let mut of_version = releases.into_iter().filter(|it| it.version == wanted);
+            of_version.next().ok_or_else(missing)?
+        }
+    };
+    match release.withdrawn_at {
+        None => Ok(release),
+        Some(at) => Err(Problem::conflict(
+            "withdrawn",
+            format_args!("release {} was withdrawn at {at:.0}", release.version),
+            "choose another one",
+        )),
+    }
+}
+
+async fn choose(server: &Server, given: &Given) -> Result<Vec<Group>, Problem> {
+    let mut chosen = Vec::new();
+    for id in &given.groups {
+        let group = server.store.group(id).await?;
+        chosen.push(group.ok_or_else(|| Problem::not_found("group", id))?);
+    }
+    if given.groups.is_empty() {
+        let filter = Filter {
+            labels: labels(&given.labels)?,
+            number: None,
+            name: String::new(),
+            attention: Attention::Any,
+        };
+        chosen = server.store.groups(&filter, "", GROUPS_MAX + 1).await?;
+    }
+    if chosen.is_empty() {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no-groups",
+            format_args!("no group has the labels `{}`", excerpt(&given.labels)),
+            "see which there are: `lockstep group list --server URL`",
+        ));
+    }
+    if i64::try_from(chosen.len()).is_ok_and(|found| found > GROUPS_MAX) {
+        return Err(Problem::bad_request(
+            format_args!("more than {GROUPS_MAX} groups, which one campaign has at most"),
+            "choose by more labels",
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Which group's turn comes when.
+fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaign, Problem> {
+    let name = match given.name.as_str() {
+        "" => format!("{} {}", release.system, release.version).trim().to_owned(),
+        name if is_title(name) => name.to_owned(),
+        name => {
+            return Err(Problem::bad_request(
+                format_args!("`{}` is no name of a campaign", excerpt(name)),
+                "give it 1 to 80 bytes of text, without a blank at either end",
+            ));
+        }
+    };
+    let patience_s = (given.patience_s > 0).then_some(given.patience_s);
+    let shares = if given.waves.is_empty() { "100" } else { &given.waves };
+    let mut waves = read_waves(shares, given.soak_s, patience_s)
+        .map_err(|error| Problem::bad_request(error, "such as `10,40,50`, or `10,90!`"))?;
+    let canary = labels(&given.canary)?;
+    let has_canary = canary.iter().next().is_some();
+    let is_canary = |group: &&Group| has_canary && group.labels.has_all(&canary);
+    let (first, rest): (Vec<&Group>, Vec<&Group>) = chosen.iter().partition(is_canary);
+    if has_canary && first.is_empty() {
+        return Err(Problem::bad_request(
+            format_args!("no group among the chosen ones has the labels `{canary}` of the canary"),
+            "choose other labels, or none",
+        ));
+    }
+    let percents: Vec<u8> = waves.iter().map(|wave| wave.percent).collect();
+    let offset = usize::from(has_canary);
+    let of_rest = waves_of(rest.len(), &percents).into_iter().map(|wave| wave + offset);
+    if has_canary {
+        let (needs_approval, is_approved) = (false, false);
+        waves.insert(
+            0,
+            Wave { percent: 0, needs_approval, is_approved, soak_s: given.soak_s, patience_s },
+        );
+    }
+    let turns = first.iter().map(|_| 0).chain(of_rest);
+    let groups = first
+        .iter()
+        .chain(&rest)
+        .zip(turns)
+        .map(|(group, wave)| (group.id.clone(), wave, group.number, left_out(group, release)));
+    Ok(NewCampaign {
+        name,
+        release: release.id.clone(),
+        waves,
+        failures_max: given.failures_max,
+        not_before: given.not_before,
+        groups: groups.collect(),
+    })
+}
+
+/// Why a group is not touched; `None`: it is.
+fn left_out(group: &Group, release: &Release) -> Option<String> {
+    let is_other = |system: &&String| !release.system.is_empty() && **system != release.system;
+    if let Some(system) = group.system.as_ref().filter(is_other) {
+        return Some(format!("is a group of `{system}`, the release is for `{}`", release.system));
+    }
+    None
+}
+
+/// `POST /api/campaigns/ID/pause`.
+async fn pause(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let why = format!("paused by {}", caller.name);
+    steer(&server, &id, CampaignState::Paused, &why, &caller.name).await?;
+    Ok(Json(json!({ "paused": id })))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Resume {
+    /// So many failures are allowed from now on.
+    failures_max: Option<usize>,
+}
+
+/// `POST /api/campaigns/ID/resume`.
+async fn resume(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+    body: axum::body::Bytes,
+) -> Result<Json<Value>, Problem> {
+    let resume: Resume = match body.is_empty() {
+        true => Resume::default(),
+        false => serde_json::from_slice(&body).map_err(|error| {
+            Problem::bad_request(error, "the body is nothing, or `{\"failures_max\":NUMBER}`")
+        })?,
+    };
+    let who = caller.name.as_str();
+    go_on(&server, &id, resume.failures_max, who).await?;
+    Ok(Json(json!({ "resumed": id })))
+}
+
+/// Resumes a campaign. One that paused for its failures would pause at once again, unless more of
+/// them are allowed.
+pub(super) async fn go_on(
+    server: &Server,
+    id: &str,
+    failures_max: Option<usize>,
+    who: &str,
+) -> Result<(), Problem> {
+    let campaign = find(server, id).await?;
+    let participants = server.store.participants(id).await?;
+    let failed = participants.iter().filter(|it| it.standing == Standing::Failed).count();
+    let allowed = failures_max.unwrap_or(campaign.plan.failures_max);
+    if failed > allowed && campaign.plan.state == CampaignState::Paused {
+        return Err(Problem::conflict(
+            "too-many-failures",
+            format_args!("{failed} groups failed, allowed are {allowed}: it would pause again"),
+            format_args!("give the groups another chance, or allow {failed}"),
+        ));
+    }
+    if let Some(failures_max) = failures_max {
+        server.store.set_failures_max(id, failures_max, who, Timestamp::now()).await?;
+    }
+    steer(server, id, CampaignState::Running, "", who).await
+}
+
+/// `POST /api/campaigns/ID/abort`.
+async fn abort(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let why = format!("ended by {}", caller.name);
+    steer(&server, &id, CampaignState::Aborted, &why, &caller.name).await?;
+    Ok(Json(json!({ "aborted": id })))
+}
+
+/// Pauses, resumes or ends a campaign, and takes back or offers what follows.
+pub(super) async fn steer(
+    server: &Server,
+    id: &str,
+    state: CampaignState,
+    why: &str,
+    who: &str,
+) -> Result<(), Problem> {
+    let now = Timestamp::now();
+    match server.store.set_campaign_state(id, state, why, who, now).await? {
+        None => return Err(Problem::not_found("campaign", id)),
+        Some(false) => {
+            let campaign = find(server, id).await?;
+            let present = campaign.plan.state.as_str();
+            return Err(Problem::conflict(
+                "not-now",
+                format_args!("campaign is {present}, and cannot become {}", state.as_str()),
+                "only one that runs can be paused, and only one that is paused resumed",
+            ));
+        }
+        Some(true) => (),
+    }
+    server.advance(id, now).await?;
+    server.changed(Change::Campaign(id.to_owned()));
+    Ok(())
+}
+
+/// `POST /api/campaigns/ID/waves/NUMBER/approve`; waves are numbered from 1.
+async fn approve(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path((id, wave)): Path<(String, usize)>,
+) -> Result<Json<Value>, Problem> {
+    approve_wave(&server, &id, wave, &caller.name).await?;
+    Ok(Json(json!({ "approved": wave })))
+}
+
+pub(super) async fn approve_wave(
+    server: &Server,
+    id: &str,
+    wave: usize,
+    who: &str,
+) -> Result<(), Problem> {
+    let now = Timestamp::now();
+    let missing = || Problem::not_found("wave", &wave.to_string());
+    let index = wave.checked_sub(1).ok_or_else(missing)?;
+    match server.store.approve_wave(id, index, who, now).await? {
+        None => return Err(missing()),
+        Some(false) => {
+            return Err(Problem::conflict(
+                "not-needed",
+                format_args!("wave {wave} needs no approval, or has it"),
+                "see the campaign",
+            ));
+        }
+        Some(true) => (),
+    }
+    server.advance(id, now).await?;
+    server.changed(Change::Campaign(id.to_owned()));
+    Ok(())
+}
+
+/// `POST /api/campaigns/ID/waves/NUMBER/revert`: every group of it that kept the release goes back.
+async fn revert(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path((id, wave)): Path<(String, usize)>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let groups = revert_wave(&server, &id, wave, &caller.name).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "reverting": groups }))))
+}
+
+/// The campaign pauses first: else it would go on with what is being taken back.
+pub(super) async fn revert_wave(
+    server: &Server,
+    id: &str,
+    wave: usize,
+    who: &str,
+) -> Result<Vec<String>, Problem> {
+    let campaign = find(server, id).await?;
+    let missing = || Problem::not_found("wave", &wave.to_string());
+    let index = wave.checked_sub(1).filter(|it| *it < campaign.plan.waves.len());
+    let index = index.ok_or_else(missing)?;
+    let participants = server.store.participants(id).await?;
+    let kept = |it: &&Participant| it.wave == index && it.standing == Standing::Kept;
+    let groups: Vec<_> = participants.iter().filter(kept).map(|it| it.group.clone()).collect();
+    if groups.is_empty() {
+        return Err(Problem::conflict(
+            "nothing-to-revert",
+            format_args!("no group of wave {wave} has kept the release"),
+            "a rollout that goes on is ended at its group",
+        ));
+    }
+    if campaign.plan.state == CampaignState::Running {
+        let why = format!("wave {wave} is taken back by {who}");
+        steer(server, id, CampaignState::Paused, &why, who).await?;
+    }
+    for group in &groups {
+        super::groups::order(server, group, "revert", who).await?;
+    }
+    Ok(groups)
+}
+
+/// `POST /api/campaigns/ID/groups/GROUP/retry`.
+async fn retry(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    Path((id, group)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    retry_group(&server, &id, &group, &caller.name).await?;
+    Ok(Json(json!({ "retried": group })))
+}
+
+pub(super) async fn retry_group(
+    server: &Server,
+    id: &str,
+    group: &str,
+    who: &str,
+) -> Result<(), Problem> {
+    let now = Timestamp::now();
+    if !server.store.retry_group(id, group, who, now).await? {
+        return Err(Problem::conflict(
+            "has-not-failed",
+            "group has not failed in this campaign",
+            "see the campaign",
+        ));
+    }
+    server.advance(id, now).await?;
+    server.changed(Change::Campaign(id.to_owned()));
+    Ok(())
+}
+
+/// Groups of one campaign, at most.
+const GROUPS_MAX: i64 = 100_000;

@@ -1,0 +1,212 @@
+//! What leads ask for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body::Bytes};
+use jiff::Timestamp;
+use lockstep_proto::id::{DeviceId, Sha256};
+use serde::{Deserialize, Serialize};
+
+use super::auth::{Lead, refuse_guesser};
+use super::bytes::{self, Part};
+use super::problem::Problem;
+use crate::lead::report::{CheckIn, Line, Report};
+use crate::lead::roster::{Answer, Seat};
+use crate::server::{Change, Server};
+use crate::store::checkins::{Arrival, LINES_MAX, News};
+use crate::store::groups::Enrolled;
+
+/// The body of an enrolment.
+#[derive(Debug, Deserialize)]
+pub(super) struct Enrolment {
+    token: String,
+    id: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Welcome {
+    group: String,
+    credential: String,
+}
+
+/// `POST /api/lead/enroll`.
+pub(super) async fn enroll(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
+    Json(enrolment): Json<Enrolment>,
+) -> Result<Json<Welcome>, Problem> {
+    refuse_guesser(&server, from.ip())?;
+    let lead = lead_of(&enrolment.id)?;
+    let enrolled = server.store.enrol(&enrolment.token, &lead, Timestamp::now()).await?;
+    let problem = |code, message, hint| Problem::new(StatusCode::FORBIDDEN, code, message, hint);
+    match enrolled {
+        Enrolled::Welcome { group, credential } => {
+            server.attempts.right(from.ip());
+            server.roster.forget_group(&group);
+            server.changed(Change::Group(group.clone()));
+            Ok(Json(Welcome { group, credential }))
+        }
+        Enrolled::Unknown => {
+            server.attempts.wrong(from.ip(), Instant::now());
+            let message = "enrolment token is not known, or has expired";
+            Err(problem("bad-token", message, "make another one in the console, under Groups"))
+        }
+        Enrolled::Used => {
+            let message = "enrolment token was used before";
+            Err(problem("used-token", message, "each is for one lead: make another one"))
+        }
+    }
+}
+
+/// A lead's address, in one spelling.
+fn lead_of(text: &str) -> Result<String, Problem> {
+    let id = text.parse::<DeviceId>();
+    let id = id.map_err(|error| Problem::bad_request(error, "send the lead's address as `id`"))?;
+    Ok(id.to_string())
+}
+
+/// `POST /api/lead/check-in`: answered when it is durable.
+pub(super) async fn check_in(
+    State(server): State<Arc<Server>>,
+    Lead(seat): Lead,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let check_in: CheckIn = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad_request(
+            format_args!("check-in cannot be read: {error}"),
+            "is the device's firmware newer than this server?",
+        )
+    })?;
+    check_identity(&seat, &check_in)?;
+    let documents = documents_of(&check_in);
+    let has_news = !seat.said_before(&documents);
+    let report = Report::of(&check_in.documents).map_err(|bad| {
+        Problem::bad_request(
+            format_args!("`documents.{}` cannot be read: {}", bad.document, bad.cause),
+            "it is the answer of the device's own API",
+        )
+    })?;
+    let lines = check_in.lines.into_iter().take(LINES_MAX).map(tame).collect();
+    let arrival = Arrival {
+        group: seat.group.clone(),
+        at: Timestamp::now(),
+        report,
+        news: if has_news { News::Perhaps } else { News::Nothing },
+        documents: documents.clone(),
+        lines,
+        offer: check_in.offer,
+        orders: check_in.orders.into_iter().map(|it| (it.id, it.refused)).collect(),
+    };
+    let taken = server.writer.take(arrival).await?;
+    seat.heard(&documents);
+    if has_news {
+        server.changed(Change::Group(seat.group.clone()));
+    }
+    let mut desired = taken.desired;
+    if let Some(campaign) = taken.campaign {
+        server.changed(Change::Campaign(campaign.clone()));
+        server.advance(&campaign, Timestamp::now()).await?;
+        desired = server.store.desired(&seat.group).await?;
+    }
+    let answer = server.answer(&seat.group, &desired).await?;
+    seat.tell(answer.clone());
+    Ok(told(&answer))
+}
+
+/// A credential is one board's: whoever comes with it and is another has copied it.
+fn check_identity(seat: &Seat, check_in: &CheckIn) -> Result<(), Problem> {
+    let found = lead_of(&check_in.id)?;
+    if found == seat.lead {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "other-lead",
+        format_args!("credential was given to {}, and `{found}` has come with it", seat.lead),
+        "a new lead board is enrolled with a token of its group: Replace the lead, in the console",
+    ))
+}
+
+/// As they are kept.
+fn documents_of(check_in: &CheckIn) -> String {
+    let it = &check_in.documents;
+    let (version, group, health) = (it.version.get(), it.group.get(), it.health.get());
+    let rollout = it.rollout.get();
+    format!(r#"{{"version":{version},"group":{group},"health":{health},"rollout":{rollout}}}"#)
+}
+
+fn tame(line: Line) -> (String, String) {
+    let level = match line.level.as_str() {
+        "debug" | "info" | "notice" | "warning" | "error" => line.level,
+        _ => "info".to_owned(),
+    };
+    let text = line.text.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect();
+    (level, text)
+}
+
+/// `GET /api/lead/desired`: at once if it is not what the lead knows, else when it changes, or when
+/// the lead has waited for as long as it wanted to.
+pub(super) async fn desired(
+    State(server): State<Arc<Server>>,
+    Lead(seat): Lead,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut desired = seat.desired();
+    if desired.borrow().is_none() {
+        let now = server.store.desired(&seat.group).await?;
+        seat.tell(server.answer(&seat.group, &now).await?);
+    }
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = known.unwrap_or_default().trim_matches('"').to_owned();
+    let is_news = |answer: &Option<Arc<Answer>>| answer.as_ref().is_some_and(|it| it.tag != known);
+    let news = tokio::time::timeout(wait_of(&headers), desired.wait_for(is_news)).await;
+    match news {
+        Ok(Ok(answer)) => match &*answer {
+            Some(answer) => Ok(told(answer)),
+            None => Ok(StatusCode::NOT_MODIFIED.into_response()),
+        },
+        // Nothing new; or the lead has another credential by now, and learns that next time.
+        Ok(Err(_)) | Err(_) => Ok(StatusCode::NOT_MODIFIED.into_response()),
+    }
+}
+
+/// `Prefer: wait=SECONDS` (RFC 7240).
+fn wait_of(headers: &HeaderMap) -> Duration {
+    let prefer = headers.get("prefer").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let seconds = prefer.split(',').find_map(|it| it.trim().strip_prefix("wait=")?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0).min(WAIT_S_MAX))
+}
+
+fn told(answer: &Answer) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::ETAG, format!("\"{}\"", answer.tag)),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, answer.text.clone()).into_response()
+}
+
+/// `GET /api/lead/bundles/SHA256`, whole or in parts.
+pub(super) async fn bundle(
+    State(server): State<Arc<Server>>,
+    _: Lead,
+    Path(sha256): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let missing = || Problem::not_found("bundle", &sha256);
+    let digest = Sha256::from_hex(&sha256).ok_or_else(missing)?;
+    let release = server.store.release_of_bundle(&sha256).await?.ok_or_else(missing)?;
+    let whole = Part { first: 0, size_bytes: release.bundle_bytes };
+    bytes::answer(&server.objects, digest, whole, &sha256, &headers).await
+}
+
+/// A lead waits at most so long for news, in seconds: shorter than what routers on the way forget
+/// a silent connection after.
+const WAIT_S_MAX: u64 = 60;
+/// Characters of a line of a log that are kept.
+const LINE_CHARS_MAX: usize = 400;

@@ -1,0 +1,86 @@
+//! The server's HTTP: what leads ask for, what people and programs ask for, and the console.
+//!
+//! Bodies have a limit, a request that does not come to its end has one too, and an answer to
+//! anything that is not understood says what is wrong and what to do.
+
+mod auth;
+mod bytes;
+mod campaigns;
+mod groups;
+mod leads;
+pub mod limits;
+mod people;
+mod problem;
+mod releases;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+
+use problem::Problem;
+
+use crate::publish::BUNDLE_BYTES_MAX;
+use crate::server::Server;
+
+/// Everything that this server answers.
+pub fn router(server: Arc<Server>) -> Router {
+    let bundle_bytes = usize::try_from(BUNDLE_BYTES_MAX).unwrap_or(usize::MAX);
+    let upload = post(releases::upload).layer(DefaultBodyLimit::max(bundle_bytes));
+    Router::new()
+        .route("/api/lead/enroll", post(leads::enroll))
+        .route("/api/lead/check-in", post(leads::check_in))
+        .route("/api/lead/desired", get(leads::desired))
+        .route("/api/lead/bundles/{sha256}", get(leads::bundle))
+        .route("/manifest", get(releases::newest_manifest))
+        .route("/firmware/{device}/{version}", get(releases::firmware))
+        .route("/api/releases", get(releases::list).merge(upload))
+        .route("/api/releases/{id}", get(releases::show))
+        .route("/api/releases/{id}/bundle", get(releases::bundle))
+        .route("/api/releases/{id}/withdraw", post(releases::withdraw))
+        .merge(groups::routes())
+        .merge(campaigns::routes())
+        .merge(people::routes())
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(nothing)
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "this address is not asked in this way",
+                "see docs/server-api.md",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(server)
+}
+
+async fn nothing(uri: axum::http::Uri) -> Problem {
+    Problem::not_found("page", uri.path())
+}
+
+/// `GET /readyz`: whether the database and the store of objects answer.
+async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Problem> {
+    server.store.is_there().await?;
+    server.objects.is_there().await?;
+    Ok("ready\n")
+}
+
+/// Serves until `stop` comes; requests that are being answered are answered then.
+pub async fn serve(
+    listener: TcpListener,
+    server: Arc<Server>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let service = router(server).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
+}
+
+/// A body other than a bundle, at most: a check-in of a group of 32 with all its documents.
+const BODY_BYTES_MAX: usize = 256 * 1024;

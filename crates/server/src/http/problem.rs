@@ -1,0 +1,118 @@
+//! What is said when something is not done: the same form as a device's own API has.
+
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tracing::error;
+
+use crate::lead::writer::NotTaken;
+use crate::objects::ObjectError;
+use crate::store::StoreError;
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) hint: String,
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    /// `code` is for programs, `message` names what was found, `hint` what to do.
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Display,
+        hint: impl Display,
+    ) -> Self {
+        let (message, hint) = (message.to_string(), hint.to_string());
+        Self { status, code, message, hint, retry_after_s: None }
+    }
+
+    /// Something that was sent is not what it should be.
+    pub(super) fn bad_request(message: impl Display, hint: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", message, hint)
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(what: &str, id: &str) -> Self {
+        let id = crate::fleet::excerpt(id);
+        let hint = "see the list of them: it may have been removed";
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            format_args!("there is no {what} `{id}`"),
+            hint,
+        )
+    }
+
+    /// It stands so that this cannot be done.
+    pub(super) fn conflict(code: &'static str, message: impl Display, hint: impl Display) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message, hint)
+    }
+
+    /// Come again after so many seconds.
+    pub(super) fn later(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, code, message, hint, retry_after_s } = self;
+        let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert("www-authenticate", "Bearer".parse().expect("is plain"));
+        }
+        if let Some(seconds) = retry_after_s {
+            headers.insert("retry-after", seconds.into());
+        }
+        response
+    }
+}
+
+/// Logged here, where it is handled: whoever asked can do nothing about it.
+impl From<StoreError> for Problem {
+    fn from(trouble: StoreError) -> Self {
+        away("database", &trouble)
+    }
+}
+
+impl From<ObjectError> for Problem {
+    fn from(trouble: ObjectError) -> Self {
+        away("object store", &trouble)
+    }
+}
+
+impl From<NotTaken> for Problem {
+    fn from(trouble: NotTaken) -> Self {
+        match trouble {
+            NotTaken::Busy => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "busy", trouble, "come again a little later").later(BUSY_S)
+            }
+            NotTaken::Store(_) => away("database", &trouble),
+        }
+    }
+}
+
+fn away(what: &'static str, trouble: &dyn std::error::Error) -> Problem {
+    let cause = trouble.source().map(ToString::to_string).unwrap_or_default();
+    error!(%trouble, cause, "the {what} did not do what it should");
+    let message = format_args!("{what} of this server cannot be used now");
+    let hint = "nothing was changed; the server's log has the cause. Try again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "away", message, hint).later(AWAY_S)
+}
+
+/// After how long a lead that found the server busy comes again, in seconds.
+const BUSY_S: u64 = 5;
+/// The same for a database that is away.
+const AWAY_S: u64 = 15;

@@ -1,0 +1,407 @@
+//! What a lead says when it checks in, and what follows from it: no I/O.
+//!
+//! The documents are those of a device's own HTTP API (`docs/http-api.md`), as it would answer
+//! them now. They are kept as they came; here is read what the server goes by. Fields that are not
+//! known are passed over, so that an older server understands a newer device.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::store::groups::{Device, PastRollout};
+
+/// The body of `POST /api/lead/check-in`.
+#[derive(Debug, Deserialize)]
+pub struct CheckIn {
+    /// The board that speaks.
+    pub id: String,
+    /// How it is.
+    pub documents: Documents,
+    /// Lines of its log that it has not told before.
+    #[serde(default)]
+    pub lines: Vec<Line>,
+    /// What it makes of what it was offered.
+    #[serde(default)]
+    pub offer: Option<OfferAnswer>,
+    /// Orders that it has carried out, or not.
+    #[serde(default)]
+    pub orders: Vec<OrderAnswer>,
+}
+
+/// Answers of the device's own API.
+#[derive(Debug, Deserialize)]
+pub struct Documents {
+    /// `GET /api/version`.
+    pub version: Box<RawValue>,
+    /// `GET /api/group`.
+    pub group: Box<RawValue>,
+    /// `GET /api/health`.
+    pub health: Box<RawValue>,
+    /// `GET /api/rollout`.
+    pub rollout: Box<RawValue>,
+    /// `GET /api/history`.
+    pub history: Box<RawValue>,
+}
+
+/// A line of the lead's log.
+#[derive(Debug, Deserialize)]
+pub struct Line {
+    /// `debug`, `info`, `notice`, `warning`, `error`.
+    pub level: String,
+    /// What happened.
+    pub text: String,
+}
+
+/// What a lead makes of an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OfferAnswer {
+    /// Which offer.
+    pub id: String,
+    /// How far it is.
+    pub state: OfferState,
+    /// Codes of what preflight refused.
+    #[serde(default)]
+    pub refusals: Vec<String>,
+    /// For people.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// How far an offer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfferState {
+    /// A person is to say so first.
+    Waits,
+    /// The bundle is on its way.
+    Fetching,
+    /// The group does not take it.
+    Refused,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderAnswer {
+    /// Which order.
+    pub id: String,
+    /// Empty: it was carried out; else why not.
+    #[serde(default)]
+    pub refused: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    id: String,
+    role: String,
+    #[serde(default)]
+    product: Option<String>,
+    version_number: u32,
+    image: String,
+    #[serde(default)]
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    id: String,
+    role: Option<String>,
+    version_number: Option<u32>,
+    image: Option<String>,
+    compatible: Option<bool>,
+    why: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct GroupDocument {
+    members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    id: String,
+    role: String,
+    lead: bool,
+    linked: bool,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    #[serde(default)]
+    errors: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RolloutDocument {
+    rollout: Option<Rollout>,
+}
+
+#[derive(Deserialize)]
+struct Rollout {
+    id: String,
+    kind: String,
+    phase: String,
+    release: String,
+}
+
+#[derive(Deserialize)]
+struct History {
+    history: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    rollout: String,
+    kind: String,
+    verdict: String,
+    cause: Option<Cause>,
+    release: String,
+    release_before: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Cause {
+    code: String,
+    text: String,
+}
+
+/// What the server goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The product of the lead's image.
+    pub system: Option<String>,
+    /// The devices, the lead among them.
+    pub devices: Vec<Device>,
+    /// Number of the release that all of them run; 0 if they differ, or one is unknown.
+    pub number: u32,
+    /// The open rollout.
+    pub open: Option<Open>,
+    /// What a person should look at; empty: nothing.
+    pub attention: String,
+    /// Rollouts that are over, as the lead remembers them; the server's own moments are not set.
+    pub past: Vec<Past>,
+}
+
+/// A rollout that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Its identity.
+    pub id: String,
+    /// `forward`, `back`, `repair`.
+    pub kind: String,
+    /// Its phase.
+    pub phase: String,
+    /// Number of the release it leads to.
+    pub number: u32,
+}
+
+/// A rollout that is over; see [`PastRollout`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// Its identity.
+    pub id: String,
+    /// `forward`, `back`, `repair`.
+    pub kind: String,
+    /// `keep` or `revert`.
+    pub verdict: String,
+    /// The cause's code; empty with `keep`.
+    pub cause: String,
+    /// The cause, for people.
+    pub why: String,
+    /// Number of the release it led to.
+    pub number: u32,
+    /// Number of the one before; 0 if unknown.
+    pub number_before: u32,
+}
+
+impl Past {
+    /// Whether the tables have it so.
+    pub fn is(&self, known: &PastRollout) -> bool {
+        self.id == known.id && self.verdict == known.verdict
+    }
+}
+
+/// Why a check-in is not taken.
+#[derive(Debug)]
+pub struct BadReport {
+    /// Which document.
+    pub document: &'static str,
+    /// What is wrong with it.
+    pub cause: serde_json::Error,
+}
+
+impl Report {
+    /// Reads what the lead said.
+    pub fn of(documents: &Documents) -> Result<Self, BadReport> {
+        let version: Version = read("version", &documents.version)?;
+        let group: GroupDocument = read("group", &documents.group)?;
+        let health: Health = read("health", &documents.health)?;
+        let rollout: RolloutDocument = read("rollout", &documents.rollout)?;
+        let history: History = read("history", &documents.history)?;
+        let devices = devices_of(&version, &group);
+        let number = match devices.split_first() {
+            Some((first, rest)) if rest.iter().all(|it| it.number == first.number) => first.number,
+            _ => 0,
+        };
+        let open = rollout.rollout.filter(|it| it.phase != "settled").map(|it| Open {
+            number: number_of(&it.release),
+            id: it.id,
+            kind: it.kind,
+            phase: it.phase,
+        });
+        let attention = attention(&version, &health, &devices, open.as_ref());
+        let past = history.history.into_iter().take(PAST_MAX).map(past_of).collect();
+        Ok(Self { system: version.product, devices, number, open, attention, past })
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    document: &'static str,
+    text: &'a RawValue,
+) -> Result<T, BadReport> {
+    serde_json::from_str(text.get()).map_err(|cause| BadReport { document, cause })
+}
+
+/// Whoever the lead lists, with what it has heard of them.
+fn devices_of(version: &Version, group: &GroupDocument) -> Vec<Device> {
+    let member = |member: &Member| {
+        if member.id == version.id {
+            return Device {
+                id: member.id.clone(),
+                role: version.role.clone(),
+                is_lead: member.lead,
+                number: version.version_number,
+                image: version.image.clone(),
+                is_linked: true,
+            };
+        }
+        let peer = version.peers.iter().find(|peer| peer.id == member.id);
+        let role = peer.and_then(|peer| peer.role.clone());
+        Device {
+            id: member.id.clone(),
+            role: role.unwrap_or_else(|| member.role.clone()),
+            is_lead: member.lead,
+            number: peer.and_then(|peer| peer.version_number).unwrap_or(0),
+            image: peer.and_then(|peer| peer.image.clone()).unwrap_or_default(),
+            is_linked: member.linked,
+        }
+    };
+    group.members.iter().take(DEVICES_MAX).map(member).collect()
+}
+
+fn past_of(outcome: Outcome) -> Past {
+    let (cause, why) = outcome.cause.map(|cause| (cause.code, cause.text)).unwrap_or_default();
+    Past {
+        id: outcome.rollout,
+        kind: outcome.kind,
+        verdict: outcome.verdict,
+        cause,
+        why,
+        number: number_of(&outcome.release),
+        number_before: outcome.release_before.map_or(0, |text| number_of(&text)),
+    }
+}
+
+/// A version's number; 0 for what is none.
+fn number_of(text: &str) -> u32 {
+    let version = text.parse::<lockstep_proto::version::ReleaseVersion>();
+    version.map_or(0, lockstep_proto::version::ReleaseVersion::number)
+}
+
+/// The first thing that a person should look at. What a rollout that goes on explains is none.
+fn attention(
+    version: &Version,
+    health: &Health,
+    devices: &[Device],
+    open: Option<&Open>,
+) -> String {
+    if let Some(open) = open {
+        return match open.kind.as_str() {
+            "repair" => "a repair brings everybody back to the image before".to_owned(),
+            _ => String::new(),
+        };
+    }
+    if let Some(silent) = devices.iter().find(|device| !device.is_linked) {
+        return format!("{} {} does not answer", silent.role, silent.id);
+    }
+    let refused = version.peers.iter().find(|peer| peer.compatible == Some(false));
+    if let Some(peer) = refused {
+        let why = peer.why.as_deref().unwrap_or("it does not fit the others");
+        return format!("{} {}: {why}", peer.role.as_deref().unwrap_or("device"), peer.id);
+    }
+    let differ = devices.windows(2).any(|pair| matches!(pair, [a, b] if a.number != b.number));
+    if differ {
+        return "its devices run different releases".to_owned();
+    }
+    health.errors.first().cloned().unwrap_or_default()
+}
+
+/// Devices of a group that are taken down, at most: as many as a group can have.
+const DEVICES_MAX: usize = 32;
+/// Past rollouts of one report, at most; a device keeps fewer.
+const PAST_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pair as its lead reports it, with what `edit` makes of the documents.
+    fn report(edit: impl FnOnce(&mut serde_json::Value)) -> Result<Report, BadReport> {
+        let mut documents: serde_json::Value = serde_json::from_str(PAIR).unwrap();
+        edit(&mut documents);
+        Report::of(&serde_json::from_value::<Documents>(documents).unwrap())
+    }
+
+    #[test]
+    fn a_pair_is_read_from_what_its_lead_says() {
+        let report = report(|_| ()).unwrap();
+        assert_eq!(report.number, 10_000);
+        assert_eq!(report.attention, "");
+        assert_eq!(report.open, None);
+        let devices: Vec<_> =
+            report.devices.iter().map(|it| (it.role.as_str(), it.is_lead)).collect();
+        assert_eq!(devices, [("receiver", true), ("transmitter", false)]);
+        assert_eq!(report.past.len(), 1);
+        assert_eq!(report.past[0].cause, "not-healthy");
+    }
+
+    #[test]
+    fn different_releases_are_no_release_and_call_a_person_unless_a_rollout_explains_them() {
+        let mixed = |it: &mut serde_json::Value| {
+            it["version"]["peers"][0]["version_number"] = 10_100.into();
+        };
+        let report_mixed = report(mixed).unwrap();
+        assert_eq!(report_mixed.number, 0);
+        assert_eq!(report_mixed.attention, "its devices run different releases");
+        let open = report(|it| {
+            mixed(it);
+            it["rollout"]["rollout"]["phase"] = "trial".into();
+        });
+        assert_eq!(open.unwrap().attention, "");
+    }
+
+    #[test]
+    fn a_member_that_does_not_answer_calls_a_person() {
+        let report = report(|it| it["group"]["members"][1]["linked"] = false.into()).unwrap();
+        assert_eq!(report.attention, "transmitter 02:00:00:00:00:02 does not answer");
+    }
+
+    #[test]
+    fn a_document_that_is_none_is_named() {
+        let error = report(|it| it["health"] = 3.into()).unwrap_err();
+        assert_eq!(error.document, "health");
+    }
+
+    const PAIR: &str = r#"{
+        "version":{"id":"02:00:00:00:00:01","role":"receiver","product":"desk",
+          "version_number":10000,"image":"a4afd3dc","peers":[
+          {"id":"02:00:00:00:00:02","role":"transmitter","version_number":10000,
+           "image":"10cc574e60e520ad","compatible":true,"why":null,"linked":true}]},
+        "group":{"members":[
+          {"id":"02:00:00:00:00:01","role":"receiver","lead":true,"linked":true},
+          {"id":"02:00:00:00:00:02","role":"transmitter","lead":false,"linked":true}]},
+        "health":{"status":"healthy","errors":[]},
+        "rollout":{"rollout":{"id":"17762bb28297659e","kind":"forward","phase":"settled",
+          "release":"1.1.0"}},
+        "history":{"history":[{"rollout":"17762bb28297659e","kind":"forward","verdict":"revert",
+          "cause":{"code":"not-healthy","member":null,"text":"not healthy in time"},
+          "release":"1.1.0","release_before":"1.0.0"}]}}"#;
+}

@@ -1,0 +1,198 @@
+//! The leads that came lately: whose credential is whose, what each said last, and what it should
+//! run. All of it can be read again from the tables; it is here so that a poll of a lead that has
+//! nothing new to hear costs no more than a look into memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::Digest as _;
+use tokio::sync::watch;
+
+use crate::store::checkins::Desired;
+
+/// Everybody who came lately.
+#[derive(Debug, Default)]
+pub struct Roster {
+    seats: RwLock<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    /// By the hash of the credential.
+    seats: HashMap<String, Arc<Seat>>,
+    /// The hash of the credential that a group's lead has.
+    of_group: HashMap<String, String>,
+}
+
+/// A lead that came lately.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its group.
+    pub group: String,
+    /// The board that the credential was given to.
+    pub lead: String,
+    /// When the tables were asked for that.
+    pub known_since: Timestamp,
+    said: Mutex<Option<[u8; 32]>>,
+    desired: watch::Sender<Option<Arc<Answer>>>,
+}
+
+/// What a lead is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Changes with the text.
+    pub tag: String,
+    /// JSON.
+    pub text: String,
+}
+
+#[derive(Serialize)]
+struct AnswerJson<'a> {
+    poll_s: u32,
+    release: Option<ReleaseJson<'a>>,
+    orders: Vec<OrderJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReleaseJson<'a> {
+    offer: &'a str,
+    version: &'a str,
+    bundle: String,
+    sha256: &'a str,
+    size_bytes: u64,
+    install: &'static str,
+    description: &'a str,
+}
+
+#[derive(Serialize)]
+struct OrderJson<'a> {
+    id: &'a str,
+    what: &'a str,
+}
+
+/// When a lead begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Install {
+    /// As soon as it can.
+    Now,
+    /// When a person has said so at the device.
+    Ask,
+}
+
+impl Answer {
+    /// What follows from what a group should do.
+    pub fn new(desired: &Desired, install: Install, poll_s: u32) -> Self {
+        let release = desired.offer.as_ref().map(|offer| ReleaseJson {
+            offer: &offer.id,
+            version: &offer.version,
+            bundle: format!("/api/lead/bundles/{}", offer.bundle_sha256),
+            sha256: &offer.bundle_sha256,
+            size_bytes: offer.bundle_bytes,
+            install: match install {
+                Install::Now => "now",
+                Install::Ask => "ask",
+            },
+            description: &offer.description,
+        });
+        let orders = desired.orders.iter().map(|(id, what)| OrderJson { id, what }).collect();
+        let answer = AnswerJson { poll_s, release, orders };
+        // Texts and numbers alone: that cannot fail.
+        let text = serde_json::to_string(&answer).unwrap_or_default();
+        let digest = sha2::Sha256::digest(text.as_bytes());
+        let tag =
+            digest.iter().take(8).fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));
+        Self { tag, text }
+    }
+}
+
+impl Roster {
+    /// The lead of this credential, if the tables were asked for it lately.
+    pub fn seat(&self, credential_hash: &str, now: Timestamp) -> Option<Arc<Seat>> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        let seat = seats.seats.get(credential_hash)?;
+        (now.duration_since(seat.known_since).as_secs() < KNOWN_S).then(|| Arc::clone(seat))
+    }
+
+    /// The tables say that this credential is that lead's.
+    pub fn sit(
+        &self,
+        credential_hash: String,
+        group: String,
+        lead: String,
+        now: Timestamp,
+    ) -> Arc<Seat> {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        let before = seats.seats.get(&credential_hash);
+        let is_same = |seat: &&Arc<Seat>| seat.group == group && seat.lead == lead;
+        let (said, desired) = match before.filter(is_same) {
+            // Whoever waits for news waits on.
+            Some(seat) => (*lock(&seat.said), seat.desired.clone()),
+            None => (None, watch::Sender::new(None)),
+        };
+        let seat = Seat { group, lead, known_since: now, said: Mutex::new(said), desired };
+        let seat = Arc::new(seat);
+        seats.of_group.insert(seat.group.clone(), credential_hash.clone());
+        seats.seats.insert(credential_hash, Arc::clone(&seat));
+        seat
+    }
+
+    /// The tables no longer know this credential.
+    pub fn forget(&self, credential_hash: &str) {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seat) = seats.seats.remove(credential_hash) {
+            seats.of_group.remove(&seat.group);
+        }
+    }
+
+    /// The group is gone, or its lead has another credential.
+    pub fn forget_group(&self, group: &str) {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(credential_hash) = seats.of_group.remove(group) {
+            seats.seats.remove(&credential_hash);
+        }
+    }
+
+    /// The seat of a group's lead, if it came lately.
+    pub fn of_group(&self, group: &str) -> Option<Arc<Seat>> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        seats.seats.get(seats.of_group.get(group)?).map(Arc::clone)
+    }
+}
+
+impl Seat {
+    /// Whether it says the same as the last time; it counts as said once [`Seat::heard`] is told.
+    pub fn said_before(&self, documents: &str) -> bool {
+        *lock(&self.said) == Some(sha2::Sha256::digest(documents.as_bytes()).into())
+    }
+
+    /// What it said is in the tables.
+    pub fn heard(&self, documents: &str) {
+        *lock(&self.said) = Some(sha2::Sha256::digest(documents.as_bytes()).into());
+    }
+
+    /// What it should run has been read from the tables.
+    pub fn tell(&self, answer: Answer) {
+        self.desired.send_if_modified(|present| {
+            let is_new = present.as_deref() != Some(&answer);
+            if is_new {
+                *present = Some(Arc::new(answer));
+            }
+            is_new
+        });
+    }
+
+    /// What it should run, as far as is known here; changes are told.
+    pub fn desired(&self) -> watch::Receiver<Option<Arc<Answer>>> {
+        self.desired.subscribe()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For so long a credential is not looked up again, in seconds: another server may have taken it
+/// back.
+const KNOWN_S: i64 = 30;

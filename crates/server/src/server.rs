@@ -1,0 +1,129 @@
+//! What all requests share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lockstep_proto::manifest::Trust;
+use tokio::sync::broadcast;
+use tracing::{error, info};
+
+use crate::fleet::Mode;
+use crate::http::limits::Attempts;
+use crate::lead::roster::{Answer, Install, Roster};
+use crate::lead::writer::Writer;
+use crate::objects::Objects;
+use crate::store::checkins::Desired;
+use crate::store::{Store, StoreError};
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// What is durable.
+    pub store: Store,
+    /// Bundles.
+    pub objects: Objects,
+    /// Takes check-ins down.
+    pub writer: Writer,
+    /// Leads that came lately.
+    pub roster: Roster,
+    /// What has changed, for whoever watches.
+    pub changes: broadcast::Sender<Change>,
+    /// Whose releases are taken in.
+    pub trust: Trust,
+    /// Where bundles are while they come.
+    pub folder: PathBuf,
+    /// The one-time word of the setup link, while nobody has been let in.
+    pub setup_word: Option<String>,
+    /// Wrong passwords and tokens, by address.
+    pub attempts: Attempts,
+    /// How often a lead comes when nothing happens, in seconds.
+    pub poll_s: u32,
+    /// Where people and leads find this server, for what is printed; without a slash at its end.
+    pub public_url: String,
+}
+
+/// Something that a page may show has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A group, by its identity.
+    Group(String),
+    /// A campaign, by its identity.
+    Campaign(String),
+    /// A release came or was withdrawn.
+    Releases,
+}
+
+impl Server {
+    /// Tells whoever watches; it does not matter if nobody does.
+    pub fn changed(&self, change: Change) {
+        let _ = self.changes.send(change);
+    }
+
+    /// Reads again what a group should run, and tells its lead if it waits.
+    pub async fn refresh(&self, group: &str) -> Result<(), StoreError> {
+        let Some(seat) = self.roster.of_group(group) else { return Ok(()) };
+        let desired = self.store.desired(group).await?;
+        seat.tell(self.answer(group, &desired).await?);
+        Ok(())
+    }
+
+    /// What a lead is told of what its group should run.
+    pub async fn answer(&self, group: &str, desired: &Desired) -> Result<Answer, StoreError> {
+        let install = match desired.offer {
+            None => Install::Now,
+            Some(_) => match self.store.group(group).await?.map(|group| group.mode) {
+                Some(Mode::Notify) => Install::Ask,
+                Some(Mode::Automatic) | None => Install::Now,
+            },
+        };
+        Ok(Answer::new(desired, install, self.poll_s))
+    }
+
+    /// Decides what follows for a campaign, and tells everybody whom it is about.
+    pub async fn advance(&self, campaign: &str, now: Timestamp) -> Result<(), StoreError> {
+        let (groups, has_changed) = self.store.advance_campaign(campaign, now).await?;
+        if has_changed || !groups.is_empty() {
+            self.changed(Change::Campaign(campaign.to_owned()));
+        }
+        for group in groups {
+            self.refresh(&group).await?;
+            self.changed(Change::Group(group));
+        }
+        Ok(())
+    }
+}
+
+/// Looks after campaigns for as long as the server runs: hours open, soaks end, and other servers
+/// hear what follows.
+pub async fn look_after_campaigns(server: Arc<Server>) {
+    let mut was_away = false;
+    loop {
+        match advance_all(&server).await {
+            Ok(()) if was_away => {
+                was_away = false;
+                info!("the database is back; campaigns go on");
+            }
+            Ok(()) => (),
+            // Once for each time that it is away.
+            Err(trouble) if !was_away => {
+                was_away = true;
+                let cause = std::error::Error::source(&trouble).map(ToString::to_string);
+                error!(%trouble, cause, "campaigns wait");
+            }
+            Err(_) => (),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn advance_all(server: &Server) -> Result<(), StoreError> {
+    for campaign in server.store.lively_campaigns().await? {
+        server.advance(&campaign, Timestamp::now()).await?;
+    }
+    Ok(())
+}
+
+/// Campaigns are looked at this often, beside whenever a report moves one on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);

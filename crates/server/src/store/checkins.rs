@@ -1,0 +1,363 @@
+//! What a lead said, taken down: many check-ins in one transaction (group commit). Whatever follows
+//! from a report for the group's campaign is part of the same transaction, so that a server that is
+//! killed has either not heard it, and is told again, or has drawn every conclusion.
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+use super::groups::note_event;
+use super::{Store, StoreError, moment, number_of, word_of};
+use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
+use crate::lead::report::{OfferAnswer, OfferState, Past, Report};
+use crate::store::groups::Device;
+
+/// A check-in, ready to be taken down.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Whose.
+    pub group: String,
+    /// When it came.
+    pub at: Timestamp,
+    /// What the server goes by.
+    pub report: Report,
+    /// Whether that is what the same lead said last, so that only the moment is new.
+    pub news: News,
+    /// The documents as they came, as one JSON object.
+    pub documents: String,
+    /// Level and text of new lines of its log.
+    pub lines: Vec<(String, String)>,
+    /// What it makes of its offer.
+    pub offer: Option<OfferAnswer>,
+    /// Orders that it has answered: which, and why not if not.
+    pub orders: Vec<(String, String)>,
+}
+
+/// Whether a report differs from the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It says the same.
+    Nothing,
+    /// It may differ.
+    Perhaps,
+}
+
+/// What a group should do now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// The release that it may go to.
+    pub offer: Option<Offer>,
+    /// What a person has ordered: identity, and `abort` or `revert`.
+    pub orders: Vec<(String, String)>,
+}
+
+/// A release that a group may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Which offer.
+    pub id: String,
+    /// The release's version.
+    pub version: String,
+    /// The bundle's identity.
+    pub bundle_sha256: String,
+    /// The bundle's size.
+    pub bundle_bytes: u64,
+    /// What is new, for people.
+    pub description: String,
+}
+
+/// What came of a check-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// What the group should do now.
+    pub desired: Desired,
+    /// The campaign in which the group stands otherwise now.
+    pub campaign: Option<String>,
+}
+
+impl Store {
+    /// Takes down all of these, or none.
+    pub async fn take_arrivals(&self, arrivals: &[Arrival]) -> Result<Vec<Taken>, StoreError> {
+        self.write(async |tx| {
+            let mut taken = Vec::with_capacity(arrivals.len());
+            for arrival in arrivals {
+                taken.push(take(tx, arrival).await?);
+            }
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// What a group should do now.
+    pub async fn desired(&self, group: &str) -> Result<Desired, StoreError> {
+        let mut connection = self.read().await?;
+        desired(&mut connection, group).await
+    }
+}
+
+async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreError> {
+    let Arrival { group, at, report, news, .. } = arrival;
+    let mut campaign = None;
+    let has_more =
+        arrival.offer.is_some() || !arrival.lines.is_empty() || !arrival.orders.is_empty();
+    if *news == News::Nothing && !has_more {
+        let query = sqlx::query("UPDATE fleet_group SET seen_at = $1 WHERE id = $2");
+        query.bind(moment(*at)).bind(group).execute(&mut *tx).await?;
+    } else {
+        update_group(tx, arrival).await?;
+        replace_devices(tx, group, &report.devices).await?;
+        let mut reverted = Vec::new();
+        for past in report.past.iter().rev() {
+            if take_past(tx, group, *at, past).await? && past.verdict == "revert" {
+                reverted.push(past);
+            }
+        }
+        note_lines(tx, arrival).await?;
+        answer_orders(tx, arrival).await?;
+        campaign = stand(tx, arrival, &reverted).await?;
+    }
+    Ok(Taken { desired: desired(tx, group).await?, campaign })
+}
+
+async fn update_group(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
+    let report = &arrival.report;
+    let answer = match &arrival.offer {
+        Some(OfferAnswer { state: OfferState::Refused, text, .. }) => Some(text.clone()),
+        Some(OfferAnswer { state: OfferState::Waits, .. }) => {
+            Some("waits for a person to begin it on its own page".to_owned())
+        }
+        Some(OfferAnswer { state: OfferState::Fetching, .. }) | None => None,
+    };
+    let sql = "UPDATE fleet_group SET seen_at = $1, system = $2, number = $3, phase = $4, \
+        attention = $5, documents = $6, offer_answer = $7 WHERE id = $8";
+    let query = sqlx::query(sql).bind(moment(arrival.at)).bind(report.system.clone());
+    let query = query.bind(i64::from(report.number));
+    let query = query.bind(report.open.as_ref().map_or("", |open| open.phase.as_str()));
+    let query = query.bind(&report.attention).bind(&arrival.documents).bind(answer);
+    query.bind(&arrival.group).execute(tx).await?;
+    Ok(())
+}
+
+async fn replace_devices(
+    tx: &mut AnyConnection,
+    group: &str,
+    devices: &[Device],
+) -> Result<(), StoreError> {
+    let query = sqlx::query("DELETE FROM device WHERE fleet_group = $1");
+    query.bind(group).execute(&mut *tx).await?;
+    for device in devices {
+        let sql = "INSERT INTO device (fleet_group, id, role, is_lead, number, image, is_linked) \
+            VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (fleet_group, id) DO NOTHING";
+        let query = sqlx::query(sql).bind(group).bind(&device.id).bind(&device.role);
+        let query = query.bind(i64::from(device.is_lead)).bind(i64::from(device.number));
+        let query = query.bind(&device.image).bind(i64::from(device.is_linked));
+        query.execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// Whether it was not known, or ended otherwise than was known.
+async fn take_past(
+    tx: &mut AnyConnection,
+    group: &str,
+    at: Timestamp,
+    past: &Past,
+) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO past_rollout (fleet_group, id, kind, verdict, cause, why, number, \
+        number_before, told_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9) \
+        ON CONFLICT (fleet_group, id) DO NOTHING";
+    let query = sqlx::query(sql).bind(group).bind(&past.id).bind(&past.kind);
+    let query = query.bind(&past.verdict).bind(&past.cause).bind(&past.why);
+    let query = query.bind(i64::from(past.number)).bind(i64::from(past.number_before));
+    let done = query.bind(moment(at)).execute(&mut *tx).await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let version = lockstep_proto::version::ReleaseVersion::from_number(past.number);
+    let (level, said) = match past.verdict.as_str() {
+        "keep" => ("notice", format!("{version} was kept by all")),
+        _ => ("warning", format!("{version} was given up by all: {}", past.why)),
+    };
+    note_event(tx, group, at, level, "rollout", &said).await?;
+    Ok(true)
+}
+
+async fn note_lines(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
+    for (level, text) in arrival.lines.iter().take(LINES_MAX) {
+        note_event(tx, &arrival.group, arrival.at, level, "log", text).await?;
+    }
+    if !arrival.lines.is_empty() {
+        let sql = "DELETE FROM group_event WHERE fleet_group = $1 AND id NOT IN \
+            (SELECT id FROM group_event WHERE fleet_group = $1 ORDER BY id DESC LIMIT $2)";
+        let query = sqlx::query(sql).bind(&arrival.group).bind(EVENTS_MAX);
+        query.execute(tx).await?;
+    }
+    Ok(())
+}
+
+async fn answer_orders(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
+    for (id, refused) in &arrival.orders {
+        let sql = "UPDATE group_order SET answered_at = $1, answer = $2 \
+            WHERE id = $3 AND fleet_group = $4 AND answered_at IS NULL";
+        let query = sqlx::query(sql).bind(moment(arrival.at)).bind(refused).bind(id);
+        query.bind(&arrival.group).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// A group's part in its campaign.
+struct Part {
+    campaign: String,
+    standing: Standing,
+    offer: Option<String>,
+    is_step: bool,
+    number: u32,
+    manifest: String,
+}
+
+impl Part {
+    fn of(row: &AnyRow) -> Result<Self, StoreError> {
+        let step: Option<String> = row.try_get("step_release")?;
+        let last: String = row.try_get("release")?;
+        Ok(Self {
+            campaign: row.try_get("campaign")?,
+            standing: standing_of(row)?,
+            offer: row.try_get("offer")?,
+            is_step: step.is_some_and(|step| step != last),
+            number: number_of(row, "number")?,
+            manifest: row.try_get("manifest")?,
+        })
+    }
+}
+
+pub(super) fn standing_of(row: &AnyRow) -> Result<Standing, StoreError> {
+    let word: Word<Standing> = word_of(row, "standing")?;
+    Ok(word.0)
+}
+
+pub(super) fn state_of(row: &AnyRow) -> Result<State, StoreError> {
+    let word: Word<State> = word_of(row, "state")?;
+    Ok(word.0)
+}
+
+struct Word<T>(T);
+
+impl<T: std::str::FromStr> std::str::FromStr for Word<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// How the group stands in its campaign now; the campaign, if it stands otherwise.
+async fn stand(
+    tx: &mut AnyConnection,
+    arrival: &Arrival,
+    reverted: &[&Past],
+) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT g.campaign, g.standing, g.offer, g.step_release, c.release, r.number, \
+        r.manifest FROM campaign_group g JOIN campaign c ON c.id = g.campaign \
+        JOIN release r ON r.id = COALESCE(g.step_release, c.release) \
+        WHERE g.fleet_group = $1 AND (g.standing IN ('offered', 'began') OR \
+        (c.state IN ('running', 'paused') AND g.standing IN ('waits', 'failed'))) \
+        ORDER BY c.made_at DESC LIMIT 1";
+    let row = sqlx::query(sql).bind(&arrival.group).fetch_optional(&mut *tx).await?;
+    let Some(row) = row else { return Ok(None) };
+    let part = Part::of(&row)?;
+    let report = &arrival.report;
+    let open = report.open.as_ref();
+    let refused = arrival.offer.as_ref().and_then(|answer| refused_for_good(answer, &part));
+    let reverted: Vec<_> = reverted
+        .iter()
+        .filter(|past| past.number == part.number)
+        .map(|past| (past.id.clone(), past.cause.clone()))
+        .collect();
+    let heard = Heard {
+        runs_it: runs(&part.manifest, &report.devices),
+        open: open.filter(|it| it.number == part.number).map(|open| open.id.as_str()),
+        reverted: &reverted,
+        refused: refused.as_deref(),
+    };
+    let Some((standing, cause)) = part.standing.after(&heard) else { return Ok(None) };
+    // A release on the way is a step; the next one follows from where the group is then.
+    let standing = match standing {
+        Standing::Kept | Standing::Skipped if part.is_step => Standing::Waits,
+        other => other,
+    };
+    let sql = "UPDATE campaign_group SET standing = $1, since = $2, cause = $3, \
+        rollout = COALESCE($4, rollout), \
+        step_release = CASE WHEN $1 = 'waits' THEN NULL ELSE step_release END \
+        WHERE campaign = $5 AND fleet_group = $6";
+    let query = sqlx::query(sql).bind(standing.as_str()).bind(moment(arrival.at)).bind(&cause);
+    let query = query.bind(heard.open.map(str::to_owned)).bind(&part.campaign);
+    query.bind(&arrival.group).execute(&mut *tx).await?;
+    Ok(Some(part.campaign))
+}
+
+/// Why the group would not take what it was offered, unless another try may end otherwise.
+fn refused_for_good(answer: &OfferAnswer, part: &Part) -> Option<String> {
+    let is_of_it = answer.state == OfferState::Refused && part.offer.as_ref() == Some(&answer.id);
+    let passes = !answer.refusals.is_empty()
+        && answer.refusals.iter().all(|code| PASSING_REFUSALS.contains(&code.as_str()));
+    (is_of_it && !passes).then(|| answer.text.clone())
+}
+
+/// Whether every device whose role the release is for runs it, by the hash of its image. A lead
+/// knows of its peers' hashes the first eight bytes.
+pub(super) fn runs(manifest: &str, devices: &[Device]) -> bool {
+    let Ok(manifest) = serde_json::from_str::<ManifestImages>(manifest) else { return false };
+    let mut is_for_any = false;
+    for device in devices {
+        let Some(entry) = manifest.devices.get(&device.role) else { continue };
+        is_for_any = true;
+        let is_known = device.image.len() >= IMAGE_DIGITS_MIN;
+        if !is_known || !entry.image_sha256.starts_with(&device.image) {
+            return false;
+        }
+    }
+    is_for_any
+}
+
+#[derive(serde::Deserialize)]
+struct ManifestImages {
+    devices: std::collections::BTreeMap<String, ManifestImage>,
+}
+
+#[derive(serde::Deserialize)]
+struct ManifestImage {
+    #[serde(default)]
+    image_sha256: String,
+}
+
+async fn desired(connection: &mut AnyConnection, group: &str) -> Result<Desired, StoreError> {
+    let sql = "SELECT g.offer, r.version, r.bundle_sha256, r.bundle_bytes, r.description \
+        FROM campaign_group g JOIN campaign c ON c.id = g.campaign \
+        JOIN release r ON r.id = COALESCE(g.step_release, c.release) \
+        WHERE g.fleet_group = $1 AND (g.standing = 'began' OR \
+        (g.standing = 'offered' AND c.state = 'running')) ORDER BY c.made_at DESC LIMIT 1";
+    let row = sqlx::query(sql).bind(group).fetch_optional(&mut *connection).await?;
+    let offer = match row {
+        None => None,
+        Some(row) => Some(Offer {
+            id: row.try_get::<Option<String>, _>("offer")?.unwrap_or_default(),
+            version: row.try_get("version")?,
+            bundle_sha256: row.try_get("bundle_sha256")?,
+            bundle_bytes: number_of(&row, "bundle_bytes")?,
+            description: row.try_get("description")?,
+        }),
+    };
+    let sql = "SELECT id, what FROM group_order WHERE fleet_group = $1 AND answered_at IS NULL \
+        ORDER BY made_at";
+    let rows = sqlx::query(sql).bind(group).fetch_all(&mut *connection).await?;
+    let order = |row: &AnyRow| Ok((row.try_get("id")?, row.try_get("what")?));
+    let orders = rows.iter().map(order).collect::<Result<_, StoreError>>()?;
+    Ok(Desired { offer, orders })
+}
+
+/// Lines of a log that one check-in may bring.
+pub const LINES_MAX: usize = 64;
+/// Events that are kept of each group.
+const EVENTS_MAX: i64 = 500;
+/// Digits of a hash that are enough to know an image by: eight bytes.
+const IMAGE_DIGITS_MIN: usize = 16;

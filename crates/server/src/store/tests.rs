@@ -1,0 +1,243 @@
+//! The tables, with SQLite in a folder of their own.
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::campaign::{Standing, Wave};
+use crate::lead::report::{Open, Past, Report};
+use crate::store::campaigns::{Made, NewCampaign};
+use crate::store::checkins::{Arrival, News};
+use crate::store::groups::{Device, Enrolled, Settings};
+use crate::store::releases::Release;
+
+struct Desk {
+    store: Store,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+async fn desk() -> Desk {
+    let folder = tempfile::tempdir().unwrap();
+    let url = Store::url_in(folder.path());
+    Desk { store: Store::open(&url).await.unwrap(), url, _folder: folder }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+const LEAD: &str = "02:00:00:00:00:01";
+
+impl Desk {
+    async fn token(&self, name: &str) -> String {
+        let settings = Settings { name: name.into(), ..Settings::default() };
+        self.store.make_enrolment(&settings, None, "ada", at(0), at(60)).await.unwrap()
+    }
+
+    async fn enrol(&self, name: &str) -> String {
+        let token = self.token(name).await;
+        match self.store.enrol(&token, LEAD, at(1)).await.unwrap() {
+            Enrolled::Welcome { group, .. } => group,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn release(&self) -> String {
+        let manifest = r#"{"devices":{"receiver":{"image_sha256":"5fe04b4b84c017723c9fff86"}}}"#;
+        let release = Release {
+            id: new_id().unwrap(),
+            system: "desk".into(),
+            version: "1.1.0".into(),
+            number: 10_100,
+            sequence: 0,
+            epoch: 0,
+            bundle_sha256: "bc".repeat(32),
+            bundle_bytes: 1000,
+            manifest: manifest.into(),
+            signatures: 0,
+            places: "{}".into(),
+            description: String::new(),
+            uploaded_at: at(0),
+            uploaded_by: "ada".into(),
+            withdrawn_at: None,
+        };
+        self.store.add_release(&release).await.unwrap()
+    }
+
+    /// A campaign for one group, offered.
+    async fn campaign(&self, group: &str) -> String {
+        let (needs_approval, is_approved, patience_s) = (false, false, None);
+        let wave = Wave { percent: 100, needs_approval, is_approved, soak_s: 0, patience_s };
+        let new = NewCampaign {
+            name: "desk 1.1.0".into(),
+            release: self.release().await,
+            waves: vec![wave],
+            failures_max: 0,
+            not_before: None,
+            groups: vec![(group.into(), 0, 10_000, None)],
+        };
+        let made = self.store.make_campaign(&new, "ada", at(2)).await.unwrap();
+        let Made::Campaign(id) = made else { panic!("{made:?}") };
+        self.store.advance_campaign(&id, at(2)).await.unwrap();
+        id
+    }
+
+    async fn standing(&self, campaign: &str) -> (Standing, String) {
+        let participants = self.store.participants(campaign).await.unwrap();
+        (participants[0].standing, participants[0].cause.clone())
+    }
+
+    async fn arrives(&self, arrival: Arrival) {
+        self.store.take_arrivals(&[arrival]).await.unwrap();
+    }
+}
+
+/// What a lead says whose group runs the image of this hash.
+fn arrival(group: &str, image: &str, second: i64) -> Arrival {
+    let device = Device {
+        id: LEAD.into(),
+        role: "receiver".into(),
+        is_lead: true,
+        number: 10_000,
+        image: image.into(),
+        is_linked: true,
+    };
+    let report = Report {
+        system: Some("desk".into()),
+        devices: vec![device],
+        number: 10_000,
+        open: None,
+        attention: String::new(),
+        past: Vec::new(),
+    };
+    Arrival {
+        group: group.into(),
+        at: at(second),
+        report,
+        news: News::Perhaps,
+        documents: "{}".into(),
+        lines: Vec::new(),
+        offer: None,
+        orders: Vec::new(),
+    }
+}
+
+const OLD: &str = "a4afd3dcdf93298832eda7fc";
+const NEW: &str = "5fe04b4b84c017723c9fff86";
+
+#[tokio::test]
+async fn a_database_is_opened_again_and_one_of_a_later_version_is_refused() {
+    let desk = desk().await;
+    desk.enrol("bench").await;
+    drop(Store::open(&desk.url).await.unwrap());
+    let mut connection = desk.store.read().await.unwrap();
+    connection.execute("INSERT INTO step (number) VALUES (999)").await.unwrap();
+    let error = Store::open(&desk.url).await.unwrap_err();
+    assert!(error.to_string().contains("later"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_lets_one_board_in_and_the_same_board_again_until_its_credential_was_used() {
+    let desk = desk().await;
+    let token = desk.token("bench").await;
+    let enrol =
+        async |lead: &str, second| desk.store.enrol(&token, lead, at(second)).await.unwrap();
+    let Enrolled::Welcome { group, credential: lost } = enrol(LEAD, 1).await else { panic!() };
+    assert_eq!(enrol("02:00:00:00:00:09", 2).await, Enrolled::Used);
+    let Enrolled::Welcome { group: same, credential } = enrol(LEAD, 3).await else { panic!() };
+    assert_eq!(group, same);
+    let known = async |secret: &str| {
+        desk.store.group_of_credential(&hash_of(secret)).await.unwrap().map(|(group, _)| group)
+    };
+    assert_eq!((known(&lost).await, known(&credential).await), (None, Some(group.clone())));
+    desk.arrives(arrival(&group, OLD, 4)).await;
+    assert_eq!(enrol(LEAD, 5).await, Enrolled::Used);
+    assert_eq!(desk.store.enrol("0000", LEAD, at(5)).await.unwrap(), Enrolled::Unknown);
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_lets_nobody_in() {
+    let desk = desk().await;
+    let token = desk.token("bench").await;
+    assert_eq!(desk.store.enrol(&token, LEAD, at(60)).await.unwrap(), Enrolled::Unknown);
+}
+
+#[tokio::test]
+async fn two_groups_of_one_name_are_told_apart() {
+    let desk = desk().await;
+    desk.enrol("bench").await;
+    let second = desk.enrol("bench").await;
+    assert_eq!(desk.store.group(&second).await.unwrap().unwrap().name, "bench 2");
+}
+
+/// L23: a server must not believe a label.
+#[tokio::test]
+async fn a_group_has_kept_a_release_when_its_devices_run_its_image_and_not_when_they_say_so() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let campaign = desk.campaign(&group).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Offered);
+    let mut says_so = arrival(&group, OLD, 3);
+    says_so.report.number = 10_100;
+    says_so.report.devices[0].number = 10_100;
+    desk.arrives(says_so).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Offered);
+    let mut on_trial = arrival(&group, NEW, 4);
+    let (id, kind, phase) = ("17".into(), "forward".into(), "trial".into());
+    on_trial.report.open = Some(Open { id, kind, phase, number: 10_100 });
+    desk.arrives(on_trial).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Began);
+    desk.arrives(arrival(&group, NEW, 5)).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Kept);
+    assert!(desk.store.desired(&group).await.unwrap().offer.is_none());
+}
+
+#[tokio::test]
+async fn a_failure_is_counted_once_and_not_for_a_rollout_that_was_known_before() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let past = |id: &str| Past {
+        id: id.into(),
+        kind: "forward".into(),
+        verdict: "revert".into(),
+        cause: "not-healthy".into(),
+        why: "not healthy in time".into(),
+        number: 10_100,
+        number_before: 10_000,
+    };
+    let report = |second, ids: &[&str]| {
+        let mut arrival = arrival(&group, OLD, second);
+        arrival.report.past = ids.iter().map(|id| past(id)).collect();
+        arrival
+    };
+    // Somebody has tried it by hand before.
+    desk.arrives(report(2, &["16"])).await;
+    let campaign = desk.campaign(&group).await;
+    desk.arrives(report(3, &["16"])).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Offered);
+    desk.arrives(report(4, &["17", "16"])).await;
+    assert_eq!(desk.standing(&campaign).await, (Standing::Failed, "not-healthy".into()));
+    let (changed, has_changed) = desk.store.advance_campaign(&campaign, at(5)).await.unwrap();
+    assert!(changed.is_empty() && has_changed);
+    let paused = desk.store.campaign(&campaign).await.unwrap().unwrap();
+    assert_eq!(paused.why, "1 group failed, allowed are 0");
+}
+
+#[tokio::test]
+async fn a_group_is_in_one_open_campaign_at_most() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    desk.campaign(&group).await;
+    let release = desk.store.releases().await.unwrap()[0].id.clone();
+    let new = NewCampaign {
+        name: "again".into(),
+        release,
+        waves: Vec::new(),
+        failures_max: 0,
+        not_before: None,
+        groups: vec![(group, 0, 0, None)],
+    };
+    let made = desk.store.make_campaign(&new, "ada", at(9)).await.unwrap();
+    assert_eq!(made, Made::Taken("bench".into(), "desk 1.1.0".into()));
+    assert_eq!(desk.store.campaigns().await.unwrap().len(), 1);
+}
