@@ -12,6 +12,7 @@ use lockstep_proto::partition::{
     PartitionEntry, PartitionTable, SUBTYPE_OTADATA, TABLE_BYTES, TABLE_OFFSET, TYPE_DATA,
 };
 use lockstep_proto::signature::{PublicKey, Signature};
+use lockstep_server::bundle::{Bundle, Problem, incompatible, with_causes};
 use serde_json::{Value, json};
 
 use crate::error::CommandError;
@@ -19,7 +20,6 @@ use crate::facts::{self, Line, numbered};
 use crate::files;
 use crate::keys;
 use crate::ui::{Ui, listed, tame};
-use lockstep_server::bundle::{Bundle, Problem, incompatible, with_causes};
 
 /// What a file is.
 #[derive(Debug)]

@@ -14,13 +14,13 @@ use lockstep_proto::manifest::{
     write_generations,
 };
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
+use lockstep_server::bundle::incompatible;
 use md5::Digest as _;
 
 use crate::args::{self, ForRole, RoleName};
 use crate::error::CommandError;
 use crate::facts::ImageFile;
 use crate::ui::{Ui, listed};
-use lockstep_server::bundle::incompatible;
 
 /// Firmware images, and what is to be said of those that say nothing of themselves
 #[derive(Debug, Default, clap::Args)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use expect_test::{Expect, ExpectFile, expect, expect_file};
+use lockstep_proto::manifest::{GENERATION_BYTES, GenerationHash, write_generations};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -433,6 +434,57 @@ fn a_dry_run_changes_nothing() {
     let shown = bench.run(&format!("update good.lockstep --dry-run --device {}", device.address));
     assert!(shown.starts_with("Would bring the group to 1.1.0:\n"), "{shown}");
     assert!(device.posts.lock().unwrap().is_empty());
+}
+
+/// As `release create` would write them: what is not signed is no worse protected on the air.
+#[test]
+fn bare_images_are_sent_with_the_hashes_of_their_generations() {
+    let bench = Bench::new();
+    let device = Device::new(|line, _| match line {
+        "GET /api/version" => version(),
+        "GET /api/rollout" => no_rollout(),
+        "POST /api/rollout" => {
+            let (status, body) = refusal(422, "refused", "wrong chip", "take another image");
+            Reply::Whole(status, body)
+        }
+        _ => unknown(),
+    });
+    let images = "--receiver receiver.bin --transmitter transmitter.bin";
+    let said = bench.run(&format!("update {images} --device {}", device.address));
+    assert!(!said.contains("no room"), "{said}");
+    let posts = device.posts.lock().unwrap();
+    let sent = &posts.first().unwrap_or_else(|| panic!("{said}")).body;
+    for role in ["receiver", "transmitter"] {
+        let file = std::fs::read(bench.path(&format!("{role}.bin"))).unwrap();
+        let mut list = String::new();
+        let hashes = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+        write_generations(hashes, &mut list).unwrap();
+        let is_sent = sent.windows(list.len()).any(|part| part == list.as_bytes());
+        assert!(is_sent, "{role}: {list}");
+    }
+}
+
+#[test]
+fn bare_images_whose_hashes_have_no_room_in_a_manifest_are_sent_with_a_warning() {
+    let bench = Bench::new();
+    let device = Device::new(|line, _| match line {
+        "GET /api/version" => version(),
+        "GET /api/rollout" => no_rollout(),
+        _ => unknown(),
+    });
+    let mut line = format!("update --dry-run --device {} --receiver receiver.bin", device.address);
+    for role in ["a", "b", "c", "d", "e", "f"] {
+        bench.run(&format!(
+            "image make --role {role} --chip esp32 --version 1.1.0 --size 2M -o {role}.bin"
+        ));
+        line += &format!(" --artifact {role}={role}.bin");
+    }
+    let said = bench.run(&line);
+    let told = "a manifest of 8192 bytes has no room for the hashes of generations of";
+    let (_, roles) = said.split_once(told).unwrap_or_else(|| panic!("{said}"));
+    let roles = roles.split_once(':').unwrap().0;
+    assert!(roles.contains("`receiver`") && !roles.contains("`a`"), "{said}");
+    assert!(said.contains("Would bring the group to 1.1.0:\n"), "{said}");
 }
 
 #[test]

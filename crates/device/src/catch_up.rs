@@ -1,7 +1,7 @@
 //! Members that came later are brought to the release that the group runs, by those of their role
 //! that run it: the lead sees who is behind, and the sender reads its own running slot.
 //!
-//! Who is behind, and who sends, is decided in `lockstep_rollout`.
+//! Who is behind, who sends, and how often that is tried is decided in `lockstep_rollout`.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use lockstep_proto::frame::report::Wants;
 use lockstep_proto::id::{DeviceId, ImageHash, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_rollout::transfer::Sender;
-use lockstep_rollout::{Behind, Present, Rollout, behind};
+use lockstep_rollout::{Behind, Present, Rollout, Turn, behind};
 
 use crate::intake::release_of;
 use crate::journal::Level;
@@ -29,14 +29,6 @@ pub(crate) struct Served {
     image: ImageHash,
     sender: Sender,
     told_at: Instant,
-}
-
-/// How often a lead has tried to bring a member along, in this boot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tried {
-    device: DeviceId,
-    times: u8,
-    next_at: Instant,
 }
 
 impl<A: Application> Node<A> {
@@ -68,12 +60,14 @@ impl<A: Application> Node<A> {
             return;
         }
         let holds_manifest = self.holds_manifest_of_last(flash);
-        let mut starts = false;
-        for behind in late {
-            let has_sender = behind.has_sender && holds_manifest;
-            starts |= self.try_again(now, Behind { has_sender, ..behind });
+        let can_send = |it: Behind| Behind { has_sender: it.has_sender && holds_manifest, ..it };
+        let late: Vec<Behind> = late.into_iter().map(can_send).collect();
+        let Some(lead) = &mut self.lead else { return };
+        let turns = lead.latecomers.turns(now, &late);
+        for turn in &turns {
+            self.tell_turn(now, turn);
         }
-        if starts {
+        if turns.iter().any(|turn| matches!(turn, Turn::Bring(_))) {
             self.begin_catch_up(now, flash);
         }
     }
@@ -86,34 +80,18 @@ impl<A: Application> Node<A> {
         last.is_some_and(|(package, size_bytes)| size_bytes > 0 && stored == Some(package))
     }
 
-    /// Whether this member's turn has come. Whoever nobody can send to is named once.
-    fn try_again(&mut self, now: Instant, behind: Behind) -> bool {
-        let Some(lead) = &mut self.lead else { return false };
-        let Behind { id, role, has_sender } = behind;
-        let index = match lead.tried.iter().position(|tried| tried.device == id) {
-            Some(index) => index,
-            None => {
-                lead.tried.push(Tried { device: id, times: 0, next_at: now });
-                if !has_sender {
-                    let text = format!(
-                        "`{role}` {id} does not run the group's release, and nobody can send it: \
-                         hand over the bundle"
-                    );
-                    self.journal.log(now, Level::Warning, text);
-                    return false;
-                }
-                lead.tried.len() - 1
+    fn tell_turn(&mut self, now: Instant, turn: &Turn) {
+        let (level, text) = match turn {
+            Turn::Bring(Behind { id, role, .. }) => {
+                let does = "does not run the group's release: it is brought to it";
+                (Level::Notice, format!("`{role}` {id} {does}"))
+            }
+            Turn::AskForBundle(Behind { id, role, .. }) => {
+                let does = "does not run the group's release, and nobody can send it";
+                (Level::Warning, format!("`{role}` {id} {does}: hand over the bundle"))
             }
         };
-        let Some(tried) = lead.tried.get_mut(index).filter(|_| has_sender) else { return false };
-        if tried.times >= TRIES_MAX || now < tried.next_at {
-            return false;
-        }
-        tried.next_at = now + (RETRY_MS << tried.times);
-        tried.times += 1;
-        let text = format!("`{role}` {id} does not run the group's release: it is brought to it");
-        self.journal.log(now, Level::Notice, text);
-        true
+        self.journal.log(now, level, text);
     }
 
     fn begin_catch_up<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
@@ -191,10 +169,6 @@ impl<A: Application> Node<A> {
 
 /// A lead looks for members that came later so often, in milliseconds.
 const LOOK_EVERY_MS: u64 = 1_000;
-/// A rollout for them that came to nothing is tried again after so long, then twice as long.
-const RETRY_MS: u64 = 30_000;
-/// How often one member is tried, in a boot of the lead.
-const TRIES_MAX: u8 = 5;
 /// Whoever sends its image stops when the lead has not asked for it so long: several times as long
 /// as any lead waits before it asks again.
 const SERVE_LEASE_MS: u64 = 10_000;

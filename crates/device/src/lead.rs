@@ -12,13 +12,12 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Role, Writer};
 use lockstep_rollout::transfer::Sender;
 use lockstep_rollout::{
-    Input, MEMBERS_MAX, Part, PreflightFault, RECORD_BYTES_MAX, Rollout, RolloutRecord, SeatView,
-    Verdict,
+    Input, Latecomers, MEMBERS_MAX, Part, PreflightFault, RECORD_BYTES_MAX, Rollout, RolloutRecord,
+    SeatView, Verdict,
 };
 
 use crate::adopt::Adoption;
 use crate::bare::Bare;
-use crate::catch_up::Tried;
 use crate::node::{Node, read_entry};
 use crate::setup::{Application, NodeSetup};
 use crate::upload::Upload;
@@ -47,7 +46,7 @@ pub(crate) struct Lead {
     /// The rollout of the present upload is to wait.
     pub(crate) holds_upload: bool,
     /// Members that came later, and how often they were brought along.
-    pub(crate) tried: Vec<Tried>,
+    pub(crate) latecomers: Latecomers,
     /// The device that is being adopted, or was last.
     pub(crate) adoption: Option<Adoption>,
     rates: Vec<Rate>,
@@ -150,7 +149,7 @@ impl Lead {
             goes_at: None,
             has_looked_for_schedule: false,
             holds_upload: false,
-            tried: Vec::new(),
+            latecomers: Latecomers::default(),
             adoption: None,
             rates: Vec::new(),
         };

@@ -5,6 +5,7 @@ mod group;
 use group::{LEAD, MEMBER, TestGroup, images, spec};
 use lockstep_device::UploadError;
 use lockstep_device::setup::StagingPace;
+use lockstep_proto::manifest::{GENERATION_BYTES, GenerationHash, write_generations};
 use lockstep_proto::version::ProtocolRange;
 use lockstep_rollout::{Cause, Phase, Verdict};
 use lockstep_sim::firmware::{Fault, FirmwareSpec};
@@ -22,6 +23,30 @@ fn a_bare_image_of_the_members_role_moves_the_member_and_the_lead_watches() {
     assert_eq!(image.role.as_str(), "transmitter");
     assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
     group.assert_running(&[&old_receiver, &transmitter]);
+}
+
+/// The device knows the hashes once the image is whole in its slot, before anybody is told of it.
+#[test]
+fn the_manifest_of_a_bare_image_lists_its_generations_as_a_host_would() {
+    let mut group = TestGroup::pair();
+    for (role, told) in [("receiver", &[LEAD][..]), ("transmitter", &[LEAD, MEMBER])] {
+        // Two whole generations, and a part of one.
+        let file = FirmwareSpec { size_bytes: 60_000, ..spec(role, "1.1.0") }.build().unwrap();
+        let image = group.upload_bare(&file).unwrap();
+        let mut list = String::new();
+        let hashes = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+        write_generations(hashes, &mut list).unwrap();
+        assert_eq!(image.generations, list);
+
+        group.install_bare().unwrap();
+        assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+        let field = format!(r#""generations_sha256": "{list}""#);
+        for board in told {
+            let flash = &group.boards[*board].flash.bytes;
+            let is_stored = flash.windows(field.len()).any(|part| part == field.as_bytes());
+            assert!(is_stored, "board {board} has no {field}");
+        }
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ mod seat;
 mod settling;
 pub mod transfer;
 
-pub use behind::{Behind, Present, behind};
+pub use behind::{Behind, Latecomers, Present, Turn, behind};
 pub use machine::{Event, Input, Outgoing, Rollout, Step};
 pub use policy::Policy;
 pub use preflight::{Fault, PreflightFault};

@@ -41,7 +41,8 @@ pub use census::Census;
 pub use faults::{Fault, PhaseName, When};
 pub use flash::{ChipFlash, Operation, Place, Residue};
 pub use images::{
-    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, ROLES, Release, any_image,
+    Behaviour, Bundle, IMAGE_BYTES, Image, ImageSpec, LEAD_ROLE, Library, Lists, ROLES, Release,
+    any_image,
 };
 pub use invariants::Violation;
 pub use many::{Expected, FOUND_MAX, Many, Reached, WORLDS_TO_JUDGE, reached, run_many, shortest};
@@ -465,6 +466,11 @@ impl World {
             (true, false) => self.census.count("channel", "lead found"),
             (false, true) => self.census.count("channel", "lead sought"),
             (true, true) | (false, false) => (),
+        }
+        let poisoned = board.node.as_ref().map_or(0, |node| node.block_counts().poisoned);
+        if poisoned > board.poisoned {
+            self.census.add("generation", "poisoned", u64::from(poisoned - board.poisoned));
+            board.poisoned = poisoned;
         }
         false
     }

@@ -9,8 +9,8 @@ use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_rollout::{Phase, Verdict};
 use lockstep_sim::bootloader::ResetReason;
 use lockstep_sim::world::{
-    Behaviour, Detail, Fault, Image, ImageSpec, LEAD, Library, Manner, PhaseName, Reached, Release,
-    Scale, Signing, Uploaded, When, World, WorldSetup, draw, reached, run_many, run_seed,
+    Behaviour, Detail, Fault, Image, ImageSpec, LEAD, Library, Lists, Manner, PhaseName, Reached,
+    Release, Scale, Signing, Uploaded, When, World, WorldSetup, draw, reached, run_many, run_seed,
 };
 
 /// The suite `sim` lives through thousands.
@@ -156,6 +156,10 @@ impl Pair {
     }
 
     fn upload(&mut self) {
+        self.upload_with(Lists::Written);
+    }
+
+    fn upload_with(&mut self, lists: Lists) {
         let [receiver, transmitter] = &self.new;
         let release = Release {
             version: (1, 1),
@@ -165,6 +169,7 @@ impl Pair {
             reboot_delay_s: 0,
             health_timeout_s: 4,
             signing: Signing::Nobody,
+            lists,
         };
         self.world.upload(Rc::new(release.bundle()), Manner::default());
     }
@@ -217,6 +222,22 @@ fn a_world_by_hand_with_a_cut_after_the_verdict_is_mended() {
     assert_eq!(pair.settle(), Verdict::Keep);
     assert_eq!(pair.runs_new(), [true, true]);
     assert!(pair.world.census.of("recovery: activated again") > 0);
+}
+
+/// What a list of generations is for, and what a release without one pays.
+#[test]
+fn a_write_that_goes_wrong_costs_a_generation_with_lists_and_the_rollout_without() {
+    for (lists, is_kept) in [(Lists::Written, true), (Lists::LeftOut, false)] {
+        let mut pair = Pair::new();
+        pair.world.on(When::Phase(PhaseName::Staging, 200), Fault::BadWrite { board: 1 });
+        pair.upload_with(lists);
+        let verdict = pair.settle();
+        let lines = pair.world.timeline.lines();
+        assert_eq!(verdict == Verdict::Keep, is_kept, "{lists:?}: {lines:#?}");
+        assert_eq!(pair.runs_new(), [is_kept; 2]);
+        assert_eq!(pair.world.census.of("cause: refused"), u64::from(!is_kept));
+        assert_eq!(pair.world.census.of("generation: poisoned"), u64::from(is_kept));
+    }
 }
 
 #[test]

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{Manifest, Trust};
+use lockstep_server::bundle::Bundle;
 use serde_json::json;
 
 use crate::client::api::{Accepted, Rollout, Version};
 use crate::client::{Client, ClientError, DeviceArgs, Watch};
-use crate::commands::release::refuse;
+use crate::commands::release::{refuse, warn_unlisted};
 use crate::describe::manifest_lines;
 use crate::error::CommandError;
 use crate::facts::laid_out;
@@ -19,7 +20,6 @@ use crate::files;
 use crate::follow::{self, POLL_EVERY, Progress, SILENCE_MAX};
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, tame};
-use lockstep_server::bundle::Bundle;
 
 /// Bring a group to a release, and wait until it is kept or reverted
 ///
@@ -63,6 +63,9 @@ pub(super) fn update(ui: &Ui, args: &UpdateArgs) -> Result<(), CommandError> {
     let manifest = bundle.verify(&Trust::anybody()).map_err(|error| {
         CommandError::failed(format!("{name} has no good manifest")).because(&error)
     })?;
+    if args.bundle.is_none() {
+        warn_unlisted(ui, &manifest);
+    }
     let client = args.device.client()?;
     let version: Version = client.get("/api/version")?;
     refuse_early(&client, &version, &manifest)?;

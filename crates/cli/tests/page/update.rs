@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use lockstep_proto::manifest::{GENERATION_BYTES, GenerationHash, write_generations};
+
 use crate::desk::{BOTH, Desk, Plan, Receiver, Transmitter, firmware};
 use crate::view::View;
 
@@ -78,13 +80,15 @@ fn all_elements_of_the_original_plan_are_there() {
     view.assert_clean();
 }
 
-/// Bare images become a bundle in the browser, which a device without a key takes.
+/// Bare images become a bundle in the browser, which a device without a key takes. Its manifest has
+/// the hashes of all generations, as that of a release that the command made.
 #[test]
 fn bare_images_are_taken_by_devices_without_a_key_which_say_that_they_trust_anybody() {
     let desk = Plan::default().without_keys().start();
     let Some(view) = View::open(&desk) else { return };
     view.wait_text("notes", "trusts anybody");
-    let images = BOTH.map(|role| firmware(role, "1.1.0").make());
+    // Nine generations and a short one: a list with padding at its end.
+    let images = BOTH.map(|role| firmware(role, "1.1.0").size(260_000).make());
     for image in &images {
         let file = format!("{}.bin", image.role.name());
         desk.write(&file, &image.bytes);
@@ -94,6 +98,47 @@ fn bare_images_are_taken_by_devices_without_a_key_which_say_that_they_trust_anyb
     view.press("updateBothBtn");
     view.wait_text("verdict", "Kept: receiver and transmitter run 1.1.0");
     desk.assert_runs(&images);
+    let lists = images.each_ref().map(|image| list_of(&image.bytes));
+    for member in BOTH {
+        let flash = desk.read(&format!("{}.flash", member.name()));
+        for list in &lists {
+            let field = format!(r#""generations_sha256":"{list}""#);
+            assert_eq!(list.len(), (10_usize * 8).div_ceil(3) * 4);
+            assert!(holds(&flash, &field), "the {} has no {field}", member.name());
+        }
+    }
+    view.assert_clean();
+}
+
+fn list_of(file: &[u8]) -> String {
+    let mut text = String::new();
+    let hashes = file.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+    write_generations(hashes, &mut text).unwrap();
+    text
+}
+
+fn holds(flash: &[u8], text: &str) -> bool {
+    flash.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// The lead gets its image by upload, and has the least use for a list. That the device complains
+/// of the sizes and not of the manifest shows that this has room.
+#[test]
+fn hashes_that_the_manifest_of_bare_images_has_no_room_for_are_left_out_and_said_to_be() {
+    let desk = Plan::default().without_keys().start();
+    let before = desk.seen();
+    let Some(view) = View::open(&desk) else { return };
+    for image in BOTH.map(|role| firmware(role, "1.1.0").size(12 << 20).make()) {
+        let file = format!("{}.bin", image.role.name());
+        desk.write(&file, &image.bytes);
+        view.choose(&format!("{}File", image.role.name()), &file);
+    }
+    view.browser.click("verifyCompatibility");
+    view.press("updateBothBtn");
+    view.wait_text("refusals", "No device was touched");
+    view.wait_text("refusals", "12582912");
+    view.wait_text("updateLog", "has no room for the hashes of generations of receiver: over");
+    desk.assert_untouched(&before);
     view.assert_clean();
 }
 

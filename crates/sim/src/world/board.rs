@@ -84,6 +84,8 @@ pub struct Board {
     last_good: Option<Channel>,
     /// It looked for its lead when it was looked at last.
     pub(crate) was_seeking: bool,
+    /// Poisoned generations of this boot that were counted.
+    pub(crate) poisoned: u32,
     /// When its present boot began.
     pub(crate) booted_at: u64,
     /// When it boots next, while it is off.
@@ -127,6 +129,7 @@ impl Board {
             channel: Channel::FIRST,
             last_good: None,
             was_seeking: false,
+            poisoned: 0,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
             wakes_at: u64::MAX,
@@ -195,6 +198,7 @@ impl Board {
         let last_good = self.node.as_ref().and_then(|node| node.last_good_channel());
         self.last_good = last_good.filter(|_| reset != ResetReason::PowerOn);
         self.was_seeking = false;
+        self.poisoned = 0;
         self.node = None;
         self.wakes_at = u64::MAX;
         self.sends_at = u64::MAX;

@@ -13,6 +13,7 @@ use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageFacts, ImageReader};
+use lockstep_proto::manifest::{GENERATION_BYTES, GenerationHash, write_generations};
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 
 use super::flash::ChipFlash;
@@ -117,6 +118,8 @@ pub struct Image {
     pub file: Sha256,
     /// What it announces.
     pub announced: Announced,
+    /// The hashes of its generations, as a manifest has them.
+    generations: String,
     /// What reading it tells.
     pub(crate) facts: ImageFacts,
 }
@@ -193,7 +196,10 @@ fn build(spec: ImageSpec) -> Image {
     reader.push(&bytes).expect("an image");
     let facts = reader.finish().expect("a whole image");
     let (hash, file) = (facts.image_hash, facts.file_sha256);
-    Image { spec, bytes, hash, file, announced, facts }
+    let hashes = bytes.chunks(GENERATION_BYTES as usize).map(GenerationHash::of);
+    let mut generations = String::new();
+    write_generations(hashes, &mut generations).expect("a text takes it");
+    Image { spec, bytes, hash, file, announced, generations, facts }
 }
 
 /// A healthy image for the lead: any will do.
@@ -234,6 +240,18 @@ pub struct Release {
     pub health_timeout_s: u32,
     /// Who vouches for it.
     pub signing: Signing,
+    /// Whether its manifest has the hashes of generations.
+    pub lists: Lists,
+}
+
+/// Whether a manifest has the hashes of generations of its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lists {
+    /// As the command writes it.
+    #[default]
+    Written,
+    /// As older commands wrote it: what came over the air is judged only when all of it has come.
+    LeftOut,
 }
 
 impl Release {
@@ -257,7 +275,8 @@ impl Release {
 
     fn manifest(&self) -> String {
         let (major, minor) = self.version;
-        let devices: Vec<String> = self.images.iter().map(|image| device_entry(image)).collect();
+        let devices: Vec<String> =
+            self.images.iter().map(|image| device_entry(image, self.lists)).collect();
         let order: Vec<String> = self.order.iter().map(|role| format!("\"{role}\"")).collect();
         format!(
             r#"{{"schema":1,"system":"{SYSTEM}","system_version":"{major}.{minor}.0","sequence":1,
@@ -273,13 +292,17 @@ impl Release {
     }
 }
 
-fn device_entry(image: &Image) -> String {
+fn device_entry(image: &Image, lists: Lists) -> String {
+    let list = match lists {
+        Lists::Written => format!(r#","generations_sha256":"{}""#, image.generations),
+        Lists::LeftOut => String::new(),
+    };
     let ImageSpec { role, chip, version: (major, minor), protocol: (min, max), .. } = image.spec;
     format!(
         r#""{role}":{{"version":"{major}.{minor}.0","version_number":{},"device_type":"{chip}",
 "hardware":"x","firmware_url":"{role}.bin","firmware_size":{},"md5_checksum":"",
 "protocol_version":{max},"protocol_range":[{min},{max}],"sha256":"{}","image_sha256":"{}",
-"chip":"{chip}","board":"{}","min_compatible":"1.0.0","config_schema":1,"effect":"none"}}"#,
+"chip":"{chip}","board":"{}","min_compatible":"1.0.0","config_schema":1,"effect":"none"{list}}}"#,
         image.announced.number,
         image.bytes.len(),
         image.file,

@@ -9,7 +9,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_rollout::{Kind, Phase, Verdict};
 
 use super::faults::Fault;
-use super::images::{Behaviour, Image, ImageSpec, Library, ROLES, Release};
+use super::images::{Behaviour, Image, ImageSpec, Library, Lists, ROLES, Release};
 use super::invariants::Violation;
 use super::signing::{Signing, team_trust};
 use super::swarm::{Swarm, draw_channel};
@@ -24,6 +24,8 @@ pub(super) struct Story {
     rng: Rng,
     /// What becomes of the lead's channel is drawn from this.
     channels: Rng,
+    /// Whether manifests have the hashes of generations is drawn from this.
+    lists: Rng,
     /// The minor version that was offered last.
     minor: u16,
     /// The highest epoch that was ever offered.
@@ -70,7 +72,8 @@ impl Story {
         if swarm.kinds.channel_moves {
             world.apply(Fault::ChannelMoves { to: draw_channel(&mut channels) });
         }
-        Self { world, swarm, rng, channels, minor: 0, epoch_max: 0, violation: None }
+        let lists = Rng::with_seed(rng.get_seed() ^ 0x004C_4953_5453);
+        Self { world, swarm, rng, channels, lists, minor: 0, epoch_max: 0, violation: None }
     }
 
     pub(super) fn live(&mut self, library: &mut Library) {
@@ -167,7 +170,8 @@ impl Story {
             _ => Vec::new(),
         };
         let reboot_delay_s = u32::from(self.rng.u8(0..4) == 0);
-        Release { order, reboot_delay_s, ..release(images, kindred) }
+        let lists = if self.lists.u8(0..3) == 0 { Lists::LeftOut } else { Lists::Written };
+        Release { order, reboot_delay_s, lists, ..release(images, kindred) }
     }
 
     fn draw_kindred(&mut self) -> Kindred {
@@ -287,6 +291,7 @@ fn release(images: Vec<Rc<Image>>, kindred: Kindred) -> Release {
         reboot_delay_s: 0,
         health_timeout_s: 4,
         signing: kindred.signing,
+        lists: Lists::Written,
     }
 }
 

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use lockstep_proto::manifest::{MANIFEST_SIZE_BYTES_MAX, SECONDS_MAX, Trust, verify};
+use lockstep_proto::manifest::{SECONDS_MAX, Trust};
 use lockstep_proto::version::ReleaseVersion;
+use lockstep_server::bundle::Bundle;
 
-use super::refuse;
+use super::{refuse, warn_unlisted};
 use crate::args::RoleName;
 use crate::describe::described_bundle;
 use crate::error::CommandError;
@@ -14,7 +15,6 @@ use crate::files::{self, Existing, Readers};
 use crate::keys::{self, PasswordArgs, Signer};
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, listed};
-use lockstep_server::bundle::Bundle;
 
 /// Make a signed bundle from firmware images
 ///
@@ -130,7 +130,9 @@ pub(super) fn create(ui: &Ui, args: &CreateArgs) -> Result<(), CommandError> {
     files::write(&args.output, &parts, existing, Readers::Anybody)?;
 
     warn(ui, &spec);
-    warn_unlisted(ui, &manifest);
+    if let Ok(manifest) = bundle.verify(&Trust::anybody()) {
+        warn_unlisted(ui, &manifest);
+    }
     let roles = spec.images.iter().map(|image| format!("{} {}", image.role, image.version));
     let size_bytes = bundle.size_bytes();
     ui.line(format_args!("Wrote {name}: {size_bytes} bytes, {}", listed(roles)))?;
@@ -228,20 +230,6 @@ fn warn(ui: &Ui, spec: &ReleaseSpec) {
             "no image of release {} is of that version: {}",
             spec.version,
             listed(versions)
-        ));
-    }
-}
-
-/// Every list has its place in a manifest of two roles; of many roles not all have.
-fn warn_unlisted(ui: &Ui, manifest: &str) {
-    let Ok(read) = verify(manifest.as_bytes(), &[], &Trust::anybody()) else { return };
-    let unlisted = read.devices.iter().filter(|entry| entry.generations_sha256.is_none());
-    let roles: Vec<_> = unlisted.map(|entry| format!("`{}`", entry.role)).collect();
-    if !roles.is_empty() {
-        ui.warn(format_args!(
-            "a manifest of {MANIFEST_SIZE_BYTES_MAX} bytes has no room for the hashes of \
-             generations of {}: over the air, a forged block costs them the whole image",
-            listed(roles)
         ));
     }
 }

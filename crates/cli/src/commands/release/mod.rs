@@ -8,10 +8,11 @@ use std::fs::File;
 use std::path::Path;
 
 use clap::Subcommand;
+use lockstep_proto::manifest::{MANIFEST_SIZE_BYTES_MAX, Manifest};
+use lockstep_server::bundle::{Bundle, Problem};
 
 use crate::error::CommandError;
-use crate::ui::Ui;
-use lockstep_server::bundle::{Bundle, Problem};
+use crate::ui::{Ui, listed};
 
 /// Make releases, and look into them
 #[derive(Debug, Subcommand)]
@@ -52,4 +53,18 @@ pub(crate) fn refuse(name: &str, problems: Vec<Problem>) -> Result<(), CommandEr
     Err(problems.into_iter().fold(refused, |refused, problem| {
         refused.detailed(problem.text, problem.hint.map(str::to_owned))
     }))
+}
+
+/// Says whose hashes of generations were left out of a manifest that was just made. Every list has
+/// its place in a manifest of two roles; of many roles not all have.
+pub(crate) fn warn_unlisted(ui: &Ui, manifest: &Manifest<'_>) {
+    let unlisted = manifest.devices.iter().filter(|entry| entry.generations_sha256.is_none());
+    let roles: Vec<_> = unlisted.map(|entry| format!("`{}`", entry.role)).collect();
+    if !roles.is_empty() {
+        ui.warn(format_args!(
+            "a manifest of {MANIFEST_SIZE_BYTES_MAX} bytes has no room for the hashes of \
+             generations of {}: over the air, a forged block costs them the whole image",
+            listed(roles)
+        ));
+    }
 }
