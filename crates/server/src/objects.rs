@@ -134,3 +134,7 @@ fn place(digest: Sha256) -> ObjectPath {
 
 /// Bytes of one part of an upload: at least 5 MiB, which S3 asks for.
 const PART_BYTES: usize = 8 * 1024 * 1024;
+
+#[cfg(test)]
+#[path = "objects_tests.rs"]
+mod tests;

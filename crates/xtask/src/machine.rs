@@ -27,6 +27,9 @@ const AXE_REQUIREMENT: &str = "axe-core@4.14.1";
 /// Makes scripts small.
 const TERSER_REQUIREMENT: &str = "terser@5.51.4";
 
+/// An S3 store for tests.
+const MOTO_REQUIREMENT: &str = "moto[server]==5.1.22";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -54,6 +57,10 @@ pub(crate) enum Tool {
     Mosquitto,
     /// Listens to an MQTT broker.
     MosquittoSub,
+    /// A database.
+    Postgres,
+    /// An S3 store.
+    Moto,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -129,6 +136,9 @@ impl Machine {
         if let Some(file) = tool.npm_file() {
             return Some(self.npm().join(file)).filter(|file| file.is_file());
         }
+        if tool == Tool::Postgres {
+            return shell::on_path(tool.name()).or_else(debian_postgres);
+        }
         let ours = self.venv().join("bin").join(tool.name());
         if ours.is_file() { Some(ours) } else { shell::on_path(tool.name()) }
     }
@@ -199,6 +209,8 @@ impl Tool {
             Self::Minisign => "minisign",
             Self::Mosquitto => "mosquitto",
             Self::MosquittoSub => "mosquitto_sub",
+            Self::Postgres => "postgres",
+            Self::Moto => "moto_server",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -220,7 +232,8 @@ impl Tool {
             Self::ChromeDriver => &["chromium-driver"],
             Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
             Self::Curl => &["curl"],
-            Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
+            Self::Postgres => &["postgresql"],
+            Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser | Self::Moto => &[],
         }
     }
 
@@ -228,6 +241,7 @@ impl Tool {
         match self {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
+            Self::Moto => Some(MOTO_REQUIREMENT),
             _ => None,
         }
     }
@@ -261,6 +275,8 @@ impl Tool {
                 "run `apt-get install mosquitto mosquitto-clients`, and put /usr/sbin on the path; \
                  see mosquitto.org"
             }
+            Self::Postgres => "run `apt-get install postgresql`",
+            Self::Moto => "run `pip install 'moto[server]'`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",
@@ -269,6 +285,13 @@ impl Tool {
             Self::Curl => "run `apt-get install curl`",
         }
     }
+}
+
+/// Debian keeps the server of each version in a folder that is on nobody's path: the newest one.
+fn debian_postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let programs = versions.flatten().map(|version| version.path().join("bin/postgres"));
+    programs.filter(|program| program.is_file()).max()
 }
 
 fn apt_install(packages: &[&str]) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ mod corpus;
 mod fuzz;
 mod machine;
 mod page;
+mod services;
 mod shell;
 mod sizes;
 mod suites;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::cores;
 use crate::fuzz;
 use crate::machine::{Machine, Tool};
+use crate::services;
 use crate::shell::{self, Failure};
 use crate::tidy;
 
@@ -49,6 +50,8 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Mosquitto,
         Tool::MosquittoSub,
     ]),
+    Suite::new("server", "the server on PostgreSQL and an S3 store", server)
+        .with(&[Tool::Postgres, Tool::Moto]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,
@@ -164,6 +167,20 @@ fn unit(machine: &Machine) -> Result<(), Failure> {
     shell::run(
         cargo.args(["test", "--package", "lockstep", "--lib", "--bins"]).args(locked(machine)),
     )
+}
+
+/// What `unit` has tried on SQLite and a folder, once more on what carries more than one server.
+fn server(machine: &Machine) -> Result<(), Failure> {
+    let postgres = services::postgres(machine)?;
+    let objects = services::object_store(machine)?;
+    let mut cargo = machine.cargo();
+    cargo.env("LOCKSTEP_TEST_DATABASE", &postgres.url);
+    cargo.env("LOCKSTEP_TEST_OBJECTS", "s3://lockstep");
+    cargo.env("AWS_ENDPOINT", &objects.url).env("AWS_ALLOW_HTTP", "true");
+    cargo.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+    cargo.env("AWS_REGION", "us-east-1");
+    cargo.args(["test", "--package", "lockstep-server"]).args(locked(machine));
+    shell::run(&mut cargo)
 }
 
 /// Optimised, and with the tables that it is about.

@@ -1,6 +1,9 @@
-//! The tables, with SQLite in a folder of their own.
+//! The tables: on SQLite in a folder of their own, or on the PostgreSQL that
+//! `LOCKSTEP_TEST_DATABASE` names, in a database of their own.
 
 use jiff::Timestamp;
+
+use sqlx::Connection as _;
 
 use super::*;
 use crate::campaign::{Standing, Wave};
@@ -18,8 +21,22 @@ struct Desk {
 
 async fn desk() -> Desk {
     let folder = tempfile::tempdir().unwrap();
-    let url = Store::url_in(folder.path());
+    let url = match std::env::var("LOCKSTEP_TEST_DATABASE") {
+        Err(_) => Store::url_in(folder.path()),
+        Ok(server) => database_at(&server).await,
+    };
     Desk { store: Store::open(&url).await.unwrap(), url, _folder: folder }
+}
+
+/// A new database on that server.
+async fn database_at(server: &str) -> String {
+    sqlx::any::install_default_drivers();
+    let name = format!("test_{}", new_id().unwrap());
+    let mut connection = AnyConnection::connect(server).await.unwrap();
+    let sql = format!("CREATE DATABASE {name}");
+    connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+    let (server, _) = server.rsplit_once('/').unwrap();
+    format!("{server}/{name}")
 }
 
 fn at(second: i64) -> Timestamp {
