@@ -516,6 +516,12 @@ impl Agent {
         self.wellness.good_samples >= HEALTHY_SAMPLES
     }
 
+    /// Size of the smaller slot in bytes: no image may be larger.
+    pub fn slot_bytes(&self) -> u32 {
+        let [first, second] = self.layout.slots;
+        first.size_bytes.min(second.size_bytes)
+    }
+
     /// The slot that does not run.
     pub(crate) fn other_slot(&self) -> Region {
         let [first, second] = self.layout.slots;

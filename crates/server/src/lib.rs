@@ -13,12 +13,15 @@
 pub mod access;
 pub mod bundle;
 pub mod campaign;
+pub mod check;
 pub mod fleet;
 pub mod hours;
 pub mod http;
 pub mod lead;
+pub mod manifests;
 pub mod objects;
 pub mod publish;
+pub mod route;
 pub mod run;
 pub mod server;
 pub mod store;

@@ -12,7 +12,8 @@ use lockstep_proto::manifest::{Manifest, Trust, VerifyError};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use crate::bundle::{Bundle, Problem, Reading};
+use crate::bundle::{Bundle, Problem, ReadArtifact, Reading};
+use crate::manifests::Place;
 use crate::objects::{ObjectError, Objects};
 use crate::store::releases::Release;
 use crate::store::{Store, StoreError, new_id};
@@ -113,11 +114,8 @@ fn judge(bundle: &Bundle, trust: &Trust, who: &str) -> Result<Release, PublishEr
     };
     let verified = bundle.verify(trust).map_err(refused)?;
     let manifest: &Manifest<'_> = &verified;
-    let places: BTreeMap<&str, (u64, u64)> = bundle
-        .artifacts()
-        .iter()
-        .map(|artifact| (artifact.role.as_str(), (artifact.first, artifact.size_bytes)))
-        .collect();
+    let places: BTreeMap<&str, Place> =
+        bundle.artifacts().iter().map(|it| (it.role.as_str(), place_of(it))).collect();
     let signatures = bundle.signatures();
     Ok(Release {
         id: new_id().map_err(PublishError::Store)?,
@@ -136,6 +134,15 @@ fn judge(bundle: &Bundle, trust: &Trust, who: &str) -> Result<Release, PublishEr
         uploaded_by: who.to_owned(),
         withdrawn_at: None,
     })
+}
+
+fn place_of(artifact: &ReadArtifact) -> Place {
+    let flash = artifact.image.as_ref().map(|image| {
+        let size = image.header.flash.size_bytes().map(|bytes| format!(", {} MiB", bytes >> 20));
+        format!("{}{}", image.header.spi_mode, size.unwrap_or_default())
+    });
+    let (first, size_bytes) = (artifact.first, artifact.size_bytes);
+    Place { first, size_bytes, flash: flash.unwrap_or_default() }
 }
 
 /// The largest bundle: as large as a device takes one.

@@ -1,7 +1,6 @@
 //! Releases: in, listed, and out again, to leads as bundles and to old firmware as the original
 //! plan has it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::auth::{Operator, Viewer};
 use super::bytes::{self, Part};
 use super::problem::Problem;
+use crate::manifests::places;
 use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
 use crate::store::releases::Release;
@@ -208,11 +208,9 @@ pub(super) async fn firmware(
         if release.withdrawn_at.is_some() || version_of(&release, &role) != Some(version.clone()) {
             continue;
         }
-        let places: BTreeMap<String, (u64, u64)> =
-            serde_json::from_str(&release.places).unwrap_or_default();
-        let Some(&(first, size_bytes)) = places.get(&role) else { continue };
+        let Some(place) = places(&release).remove(&role) else { continue };
         let digest = Sha256::from_hex(&release.bundle_sha256).ok_or_else(missing)?;
-        let part = Part { first, size_bytes };
+        let part = Part { first: place.first, size_bytes: place.size_bytes };
         let tag = format!("{}-{role}", release.bundle_sha256);
         return bytes::answer(&server.objects, digest, part, &tag, &headers).await;
     }

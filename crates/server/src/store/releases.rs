@@ -29,7 +29,7 @@ pub struct Release {
     pub manifest: String,
     /// So many signatures are in the bundle.
     pub signatures: u32,
-    /// Where each artifact is in the bundle: JSON of `{"ROLE":[FIRST, SIZE]}`.
+    /// Where each artifact is in the bundle: JSON, see [`crate::manifests::places`].
     pub places: String,
     /// What is new, for people.
     pub description: String,
