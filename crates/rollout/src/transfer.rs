@@ -561,7 +561,7 @@ pub const LARGE_TARGETS_MAX: usize = 8;
 pub const TARGETS_MAX: usize = 64;
 /// Bytes sent whole in one round, at most: half of what members take from their first incomplete
 /// generation on, so that one that is a round behind loses nothing.
-const ROUND_BYTES_MAX: u32 = 16 * 28_672;
+const ROUND_BYTES_MAX: u32 = 24 * 28_672;
 /// How long the whole generations of one round take at most, unless it is just one.
 const ROUND_MS_MAX: u64 = 10_000;
 /// What a member may ask for between two blocks, in milliseconds.

@@ -275,12 +275,18 @@ impl Readiness {
 
 /// How many blocks are lacking of each generation from [`Wants::first`] on, or as many repair
 /// frames; behind the last one nothing is taken yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
     len: u8,
     counts: [u8; GENERATIONS_OPEN as usize],
     /// Of generations of large blocks of which only some are lacking, which ones.
     maps: [u32; MAPS_MAX],
+}
+
+impl Default for Lacking {
+    fn default() -> Self {
+        Self { len: 0, counts: [0; GENERATIONS_OPEN as usize], maps: [0; MAPS_MAX] }
+    }
 }
 
 impl Lacking {
