@@ -1,0 +1,164 @@
+//! What a round sends: repair frames by what members said last, then whole generations of which
+//! nothing has come, and, once it is known how much gets lost, the repair frames that those will
+//! need.
+//!
+//! Generations that are sent whole are *interleaved*: several are on their way at a time, a block
+//! of each in turn. So a burst of losses takes little of each of them. They begin one after the
+//! other, and so become whole one after the other: each is read back then, which takes a member
+//! longer than a frame is in the air.
+
+use lockstep_proto::frame::coding::{GENERATIONS_OPEN, Shape};
+use lockstep_proto::frame::report::Readiness;
+
+use super::target::Target;
+use super::{ROUND_BYTES_MAX, ROUND_MS_MAX, Sender, Step};
+
+impl Sender {
+    pub(super) fn begin_round(&mut self) {
+        self.plan.clear();
+        let sent_up_to = core::mem::take(&mut self.sent_up_to);
+        self.whole.clear();
+        self.again.clear();
+        self.is_again = false;
+        self.is_mended_ahead = false;
+        self.repairs_sent = 0;
+        self.choose_shape();
+        let cut = self.cut;
+        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
+        if open().any(|target| target.wants.readiness == Readiness::Head) {
+            self.plan.push_back(Step::Head { next: 0 });
+            return;
+        }
+        let Some(base) = open().map(|target| target.wants.first).min() else { return };
+        let mut whole_left = self.whole_generations_max();
+        for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
+            // Nothing is known of what got lost on the way to those who have not answered; they
+            // speak up if repair frames are too few for them.
+            let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
+            let lacking = open().map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
+            let blocks = self.cut.blocks_of(generation);
+            if lacking == 0 || blocks == 0 {
+                continue;
+            }
+            let is_partial = u16::from(lacking) < blocks;
+            if is_partial && cut.shape == Shape::Large {
+                self.plan.push_back(Step::Mend { generation, has_begun: false });
+                continue;
+            }
+            if is_partial {
+                let part = open().map(|target| target.part(cut, generation)).max().unwrap_or(0);
+                // Not the same ones every time: it may have those.
+                let next = self.seed % blocks;
+                if part > 0 {
+                    self.plan.push_back(Step::Part { generation, next, left: part });
+                }
+                let left = open().map(|target| target.burst(cut, generation)).max().unwrap_or(0);
+                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+                continue;
+            }
+            // What the slowest does not take yet would have to come again for it.
+            let too_far = generation >= base.saturating_add(GENERATIONS_OPEN);
+            if whole_left == 0 || too_far {
+                break;
+            }
+            whole_left -= 1;
+            self.whole.push(generation);
+        }
+        let Some(last) = self.whole.last() else { return };
+        self.sent_up_to = last + 1;
+        self.plan.push_back(Step::Whole { row: 0, place: 0 });
+        self.plan_ahead();
+    }
+
+    /// Repair frames for what will be lacking of the whole generations, if many members would have
+    /// to be asked and it can be foreseen.
+    fn plan_ahead(&mut self) {
+        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
+        let count = open().count();
+        let known = open().filter(|it| it.is_loss_known).count();
+        let is_known = self.cut.shape == Shape::Small && known * 2 >= count;
+        if !is_known || count < FORESEEN_TARGETS_MIN {
+            return;
+        }
+        self.is_mended_ahead = true;
+        let cut = self.cut;
+        for &generation in &self.whole {
+            let left = open().map(|it| it.foreseen_burst(cut, generation, count)).max();
+            let left = left.unwrap_or(0);
+            self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+        }
+    }
+
+    /// Generations that were to be mended, and somebody lacked too much for that, are sent again.
+    /// That needs no question: whoever did not speak has them.
+    pub(super) fn plan_again(&mut self) {
+        if !self.is_mended_ahead || self.is_again {
+            return;
+        }
+        let cut = self.cut;
+        for generation in core::mem::take(&mut self.again) {
+            let open = self.targets.iter().filter(|it| it.is_served() && it.takes());
+            let some = |it: &&Target| u16::from(it.lacks(cut, generation)) < cut.blocks_of(generation);
+            let lacking = || open.clone().filter(some);
+            let part = lacking().map(|it| it.part(cut, generation)).max().unwrap_or(0);
+            let next = self.seed % cut.blocks_of(generation).max(1);
+            let left = lacking().map(|it| it.burst(cut, generation)).max().unwrap_or(0);
+            if part > 0 {
+                self.plan.push_back(Step::Part { generation, next, left: part });
+                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+            }
+        }
+        self.is_again = true;
+    }
+
+    /// The next block of the whole generations, and the place after it: `row` counts the blocks of
+    /// the first of them, each of the others is [`STAGGER_BLOCKS`] behind the one before it.
+    /// `None`: all were sent.
+    pub(super) fn next_of_whole(&self, row: u16, place: u16) -> Option<(u16, u16, u16)> {
+        let count = u16::try_from(self.whole.len()).unwrap_or(u16::MAX);
+        let whole = self.cut.shape.generation_blocks();
+        let stagger = whole.div_ceil(INTERLEAVED);
+        let rows = whole + stagger * count.saturating_sub(1);
+        let (mut row, mut place) = (row, place);
+        while row < rows {
+            if place >= count {
+                (row, place) = (row + 1, 0);
+                continue;
+            }
+            let generation = self.whole.get(usize::from(place)).copied().unwrap_or(0);
+            place += 1;
+            let Some(block) = row.checked_sub(stagger * (place - 1)) else { continue };
+            if block < self.cut.blocks_of(generation) {
+                return Some((generation.saturating_mul(whole).saturating_add(block), row, place));
+            }
+        }
+        None
+    }
+
+    /// Everybody is sent the same blocks, so everybody must take them. Once some were sent, a
+    /// change costs what members have of open generations: only for somebody who takes no large
+    /// ones.
+    fn choose_shape(&mut self) {
+        let all_take = self.sends_large && self.served().all(|it| it.wants.takes_large);
+        self.cut.shape = match (self.cut.shape, self.has_begun) {
+            (Shape::Small, true) => Shape::Small,
+            _ if all_take => Shape::Large,
+            _ => Shape::Small,
+        };
+        self.has_begun = true;
+    }
+
+    /// As many as keep a round short enough for its answers to tell of progress.
+    fn whole_generations_max(&self) -> u16 {
+        let blocks = u64::from(self.cut.shape.generation_blocks());
+        let generation_ms = blocks * u64::from(self.interval_ms());
+        let fit = ROUND_MS_MAX.checked_div(generation_ms).unwrap_or(u64::MAX);
+        let bytes = ROUND_BYTES_MAX / self.cut.shape.generation_bytes();
+        u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, u16::try_from(bytes).unwrap_or(1))
+    }
+}
+
+/// So many generations are on their way at a time, at most.
+const INTERLEAVED: u16 = 8;
+/// With fewer members than these an answer of each costs less than repair frames that nobody needs.
+const FORESEEN_TARGETS_MIN: usize = 4;
