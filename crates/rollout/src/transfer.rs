@@ -185,6 +185,7 @@ impl Sender {
             due: 0,
             loss_permille,
             is_loss_known,
+            is_asked: true,
         };
         if let Some(estimate) = known.and_then(|known| self.loss_of_repairs(known, &target)) {
             target.loss_permille = u16::midpoint(loss_permille, estimate);
@@ -249,14 +250,15 @@ impl Sender {
                     return Some(self.ask_unanswered(now));
                 }
                 State::Asking { until } => {
-                    if self.served().any(|target| !target.has_answered) {
+                    if self.served().any(Target::is_awaited) {
                         if now < until {
                             return None;
                         }
                         self.presume_busy(now);
-                        let silent = self.served().filter(|target| !target.has_answered).count();
-                        let goes_on = silent <= self.served().count() / SILENT_SHARE
-                            && self.answered_lack_something();
+                        let silent = self.served().filter(|target| target.is_awaited()).count();
+                        let asked = self.served().filter(|target| target.is_asked).count();
+                        let goes_on =
+                            silent <= asked / SILENT_SHARE && self.answered_lack_something();
                         if silent > 0 && !goes_on {
                             return self.ask(now);
                         }
@@ -415,16 +417,14 @@ impl Sender {
 
     /// A question to everybody who could answer now.
     fn ask_all(&mut self, now: Instant) -> Option<Due> {
-        for target in &mut self.targets {
-            target.has_answered = target.wants.readiness == Readiness::Busy;
-        }
+        self.choose_asked();
         self.ask(now)
     }
 
     /// Asks those who have not answered yet. Who leaves too many questions unanswered is not waited
     /// for any more.
     fn ask(&mut self, now: Instant) -> Option<Due> {
-        let silent = self.targets.iter_mut().filter(|it| it.is_served() && !it.has_answered);
+        let silent = self.targets.iter_mut().filter(|it| it.is_served() && it.is_awaited());
         let mut count = 0;
         silent.for_each(|target| {
             target.unanswered += 1;
@@ -449,7 +449,7 @@ impl Sender {
     }
 
     fn ask_unanswered(&mut self, now: Instant) -> Due {
-        let silent = self.targets.iter().filter(|it| !it.has_answered);
+        let silent = self.targets.iter().filter(|it| it.is_awaited());
         let devices: Vec<_> = silent.map(|it| it.device).take(ASKED_MAX).collect();
         let slot_ms = self.timing.slot_ms;
         let turns_ms = u64::from(slot_ms) * devices.len() as u64;
@@ -546,7 +546,7 @@ const ASK_BUSY_MS: u64 = 150;
 /// How long a member's flash may be busy before the others go on without it, in milliseconds.
 const BUSY_MS_MAX: u64 = 30_000;
 /// So many times in one round repair frames of one generation are sent.
-const BURSTS_MAX: u8 = 6;
+const BURSTS_MAX: u8 = 12;
 /// Slots in which those answer whom repair frames were too few for.
 pub const LACKING_SLOTS: u64 = 6;
 /// How long one of these is: those behind it hear who speaks, and most wait no further.

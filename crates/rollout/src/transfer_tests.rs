@@ -48,6 +48,7 @@ pub(super) fn target(low: u8, shape: Shape, lacking: &[u32]) -> Target {
         due: 0,
         loss_permille: 0,
         is_loss_known: false,
+        is_asked: true,
     }
 }
 

@@ -30,6 +30,12 @@ impl Sender {
             return;
         }
         let Some(base) = open().map(|target| target.wants.first).min() else { return };
+        let count = open().count();
+        let is_sample = open().any(|it| !it.is_asked);
+        let unasked = |blocks| {
+            let asked = open().filter(|it| is_sample && it.is_loss_known && it.loss_permille > 0);
+            asked.map(|it| it.foreseen_burst(blocks, count)).max().unwrap_or(0)
+        };
         let mut whole_left = self.whole_generations_max();
         for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
             // Nothing is known of what got lost on the way to those who have not answered; they
@@ -37,6 +43,11 @@ impl Sender {
             let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
             let lacking = open().map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
             let blocks = self.cut.blocks_of(generation);
+            let lacking = if generation < sent_up_to && unasked(blocks) > 0 {
+                lacking.max(1)
+            } else {
+                lacking
+            };
             if lacking == 0 || blocks == 0 {
                 continue;
             }
@@ -45,7 +56,7 @@ impl Sender {
                 self.plan.push_back(Step::Mend { generation, has_begun: false });
                 continue;
             }
-            if is_partial {
+            if is_partial && lacking < WHOLE_MIN {
                 let part = open().map(|target| target.part(cut, generation)).max().unwrap_or(0);
                 // Not the same ones every time: it may have those.
                 let next = self.seed % blocks;
@@ -53,6 +64,7 @@ impl Sender {
                     self.plan.push_back(Step::Part { generation, next, left: part });
                 }
                 let left = open().map(|target| target.burst(cut, generation)).max().unwrap_or(0);
+                let left = left.max(if generation < sent_up_to { unasked(blocks) } else { 0 });
                 self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
                 continue;
             }
@@ -76,14 +88,15 @@ impl Sender {
         let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
         let count = open().count();
         let known = open().filter(|it| it.is_loss_known).count();
-        let is_known = self.cut.shape == Shape::Small && known * 2 >= count;
+        let is_known =
+            self.cut.shape == Shape::Small && known >= (count / 2).min(SAMPLE_TARGETS / 2);
         if !is_known || count < FORESEEN_TARGETS_MIN {
             return;
         }
         self.is_mended_ahead = true;
         let cut = self.cut;
         for &generation in &self.whole {
-            let left = open().map(|it| it.foreseen_burst(cut, generation, count)).max();
+            let left = open().map(|it| it.foreseen_burst(cut.blocks_of(generation), count)).max();
             let left = left.unwrap_or(0);
             self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
         }
@@ -98,7 +111,8 @@ impl Sender {
         let cut = self.cut;
         for generation in core::mem::take(&mut self.again) {
             let open = self.targets.iter().filter(|it| it.is_served() && it.takes());
-            let some = |it: &&Target| u16::from(it.lacks(cut, generation)) < cut.blocks_of(generation);
+            let some =
+                |it: &&Target| u16::from(it.lacks(cut, generation)) < cut.blocks_of(generation);
             let lacking = || open.clone().filter(some);
             let part = lacking().map(|it| it.part(cut, generation)).max().unwrap_or(0);
             let next = self.seed % cut.blocks_of(generation).max(1);
@@ -109,6 +123,22 @@ impl Sender {
             }
         }
         self.is_again = true;
+    }
+
+    /// Who is to be asked what is lacking: everybody; at first only some of many members, since it
+    /// is about to be learnt how much gets lost, and that is alike most likely.
+    pub(super) fn choose_asked(&mut self) {
+        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
+        let is_first = open().all(|it| !it.is_loss_known && it.wants.readiness == Readiness::Open);
+        let has_whole = self.whole.len() > 1 && self.cut.shape == Shape::Small;
+        let max = if is_first && has_whole { SAMPLE_TARGETS } else { usize::MAX };
+        let mut asked = 0;
+        for target in &mut self.targets {
+            let is_busy = target.wants.readiness == Readiness::Busy;
+            target.is_asked = asked < max;
+            target.has_answered = is_busy;
+            asked += usize::from(target.is_served() && !is_busy);
+        }
     }
 
     /// The next block of the whole generations, and the place after it: `row` counts the blocks of
@@ -162,3 +192,7 @@ impl Sender {
 const INTERLEAVED: u16 = 8;
 /// With fewer members than these an answer of each costs less than repair frames that nobody needs.
 const FORESEEN_TARGETS_MIN: usize = 4;
+/// So many members tell enough of what gets lost on the way to all.
+const SAMPLE_TARGETS: usize = 16;
+/// Whoever lacks so many blocks of a generation is sent all of them.
+const WHOLE_MIN: u8 = 100;

@@ -22,11 +22,17 @@ pub(super) struct Target {
     pub(super) loss_permille: u16,
     /// Whether that follows from a round.
     pub(super) is_loss_known: bool,
+    /// It was among those who were asked last: of many that are alike, some tell enough.
+    pub(super) is_asked: bool,
 }
 
 impl Target {
     pub(super) const fn is_served(&self) -> bool {
         self.unanswered < QUESTIONS_MAX
+    }
+
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.is_asked && !self.has_answered
     }
 
     /// Whether it takes blocks now.
@@ -87,11 +93,11 @@ impl Target {
         u16::try_from(needed).unwrap_or(blocks).min(blocks)
     }
 
-    /// How many repair frames it will need after all blocks of a generation that it lacks some of, if it is the one of so
-    /// many that loses most.
-    pub(super) fn foreseen_burst(&self, cut: Cut, generation: u16, targets: usize) -> u16 {
+    /// How many repair frames the one of so many members needs that loses most of so many blocks,
+    /// if as much gets lost on the way to them as to this one.
+    pub(super) fn foreseen_burst(&self, blocks: u16, targets: usize) -> u16 {
         let lost = u32::from(self.loss_permille.min(LOSS_PERMILLE_MAX));
-        let blocks = u32::from(self.lacks(cut, generation));
+        let blocks = u32::from(blocks);
         let most = targets.max(1).ilog2() * MOST_PERCENT;
         // Frames until as many have come as there are blocks: mean and deviation, times 1000.
         let deviation = (blocks * lost * 1000).isqrt() * most / 100;
@@ -103,7 +109,7 @@ impl Target {
 /// Two random repair frames more than are lacking are too few once in four times.
 const SPARE_REPAIRS: u32 = 1;
 /// The one that loses most, of twice as many, loses so much of the standard deviation more.
-const MOST_PERCENT: u32 = 30;
+const MOST_PERCENT: u32 = 50;
 /// So many fewer blocks are to be lacking than repair frames could mend.
 const SPARE_PART: u32 = 4;
 /// See where it is used.

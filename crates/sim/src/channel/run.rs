@@ -204,7 +204,6 @@ impl Channel {
         let mut buffer = [0; BLOCK_BYTES_MAX + OVERHEAD_BYTES_MAX];
         let frame = frame.expect("all of it is there");
         let len = frame.encode(&self.key, &mut buffer).expect("it fits");
-        if std::env::var_os("A50").is_some() { match &due { Due::Ask{generation,devices,..} => eprintln!("{} ask {generation:?} {}", self.now/MS, devices.len()), Due::Block{index,..} => eprintln!("{} block {}", self.now/MS, index/128), Due::Repair{generation,..} => eprintln!("{} repair {generation}", self.now/MS) } }
         match due {
             Due::Ask { .. } => self.counts.control += 1,
             Due::Block { shape, index, .. } => {
@@ -320,7 +319,6 @@ impl Channel {
     fn hear_answer(&mut self, from: usize, wants: Wants, at: u64, collides: bool) {
         let is_lost = self.to_lead.loses() || collides;
         let is_acknowledged = !is_lost && !self.ethers[from].loses();
-        if std::env::var_os("A50").is_some() { eprintln!("{} answer {from} lost {is_lost} coll {collides} first {} {:?}", at/MS, wants.first, &wants.lacking.counts()) }
         if !is_lost {
             let now = Instant::from_ms(at / MS);
             let id = self.members[from].id;
