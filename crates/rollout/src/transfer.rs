@@ -71,12 +71,10 @@ pub struct Sender {
     whole: Vec<u16>,
     /// The last of them and one more.
     sent_up_to: u16,
-    /// What those lack was foreseen, and mended without a question to all.
-    is_mended_ahead: bool,
+    ahead: Ahead,
     /// Generations of which somebody lacks too much for repair frames, as it said when they were
     /// mended.
     again: Vec<u16>,
-    is_again: bool,
     /// Seed of the next repair frame.
     seed: u16,
     /// Repair frames that were sent of the generation that is mended now, since it was asked about.
@@ -106,6 +104,16 @@ enum State {
     },
     /// Everybody was asked.
     Asking { until: Instant },
+}
+
+/// Whether what this round's whole generations lack is mended before everybody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    No,
+    /// It was foreseen, and is mended.
+    Foreseen,
+    /// And once more, where repair frames were of no use to somebody.
+    Again,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,9 +146,8 @@ impl Sender {
             plan: VecDeque::new(),
             whole: Vec::new(),
             sent_up_to: 0,
-            is_mended_ahead: false,
+            ahead: Ahead::No,
             again: Vec::new(),
-            is_again: false,
             seed,
             repairs_sent: 0,
             sent_at: None,
@@ -513,7 +520,7 @@ impl Sender {
 
     fn note_loss(&mut self) {
         let sent: u32 = self.whole.iter().map(|&it| u32::from(self.cut.blocks_of(it))).sum();
-        if self.is_mended_ahead || sent < LOSS_FRAMES_MIN {
+        if self.ahead != Ahead::No || sent < LOSS_FRAMES_MIN {
             return;
         }
         for target in self.targets.iter_mut().filter(|it| it.has_answered && it.takes()) {

@@ -11,7 +11,7 @@ use lockstep_proto::frame::coding::{GENERATIONS_OPEN, Shape};
 use lockstep_proto::frame::report::Readiness;
 
 use super::target::Target;
-use super::{ROUND_BYTES_MAX, ROUND_MS_MAX, Sender, Step};
+use super::{Ahead, ROUND_BYTES_MAX, ROUND_MS_MAX, Sender, Step};
 
 impl Sender {
     pub(super) fn begin_round(&mut self) {
@@ -19,53 +19,33 @@ impl Sender {
         let sent_up_to = core::mem::take(&mut self.sent_up_to);
         self.whole.clear();
         self.again.clear();
-        self.is_again = false;
-        self.is_mended_ahead = false;
+        self.ahead = Ahead::No;
         self.repairs_sent = 0;
         self.choose_shape();
         let cut = self.cut;
-        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
-        if open().any(|target| target.wants.readiness == Readiness::Head) {
+        if self.open().any(|target| target.wants.readiness == Readiness::Head) {
             self.plan.push_back(Step::Head { next: 0 });
             return;
         }
-        let Some(base) = open().map(|target| target.wants.first).min() else { return };
-        let count = open().count();
-        let is_sample = open().any(|it| !it.is_asked);
-        let unasked = |blocks| {
-            let asked = open().filter(|it| is_sample && it.is_loss_known && it.loss_permille > 0);
-            asked.map(|it| it.foreseen_burst(blocks, count)).max().unwrap_or(0)
-        };
+        let Some(base) = self.open().map(|target| target.wants.first).min() else { return };
         let mut whole_left = self.whole_generations_max();
         for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
+            let blocks = cut.blocks_of(generation);
+            let was_sent = generation < sent_up_to;
             // Nothing is known of what got lost on the way to those who have not answered; they
             // speak up if repair frames are too few for them.
-            let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
-            let lacking = open().map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
-            let blocks = self.cut.blocks_of(generation);
-            let lacking = if generation < sent_up_to && unasked(blocks) > 0 {
-                lacking.max(1)
-            } else {
-                lacking
-            };
-            if lacking == 0 || blocks == 0 {
+            let open = self.open().filter(|it| it.has_answered || !was_sent);
+            let lacking = open.map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
+            let foreseen = if was_sent { self.foreseen_of_unasked(generation) } else { 0 };
+            if blocks == 0 || (lacking == 0 && foreseen == 0) {
                 continue;
             }
-            let is_partial = u16::from(lacking) < blocks;
-            if is_partial && cut.shape == Shape::Large {
+            if u16::from(lacking) < blocks && cut.shape == Shape::Large {
                 self.plan.push_back(Step::Mend { generation, has_begun: false });
                 continue;
             }
-            if is_partial && lacking < WHOLE_MIN {
-                let part = open().map(|target| target.part(cut, generation)).max().unwrap_or(0);
-                // Not the same ones every time: it may have those.
-                let next = self.seed % blocks;
-                if part > 0 {
-                    self.plan.push_back(Step::Part { generation, next, left: part });
-                }
-                let left = open().map(|target| target.burst(cut, generation)).max().unwrap_or(0);
-                let left = left.max(if generation < sent_up_to { unasked(blocks) } else { 0 });
-                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+            if u16::from(lacking) < blocks && lacking < WHOLE_MIN {
+                self.plan_mending(generation, sent_up_to, foreseen);
                 continue;
             }
             // What the slowest does not take yet would have to come again for it.
@@ -82,54 +62,76 @@ impl Sender {
         self.plan_ahead();
     }
 
+    /// Those who take blocks, and are not given up for silence.
+    fn open(&self) -> impl Iterator<Item = &Target> {
+        self.served().filter(|target| target.takes())
+    }
+
+    /// Repair frames for the one that lacks most, and first some blocks, if it lacks too many for
+    /// those. At least so many repair frames as are foreseen.
+    fn plan_mending(&mut self, generation: u16, sent_up_to: u16, foreseen: u16) {
+        let cut = self.cut;
+        let all = cut.blocks_of(generation);
+        // Whoever was sent nothing of it yet, or has not said what it lacks, is not known.
+        let known = || {
+            let answered = self.open().filter(|it| it.has_answered || generation >= sent_up_to);
+            answered.filter(|it| u16::from(it.lacks(cut, generation)) < all)
+        };
+        let part = known().map(|it| it.part(cut, generation)).max().unwrap_or(0);
+        let left = known().map(|it| it.burst(cut, generation)).max().unwrap_or(0).max(foreseen);
+        if part > 0 {
+            // Not the same ones every time: it may have those.
+            let next = self.seed % all.max(1);
+            self.plan.push_back(Step::Part { generation, next, left: part });
+        }
+        self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
+    }
+
+    /// How many repair frames those need who were not asked, by what got lost on the way to those
+    /// who were.
+    fn foreseen_of_unasked(&self, generation: u16) -> u16 {
+        let (blocks, count) = (self.cut.blocks_of(generation), self.open().count());
+        if self.open().all(|target| target.is_asked) {
+            return 0;
+        }
+        let known = self.open().filter(|it| it.is_loss_known && it.loss_permille > 0);
+        known.map(|it| it.foreseen_burst(blocks, count)).max().unwrap_or(0)
+    }
+
     /// Repair frames for what will be lacking of the whole generations, if many members would have
     /// to be asked and it can be foreseen.
     fn plan_ahead(&mut self) {
-        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
-        let count = open().count();
-        let known = open().filter(|it| it.is_loss_known).count();
-        let is_known =
-            self.cut.shape == Shape::Small && known >= (count / 2).min(SAMPLE_TARGETS / 2);
-        if !is_known || count < FORESEEN_TARGETS_MIN {
+        let count = self.open().count();
+        let known = self.open().filter(|it| it.is_loss_known).count();
+        let is_known = known >= (count / 2).min(SAMPLE_TARGETS / 2);
+        if self.cut.shape != Shape::Small || !is_known || count < FORESEEN_TARGETS_MIN {
             return;
         }
-        self.is_mended_ahead = true;
-        let cut = self.cut;
+        self.ahead = Ahead::Foreseen;
         for &generation in &self.whole {
-            let left = open().map(|it| it.foreseen_burst(cut.blocks_of(generation), count)).max();
-            let left = left.unwrap_or(0);
+            let blocks = self.cut.blocks_of(generation);
+            let left = self.open().map(|it| it.foreseen_burst(blocks, count)).max().unwrap_or(0);
             self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
         }
     }
 
-    /// Generations that were to be mended, and somebody lacked too much for that, are sent again.
-    /// That needs no question: whoever did not speak has them.
+    /// Generations that were mended ahead, and somebody lacked too much for repair frames, are
+    /// mended once more. That needs no question: whoever did not speak has them.
     pub(super) fn plan_again(&mut self) {
-        if !self.is_mended_ahead || self.is_again {
+        if self.ahead != Ahead::Foreseen {
             return;
         }
-        let cut = self.cut;
+        self.ahead = Ahead::Again;
         for generation in core::mem::take(&mut self.again) {
-            let open = self.targets.iter().filter(|it| it.is_served() && it.takes());
-            let some =
-                |it: &&Target| u16::from(it.lacks(cut, generation)) < cut.blocks_of(generation);
-            let lacking = || open.clone().filter(some);
-            let part = lacking().map(|it| it.part(cut, generation)).max().unwrap_or(0);
-            let next = self.seed % cut.blocks_of(generation).max(1);
-            let left = lacking().map(|it| it.burst(cut, generation)).max().unwrap_or(0);
-            if part > 0 {
-                self.plan.push_back(Step::Part { generation, next, left: part });
-                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
-            }
+            self.plan_mending(generation, 0, 0);
         }
-        self.is_again = true;
     }
 
     /// Who is to be asked what is lacking: everybody; at first only some of many members, since it
     /// is about to be learnt how much gets lost, and that is alike most likely.
     pub(super) fn choose_asked(&mut self) {
-        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
-        let is_first = open().all(|it| !it.is_loss_known && it.wants.readiness == Readiness::Open);
+        let is_new = |it: &Target| !it.is_loss_known && it.wants.readiness == Readiness::Open;
+        let is_first = self.open().all(is_new);
         let has_whole = self.whole.len() > 1 && self.cut.shape == Shape::Small;
         let max = if is_first && has_whole { SAMPLE_TARGETS } else { usize::MAX };
         let mut asked = 0;
@@ -142,7 +144,7 @@ impl Sender {
     }
 
     /// The next block of the whole generations, and the place after it: `row` counts the blocks of
-    /// the first of them, each of the others is [`STAGGER_BLOCKS`] behind the one before it.
+    /// the first of them, and each of the others begins some later than the one before it.
     /// `None`: all were sent.
     pub(super) fn next_of_whole(&self, row: u16, place: u16) -> Option<(u16, u16, u16)> {
         let count = u16::try_from(self.whole.len()).unwrap_or(u16::MAX);

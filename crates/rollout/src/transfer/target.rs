@@ -31,6 +31,7 @@ impl Target {
         self.unanswered < QUESTIONS_MAX
     }
 
+    /// Its answer to the last question is waited for.
     pub(super) const fn is_awaited(&self) -> bool {
         self.is_asked && !self.has_answered
     }
