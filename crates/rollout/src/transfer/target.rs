@@ -141,6 +141,30 @@ mod tests {
     }
 
     #[test]
+    fn the_more_members_there_are_the_more_the_one_needs_that_loses_most() {
+        let foreseen = |loss_permille, targets| {
+            let target = Target { loss_permille, ..target(0, Shape::Small, &[]) };
+            target.foreseen_burst(128, targets)
+        };
+        assert_eq!(foreseen(0, 50), 1);
+        assert_eq!(foreseen(200, 1), 33, "128 · 0.2 ÷ 0.8, and one to spare");
+        assert_eq!([foreseen(200, 4), foreseen(200, 10), foreseen(200, 50)], [40, 43, 49]);
+        assert_eq!(foreseen(900, 50), foreseen(600, 50), "hardly there");
+    }
+
+    #[test]
+    fn who_lacks_too_much_for_repair_frames_needs_some_blocks_before() {
+        let part = |lacking: u8, loss_permille| {
+            let target = Target { loss_permille, ..target(0, Shape::Small, &[u32::from(lacking)]) };
+            target.part(CUT, 0)
+        };
+        assert_eq!([part(0, 200), part(56, 200)], [0, 0]);
+        assert_eq!(part(57, 0), 5 * 128 / 57);
+        assert_eq!(part(57, 500), 5 * 128 * 2 / 57);
+        assert_eq!(part(99, 600), 128, "no more than there are");
+    }
+
+    #[test]
     fn who_leaves_eight_questions_unanswered_is_not_served() {
         let served = |unanswered| Target { unanswered, ..target(0, Shape::Small, &[]) }.is_served();
         assert!(served(0) && served(7) && !served(8) && !served(9));
