@@ -565,6 +565,16 @@ fn who_lacks_too_much_for_what_was_foreseen_is_sent_blocks_in_the_same_round() {
     assert_eq!(of_30.count(), 128 + 13);
 }
 
+/// Of more generations a member could not say which large blocks it lacks.
+#[test]
+fn no_more_generations_of_large_blocks_are_sent_whole_than_members_can_tell_of() {
+    let mut sender = sender_of_large(40 * GENERATION_BYTES);
+    sender.note_wants(at(0), device(0), wants_large(0, &[0xFFF_FFFF; 40]));
+    sender.next_frame(at(0));
+    let sent = all_due(&mut sender, 100);
+    assert_eq!(sent.len(), 16 * 28 + 1);
+}
+
 #[test]
 fn blocks_are_as_far_apart_as_the_slowest_member_asks() {
     let mut sender = sender(1_000);

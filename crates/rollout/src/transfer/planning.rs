@@ -8,7 +8,7 @@
 //! longer than a frame is in the air.
 
 use lockstep_proto::frame::coding::{GENERATIONS_OPEN, Shape};
-use lockstep_proto::frame::report::Readiness;
+use lockstep_proto::frame::report::{MAPS_MAX, Readiness};
 
 use super::target::Target;
 use super::{Ahead, ROUND_BYTES_MAX, ROUND_MS_MAX, Sender, Step};
@@ -185,8 +185,12 @@ impl Sender {
         let blocks = u64::from(self.cut.shape.generation_blocks());
         let generation_ms = blocks * u64::from(self.interval_ms());
         let fit = ROUND_MS_MAX.checked_div(generation_ms).unwrap_or(u64::MAX);
-        let bytes = ROUND_BYTES_MAX / self.cut.shape.generation_bytes();
-        u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, u16::try_from(bytes).unwrap_or(1))
+        let most = match self.cut.shape {
+            Shape::Small => ROUND_BYTES_MAX / self.cut.shape.generation_bytes(),
+            // Of more than these a member does not say which blocks it lacks.
+            Shape::Large => u32::try_from(MAPS_MAX).unwrap_or(1),
+        };
+        u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, u16::try_from(most).unwrap_or(1))
     }
 }
 
