@@ -382,10 +382,10 @@ fn a_turn_that_was_missed_is_over_and_the_device_speaks_as_if_it_was_not_asked()
         let now = device.now;
         device.agent().take_wants(now)
     };
-    take(&mut device);
-    device.pass(1);
-    take(&mut device);
-    device.pass(10);
+    for ms in [1, 1, 9] {
+        assert_eq!(take(&mut device), None);
+        device.pass(ms);
+    }
     let session = take(&mut device).unwrap().session;
     device.hear(&asked(session, None)).unwrap();
     device.pass(2 + 10);
