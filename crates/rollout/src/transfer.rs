@@ -364,15 +364,7 @@ impl Sender {
             }
             Step::Whole { row, place } => {
                 let (row, place) = (*row, *place);
-                let next = self.next_of_whole(row, place);
-                let next_but_one = next.and_then(|(_, row, place)| self.next_of_whole(row, place));
-                match (next_but_one, next, self.plan.front_mut()) {
-                    (Some(_), Some((_, row, place)), Some(step)) => {
-                        *step = Step::Whole { row, place };
-                    }
-                    _ => drop(self.plan.pop_front()),
-                }
-                next.map_or(0, |(index, ..)| index)
+                self.take_of_whole(row, place)
             }
             Step::Part { generation, next, left } => {
                 let index = generation.saturating_mul(whole).saturating_add(*next);

@@ -143,10 +143,21 @@ impl Sender {
         }
     }
 
+    /// The next block of the whole generations. With the last one the step is over.
+    pub(super) fn take_of_whole(&mut self, row: u16, place: u16) -> u16 {
+        let next = self.next_of_whole(row, place);
+        let next_but_one = next.and_then(|(_, row, place)| self.next_of_whole(row, place));
+        match (next_but_one, next, self.plan.front_mut()) {
+            (Some(_), Some((_, row, place)), Some(step)) => *step = Step::Whole { row, place },
+            _ => drop(self.plan.pop_front()),
+        }
+        next.map_or(0, |(index, ..)| index)
+    }
+
     /// The next block of the whole generations, and the place after it: `row` counts the blocks of
     /// the first of them, and each of the others begins some later than the one before it.
     /// `None`: all were sent.
-    pub(super) fn next_of_whole(&self, row: u16, place: u16) -> Option<(u16, u16, u16)> {
+    fn next_of_whole(&self, row: u16, place: u16) -> Option<(u16, u16, u16)> {
         let count = u16::try_from(self.whole.len()).unwrap_or(u16::MAX);
         let whole = self.cut.shape.generation_blocks();
         let stagger = whole.div_ceil(INTERLEAVED);
