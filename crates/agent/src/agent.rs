@@ -27,7 +27,7 @@ use crate::flash::{self, FlashFault, Region};
 use crate::layout::Layout;
 use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::package;
-use crate::receiver::{Job, Receiver};
+use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
 use crate::trial::Wellness;
@@ -412,41 +412,6 @@ impl Agent {
     /// at rest, healthy. A device that reports then, unasked, makes a rollout quicker.
     pub const fn take_report_due(&mut self) -> bool {
         core::mem::replace(&mut self.report_due, false)
-    }
-
-    /// What to say of the object that comes in blocks, if it is due: a transfer began, the flash is
-    /// done with what held it up, or it was asked and this is its turn.
-    pub fn take_wants(&mut self, now: Instant) -> Option<Wants> {
-        // What made it due may have been an erase that took longer than any wait: the wait begins
-        // behind it.
-        if self.wants_due.take_if(|since| *since < now).is_some() {
-            self.unasked_at = Some(now + self.unasked_wait_ms);
-            // It is about to speak, and waits for what comes of that first.
-            self.session_heard = Some(now);
-        }
-        if self.receiver.is_erasing() {
-            // It hears nothing now, and so does not know whose turn it is. It speaks when it is
-            // done, or with the next repetition.
-            (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
-            return None;
-        }
-        let turns = [self.answer_at, self.answer_lacking_at, self.unasked_at];
-        if !turns.into_iter().flatten().any(|at| at <= now) {
-            return None;
-        }
-        (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
-        let wants = self.wants();
-        self.receiver.note_said();
-        wants
-    }
-
-    /// When [`Agent::take_wants`] has something.
-    pub(crate) fn speaks_at(&self) -> Option<Instant> {
-        let comes = self.receiver.job().is_some_and(Job::comes_in_blocks);
-        let due = self.wants_due.map(|since| since + 1);
-        let unasked = [self.unasked_at, due].into_iter().flatten().filter(|_| comes);
-        let answers = [self.answer_at, self.answer_lacking_at].into_iter().flatten();
-        unasked.chain(answers).min().filter(|_| self.wants().is_some())
     }
 
     /// What this device lacks of the object that comes in blocks, if there is one; that it has all

@@ -3,12 +3,12 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::block::{Ask, BlockFrame, Session};
-use lockstep_proto::frame::report::MemberState;
+use lockstep_proto::frame::report::{MemberState, Wants};
 use lockstep_proto::id::{DeviceId, Sha256};
 use lockstep_proto::time::Instant;
 
 use crate::agent::Agent;
-use crate::receiver::{Dropped, Taken};
+use crate::receiver::{Dropped, Job, Taken};
 
 impl Agent {
     /// Whether frames of this session are looked at: what this device takes now, and what it may be
@@ -67,6 +67,46 @@ impl Agent {
         }
     }
 
+    /// What to say of the object that comes in blocks, if it is due: a transfer began, the flash is
+    /// done with what held it up, or it was asked and this is its turn.
+    pub fn take_wants(&mut self, now: Instant) -> Option<Wants> {
+        // What made it due may have been an erase that took longer than any wait: the wait begins
+        // behind it.
+        if self.wants_due.take_if(|since| *since < now).is_some() {
+            self.unasked_at = Some(now + self.unasked_wait_ms);
+            // It is about to speak, and waits for what comes of that first.
+            self.session_heard = Some(now);
+        }
+        if self.receiver.is_erasing() {
+            // It hears nothing now, and so does not know whose turn it is. It speaks when it is
+            // done, or with the next repetition.
+            (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
+            return None;
+        }
+        if self.answer_at.take_if(|at| *at + LATE_MS < now).is_some() {
+            // It was deaf when it was its turn, and so were others, most likely: all of them would
+            // speak now.
+            self.unasked_at.get_or_insert(now + self.unasked_wait_ms);
+        }
+        let turns = [self.answer_at, self.answer_lacking_at, self.unasked_at];
+        if !turns.into_iter().flatten().any(|at| at <= now) {
+            return None;
+        }
+        (self.answer_at, self.answer_lacking_at, self.unasked_at) = (None, None, None);
+        let wants = self.wants();
+        self.receiver.note_said();
+        wants
+    }
+
+    /// When [`Agent::take_wants`] has something.
+    pub(crate) fn speaks_at(&self) -> Option<Instant> {
+        let comes = self.receiver.job().is_some_and(Job::comes_in_blocks);
+        let due = self.wants_due.map(|since| since + 1);
+        let unasked = [self.unasked_at, due].into_iter().flatten().filter(|_| comes);
+        let answers = [self.answer_at, self.answer_lacking_at].into_iter().flatten();
+        unasked.chain(answers).min().filter(|_| self.wants().is_some())
+    }
+
     /// Members answer one after the other, or those who lack something in the order of how much.
     fn note_asked(&mut self, me: DeviceId, ask: &Ask<'_>) {
         let slot_ms = u64::from(ask.slot_ms);
@@ -103,6 +143,8 @@ impl Agent {
     }
 }
 
+/// A turn that a device missed by more than this is over.
+const LATE_MS: u64 = 10;
 /// So many questions in a row that do not name a device are asked by a lead that forgot it.
 const UNNAMED_MAX: u8 = 6;
 /// Whoever lacks fewer blocks than this after repair frames waits a turn for each less.

@@ -90,7 +90,7 @@ const fn dropped(why: Dropped) -> Taken {
 
 /// A package, erased and ready for its blocks.
 fn open(length: u32) -> (Vec<u8>, Receiver, MemFlash) {
-    let (mut receiver, mut flash) = (receiver(Object::Package, length), MemFlash::new(0x10_0000));
+    let (mut receiver, mut flash) = (receiver(Object::Package, length), MemFlash::new(0x20_0000));
     assert_eq!(wants(&receiver).readiness, Readiness::Busy);
     flush(&mut receiver, &mut flash);
     assert_eq!(wants(&receiver).readiness, Readiness::Open);
@@ -170,7 +170,7 @@ fn blocks_too_far_ahead_are_not_taken() {
     assert_eq!(wants(&receiver).first, 1);
     assert_eq!(receiver.take_block(&block(&bytes, far)), Taken::Window);
     let lacking = wants(&receiver).lacking;
-    assert_eq!(lacking.counts()[30..], [127, 127], "of generations 31 and 32");
+    assert_eq!(lacking.counts()[48..], [127, 127], "of generations 49 and 50");
 }
 
 /// The flash lags behind: what waits for it is bounded, and what is refused is asked for again.
@@ -178,12 +178,12 @@ fn blocks_too_far_ahead_are_not_taken() {
 fn blocks_wait_for_the_flash_as_long_as_there_is_room() {
     let (bytes, mut receiver, mut flash) = open(100 * BLOCK);
     let taken: Vec<_> = (0..100).map(|index| receiver.take_block(&block(&bytes, index))).collect();
-    assert!(taken[..60].iter().all(|taken| *taken == Taken::Window));
-    assert!(taken[60..].iter().all(|taken| *taken == dropped(Dropped::Busy)));
-    assert_eq!(wants(&receiver).lacking.counts(), [40]);
+    assert!(taken[..58].iter().all(|taken| *taken == Taken::Window));
+    assert!(taken[58..].iter().all(|taken| *taken == dropped(Dropped::Busy)));
+    assert_eq!(wants(&receiver).lacking.counts(), [42]);
     flush(&mut receiver, &mut flash);
-    assert!(in_flash(&flash, &bytes[..60 * 224]));
-    assert_eq!(receiver.job().unwrap().flashed_bytes(), 60 * BLOCK);
+    assert!(in_flash(&flash, &bytes[..58 * 224]));
+    assert_eq!(receiver.job().unwrap().flashed_bytes(), 58 * BLOCK);
     assert_eq!(receiver.job().unwrap().in_order_bytes(), 0, "no generation is whole");
 }
 

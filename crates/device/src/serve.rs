@@ -164,7 +164,7 @@ impl Vouched {
 
 /// Between the turns of two members that answer: a frame of the least rate, with all that a chip
 /// does about it, takes less.
-const ANSWER_SLOT_MS: u8 = 2;
+const ANSWER_SLOT_MS: u8 = 3;
 
 #[cfg(test)]
 mod tests {

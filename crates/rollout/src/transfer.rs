@@ -25,13 +25,14 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use lockstep_proto::frame::block::{ASKED_MAX, Session};
-use lockstep_proto::frame::coding::{Cut, GENERATIONS_OPEN, REPAIRS_HELD_MAX, Shape};
+use lockstep_proto::frame::coding::{Cut, REPAIRS_HELD_MAX, Shape};
 use lockstep_proto::frame::report::{Readiness, Wants};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
 mod due;
 mod mixing;
+mod planning;
 mod target;
 
 pub use due::Due;
@@ -68,6 +69,12 @@ pub struct Sender {
     plan: VecDeque<Step>,
     /// Generations that this round sent whole.
     whole: Vec<u16>,
+    /// The last of them and one more.
+    sent_up_to: u16,
+    ahead: Ahead,
+    /// Generations of which somebody lacks too much for repair frames, as it said when they were
+    /// mended.
+    again: Vec<u16>,
     /// Seed of the next repair frame.
     seed: u16,
     /// Repair frames that were sent of the generation that is mended now, since it was asked about.
@@ -99,12 +106,24 @@ enum State {
     Asking { until: Instant },
 }
 
+/// Whether what this round's whole generations lack is mended before everybody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    No,
+    /// It was foreseen, and is mended.
+    Foreseen,
+    /// And once more, where repair frames were of no use to somebody.
+    Again,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Blocks of the head of an image.
     Head { next: u16 },
-    /// All blocks of a generation.
-    Whole { generation: u16, next: u16 },
+    /// All blocks of the generations that this round sends whole: where it is among them.
+    Whole { row: u16, place: u16 },
+    /// Some blocks of a generation: somebody lacks too many of them for repair frames.
+    Part { generation: u16, next: u16, left: u16 },
     /// Repair frames.
     Repair { generation: u16, left: u16, bursts: u8 },
     /// The large blocks that somebody lacks, mixed as far as that helps.
@@ -126,6 +145,9 @@ impl Sender {
             repeats: 0,
             plan: VecDeque::new(),
             whole: Vec::new(),
+            sent_up_to: 0,
+            ahead: Ahead::No,
+            again: Vec::new(),
             seed,
             repairs_sent: 0,
             sent_at: None,
@@ -160,6 +182,7 @@ impl Sender {
         }
         let known = self.targets.iter().find(|target| target.device == device);
         let loss_permille = known.map_or(0, |known| known.loss_permille);
+        let is_loss_known = known.is_some_and(|known| known.is_loss_known);
         let mut target = Target {
             device,
             wants,
@@ -168,6 +191,8 @@ impl Sender {
             busy_since: (wants.readiness == Readiness::Busy).then_some(now),
             due: 0,
             loss_permille,
+            is_loss_known,
+            is_asked: true,
         };
         if let Some(estimate) = known.and_then(|known| self.loss_of_repairs(known, &target)) {
             target.loss_permille = u16::midpoint(loss_permille, estimate);
@@ -209,6 +234,7 @@ impl Sender {
                     if !self.may_begin(now) {
                         return self.ask_busy(now);
                     }
+                    self.state = State::Sending;
                     self.begin_round();
                 }
                 State::Sending => return self.next_of_plan(now),
@@ -231,14 +257,15 @@ impl Sender {
                     return Some(self.ask_unanswered(now));
                 }
                 State::Asking { until } => {
-                    if self.served().any(|target| !target.has_answered) {
+                    if self.served().any(Target::is_awaited) {
                         if now < until {
                             return None;
                         }
                         self.presume_busy(now);
-                        let silent = self.served().filter(|target| !target.has_answered).count();
-                        let goes_on = silent <= self.served().count() / SILENT_SHARE
-                            && self.answered_lack_something();
+                        let silent = self.served().filter(|target| target.is_awaited()).count();
+                        let asked = self.served().filter(|target| target.is_asked).count();
+                        let goes_on =
+                            silent <= asked / SILENT_SHARE && self.answered_lack_something();
                         if silent > 0 && !goes_on {
                             return self.ask(now);
                         }
@@ -304,73 +331,6 @@ impl Sender {
         answered.flat_map(|target| target.wants.lacking.counts()).any(|&count| count > 0)
     }
 
-    fn begin_round(&mut self) {
-        self.plan.clear();
-        let sent_up_to = self.whole.iter().max().map_or(0, |&last| last + 1);
-        self.whole.clear();
-        self.state = State::Sending;
-        self.repairs_sent = 0;
-        self.choose_shape();
-        let cut = self.cut;
-        let open = || self.targets.iter().filter(|it| it.is_served() && it.takes());
-        if open().any(|target| target.wants.readiness == Readiness::Head) {
-            self.plan.push_back(Step::Head { next: 0 });
-            return;
-        }
-        let Some(base) = open().map(|target| target.wants.first).min() else { return };
-        let mut whole_left = self.whole_generations_max();
-        for generation in base..base.saturating_add(2 * GENERATIONS_OPEN) {
-            // Nothing is known of what got lost on the way to those who have not answered; they
-            // speak up if repair frames are too few for them.
-            let open = || open().filter(|it| it.has_answered || generation >= sent_up_to);
-            let lacking = open().map(|target| target.lacks(cut, generation)).max().unwrap_or(0);
-            let blocks = self.cut.blocks_of(generation);
-            if lacking == 0 || blocks == 0 {
-                continue;
-            }
-            let is_partial = u16::from(lacking) < blocks;
-            if is_partial && cut.shape == Shape::Large {
-                self.plan.push_back(Step::Mend { generation, has_begun: false });
-                continue;
-            }
-            if is_partial && lacking <= REPAIRS_HELD_MAX {
-                let left = open().map(|target| target.burst(cut, generation)).max().unwrap_or(0);
-                self.plan.push_back(Step::Repair { generation, left, bursts: 0 });
-                continue;
-            }
-            // What the slowest does not take yet would have to come again for it.
-            let too_far = generation >= base.saturating_add(GENERATIONS_OPEN);
-            if whole_left == 0 || too_far {
-                break;
-            }
-            whole_left -= 1;
-            self.whole.push(generation);
-            self.plan.push_back(Step::Whole { generation, next: 0 });
-        }
-    }
-
-    /// Everybody is sent the same blocks, so everybody must take them. Once some were sent, a
-    /// change costs what members have of open generations: only for somebody who takes no large
-    /// ones.
-    fn choose_shape(&mut self) {
-        let all_take = self.sends_large && self.served().all(|it| it.wants.takes_large);
-        self.cut.shape = match (self.cut.shape, self.has_begun) {
-            (Shape::Small, true) => Shape::Small,
-            _ if all_take => Shape::Large,
-            _ => Shape::Small,
-        };
-        self.has_begun = true;
-    }
-
-    /// As many as keep a round short enough for its answers to tell of progress.
-    fn whole_generations_max(&self) -> u16 {
-        let blocks = u64::from(self.cut.shape.generation_blocks());
-        let generation_ms = blocks * u64::from(self.interval_ms());
-        let fit = ROUND_MS_MAX.checked_div(generation_ms).unwrap_or(u64::MAX);
-        let bytes = ROUND_BYTES_MAX / self.cut.shape.generation_bytes();
-        u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, u16::try_from(bytes).unwrap_or(1))
-    }
-
     /// How far apart the slowest member wants its blocks.
     fn interval_ms(&self) -> u16 {
         self.served().filter(|it| it.takes()).map(|it| it.wants.interval_ms).max().unwrap_or(0)
@@ -387,6 +347,9 @@ impl Sender {
         }
         self.sent_at = Some(now);
         self.begin_mending();
+        if self.plan.is_empty() {
+            self.plan_again();
+        }
         let Some(step) = self.plan.front_mut() else { return self.ask_all(now) };
         let whole = self.cut.shape.generation_blocks();
         let index = match step {
@@ -399,13 +362,18 @@ impl Sender {
                 }
                 index
             }
-            Step::Whole { generation, next } => {
-                let (generation, place) = (*generation, *next);
-                *next += 1;
-                if *next >= self.cut.blocks_of(generation) {
+            Step::Whole { row, place } => {
+                let (row, place) = (*row, *place);
+                self.take_of_whole(row, place)
+            }
+            Step::Part { generation, next, left } => {
+                let index = generation.saturating_mul(whole).saturating_add(*next);
+                *next = (*next + 1) % self.cut.blocks_of(*generation).max(1);
+                *left = left.saturating_sub(1);
+                if *left == 0 {
                     self.plan.pop_front();
                 }
-                generation.saturating_mul(whole).saturating_add(place)
+                index
             }
             Step::Repair { generation, left: 0, bursts } => {
                 let (generation, bursts) = (*generation, *bursts + 1);
@@ -448,16 +416,14 @@ impl Sender {
 
     /// A question to everybody who could answer now.
     fn ask_all(&mut self, now: Instant) -> Option<Due> {
-        for target in &mut self.targets {
-            target.has_answered = target.wants.readiness == Readiness::Busy;
-        }
+        self.choose_asked();
         self.ask(now)
     }
 
     /// Asks those who have not answered yet. Who leaves too many questions unanswered is not waited
     /// for any more.
     fn ask(&mut self, now: Instant) -> Option<Due> {
-        let silent = self.targets.iter_mut().filter(|it| it.is_served() && !it.has_answered);
+        let silent = self.targets.iter_mut().filter(|it| it.is_served() && it.is_awaited());
         let mut count = 0;
         silent.for_each(|target| {
             target.unanswered += 1;
@@ -482,7 +448,7 @@ impl Sender {
     }
 
     fn ask_unanswered(&mut self, now: Instant) -> Due {
-        let silent = self.targets.iter().filter(|it| !it.has_answered);
+        let silent = self.targets.iter().filter(|it| it.is_awaited());
         let devices: Vec<_> = silent.map(|it| it.device).take(ASKED_MAX).collect();
         let slot_ms = self.timing.slot_ms;
         let turns_ms = u64::from(slot_ms) * devices.len() as u64;
@@ -504,8 +470,11 @@ impl Sender {
     }
 
     fn note_mending(&mut self, target: &Target) {
-        if let State::Mending { generation, more, .. } = &mut self.state {
+        let State::Mending { generation, more, .. } = &mut self.state else { return };
+        if target.lacks(self.cut, *generation) <= REPAIRS_HELD_MAX {
             *more = (*more).max(target.burst(self.cut, *generation));
+        } else if !self.again.contains(generation) {
+            self.again.push(*generation);
         }
     }
 
@@ -517,7 +486,7 @@ impl Sender {
         let (lacked, lacks) =
             (before.lacks(self.cut, generation), after.lacks(self.cut, generation));
         let sent = u32::from(self.repairs_sent);
-        if lacks == 0 || sent < LOSS_FRAMES_MIN {
+        if lacks == 0 || lacks > REPAIRS_HELD_MAX || sent < LOSS_FRAMES_MIN {
             return None;
         }
         let gained = u32::from(lacked.saturating_sub(lacks)).min(sent);
@@ -543,13 +512,14 @@ impl Sender {
 
     fn note_loss(&mut self) {
         let sent: u32 = self.whole.iter().map(|&it| u32::from(self.cut.blocks_of(it))).sum();
-        if sent < LOSS_FRAMES_MIN {
+        if self.ahead != Ahead::No || sent < LOSS_FRAMES_MIN {
             return;
         }
         for target in self.targets.iter_mut().filter(|it| it.has_answered && it.takes()) {
             let lost: u32 =
                 self.whole.iter().map(|&it| u32::from(target.lacks(self.cut, it))).sum();
             target.loss_permille = u16::try_from(lost.min(sent) * 1000 / sent).unwrap_or(1000);
+            target.is_loss_known = true;
         }
     }
 }
@@ -561,7 +531,7 @@ pub const LARGE_TARGETS_MAX: usize = 8;
 pub const TARGETS_MAX: usize = 64;
 /// Bytes sent whole in one round, at most: half of what members take from their first incomplete
 /// generation on, so that one that is a round behind loses nothing.
-const ROUND_BYTES_MAX: u32 = 16 * 28_672;
+const ROUND_BYTES_MAX: u32 = 25 * 28_672;
 /// How long the whole generations of one round take at most, unless it is just one.
 const ROUND_MS_MAX: u64 = 10_000;
 /// What a member may ask for between two blocks, in milliseconds.
@@ -575,7 +545,7 @@ const ASK_BUSY_MS: u64 = 150;
 /// How long a member's flash may be busy before the others go on without it, in milliseconds.
 const BUSY_MS_MAX: u64 = 30_000;
 /// So many times in one round repair frames of one generation are sent.
-const BURSTS_MAX: u8 = 6;
+const BURSTS_MAX: u8 = 12;
 /// Slots in which those answer whom repair frames were too few for.
 pub const LACKING_SLOTS: u64 = 6;
 /// How long one of these is: those behind it hear who speaks, and most wait no further.

@@ -47,6 +47,8 @@ pub(super) fn target(low: u8, shape: Shape, lacking: &[u32]) -> Target {
         busy_since: None,
         due: 0,
         loss_permille: 0,
+        is_loss_known: false,
+        is_asked: true,
     }
 }
 

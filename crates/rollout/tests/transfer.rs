@@ -435,14 +435,144 @@ fn whoever_repair_frames_were_too_few_for_gets_more_of_them() {
     assert!(matches!(sent[..], [Due::Ask { generation: None, .. }]), "{sent:?}");
 }
 
+/// Which block of which generation a frame brings.
+fn block_of(due: &Due) -> Option<(u16, u16)> {
+    match *due {
+        Due::Block { index, .. } => Some((index / 128, index % 128)),
+        _ => None,
+    }
+}
+
+/// As many as make repair frames of use to it, and not the same ones every time: it may have those.
 #[test]
-fn whoever_lacks_more_than_can_be_mended_is_sent_the_blocks() {
+fn whoever_lacks_more_than_can_be_mended_is_sent_some_of_the_blocks_first() {
     let mut sender = sender(2 * GENERATION_BYTES);
-    sender.note_wants(at(0), device(0), wants(Readiness::Open, 0, &[57, 56]));
+    let part = |sender: &mut Sender, ms| {
+        sender.note_wants(at(ms), device(0), wants(Readiness::Open, 0, &[57, 56]));
+        sender.next_frame(at(ms));
+        let sent = all_due(sender, ms + TIMING.answer_ms);
+        let blocks: Vec<_> = sent.iter().map_while(block_of).collect();
+        assert!(blocks.iter().all(|(generation, _)| *generation == 0), "{blocks:?}");
+        assert!(matches!(sent[blocks.len()], Due::Repair { generation: 0, .. }));
+        blocks
+    };
+    let first = part(&mut sender, 0);
+    assert_eq!(first.len(), 11, "(57 - 56 + 4) of 128, of which it lacks 57");
+    let quiet = LACKING_SLOTS + TIMING.mend_ms;
+    // Both generations are mended, and then everybody is asked.
+    all_due(&mut sender, 100 + quiet);
+    let asked = all_due(&mut sender, 100 + 2 * quiet);
+    assert!(matches!(asked[..], [Due::Ask { generation: None, .. }]), "{asked:?}");
+    assert_ne!(part(&mut sender, 200), first);
+}
+
+#[test]
+fn whoever_lacks_nearly_all_of_a_generation_is_sent_all_of_it() {
+    for (lacking, blocks) in [(99, 60), (100, 128)] {
+        let mut sender = sender(GENERATION_BYTES);
+        sender.note_wants(at(0), device(0), wants(Readiness::Open, 0, &[lacking]));
+        sender.next_frame(at(0));
+        let sent = all_due(&mut sender, 100);
+        let count = sent.iter().filter_map(block_of).count();
+        assert_eq!(count, blocks, "{lacking} are lacking");
+    }
+}
+
+/// Losses in a row hit several generations once, and not one of them several times. But they
+/// become whole one after the other.
+#[test]
+fn blocks_of_several_generations_are_on_their_way_at_a_time() {
+    let mut sender = sender(20 * GENERATION_BYTES);
+    sender.note_wants(at(0), device(0), wants(Readiness::Open, 0, &[128; 20]));
+    sender.next_frame(at(0));
+    let sent: Vec<_> = all_due(&mut sender, 100).iter().filter_map(block_of).collect();
+    assert_eq!(sent.len(), 20 * 128);
+    let mut sorted = sent.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), sent.len(), "each once");
+    for eight in sent[1_024..1_536].chunks(8) {
+        let of: std::collections::BTreeSet<_> = eight.iter().map(|(of, _)| of).collect();
+        assert_eq!(of.len(), 8, "{eight:?}");
+    }
+    let last = |of| sent.iter().rposition(|(generation, _)| *generation == of).unwrap();
+    assert!((1..20).all(|of| last(of) > last(of - 1) + 15), "whole one after the other");
+}
+
+/// Sixteen are asked what they lost, and the others are most likely alike. Then it is known, and
+/// what is sent next is mended without a question to all.
+#[test]
+fn of_many_members_some_are_asked_at_first_and_then_losses_are_foreseen() {
+    let mut sender = sender(40 * GENERATION_BYTES);
+    let all = 30;
+    for index in 0..all {
+        sender.note_wants(at(0), device(index), wants(Readiness::Open, 0, &[128; 40]));
+    }
     sender.next_frame(at(0));
     let sent = all_due(&mut sender, 100);
-    assert!(sent[..128].iter().all(|due| matches!(due, Due::Block { .. })));
-    assert!(matches!(sent[128], Due::Repair { generation: 1, .. }));
+    let Some(Due::Ask { generation: None, devices, .. }) = sent.last() else { panic!("{sent:?}") };
+    assert_eq!(devices.len(), 16);
+    for &device in devices {
+        sender.note_wants(at(110), device, wants(Readiness::Open, 0, &[20; 25]));
+    }
+    let quiet = LACKING_SLOTS + TIMING.mend_ms;
+    let sent: Vec<Due> = (110..)
+        .map_while(|ms| (ms < 2_000).then_some(ms))
+        .flat_map(|ms| all_due(&mut sender, ms))
+        .collect();
+    let repairs = |of| {
+        let is_of = |due: &&Due| matches!(due, Due::Repair { generation, .. } if *generation == of);
+        sent.iter().filter(is_of).count()
+    };
+    assert!((30..60).contains(&repairs(0)), "{} for 20 that the others may lack", repairs(0));
+    let blocks = sent.iter().filter_map(block_of).filter(|(of, _)| *of >= 25).count();
+    assert_eq!(blocks, 15 * 128);
+    assert!((30..60).contains(&repairs(30)), "{} though nobody was asked", repairs(30));
+    let asked_all = |due: &&Due| matches!(due, Due::Ask { generation: None, .. });
+    let first = sent.iter().position(|due| asked_all(&due)).unwrap();
+    assert!(sent[..first].iter().any(|due| matches!(due, Due::Repair { generation: 39, .. })));
+    let Due::Ask { ref devices, .. } = sent[first] else { panic!() };
+    assert_eq!((devices.len(), quiet), (all, 10), "in the end everybody is");
+}
+
+/// Nobody else lacks any of it, so that needs no question to all.
+#[test]
+fn who_lacks_too_much_for_what_was_foreseen_is_sent_blocks_in_the_same_round() {
+    let mut sender = sender(40 * GENERATION_BYTES);
+    for index in 0..4 {
+        sender.note_wants(at(0), device(index), wants(Readiness::Open, 0, &[128; 40]));
+    }
+    sender.next_frame(at(0));
+    all_due(&mut sender, 100);
+    for index in 0..4 {
+        let said: Vec<u8> = [20; 25].into_iter().chain([128; 15]).collect();
+        sender.note_wants(at(110), device(index), wants(Readiness::Open, 0, &said));
+    }
+    let mut sent = Vec::new();
+    for ms in 110..3_000 {
+        for due in all_due(&mut sender, ms) {
+            let is_first = !sent.contains(&due);
+            if matches!(due, Due::Ask { generation: Some(30), .. }) && is_first {
+                let mut said = [0; 15];
+                said[5] = 57;
+                sender.note_wants(at(ms), device(2), wants(Readiness::Open, 25, &said));
+            }
+            sent.push(due);
+        }
+    }
+    let asked = sent.iter().position(|due| matches!(due, Due::Ask { generation: None, .. }));
+    let of_30 = sent[..asked.unwrap()].iter().filter_map(block_of).filter(|(of, _)| *of == 30);
+    assert_eq!(of_30.count(), 128 + 13);
+}
+
+/// Of more generations a member could not say which large blocks it lacks.
+#[test]
+fn no_more_generations_of_large_blocks_are_sent_whole_than_members_can_tell_of() {
+    let mut sender = sender_of_large(40 * GENERATION_BYTES);
+    sender.note_wants(at(0), device(0), wants_large(0, &[0xFFF_FFFF; 40]));
+    sender.next_frame(at(0));
+    let sent = all_due(&mut sender, 100);
+    assert_eq!(sent.len(), 16 * 28 + 1);
 }
 
 #[test]
@@ -465,7 +595,7 @@ fn the_furthest_behind_is_served_first_and_the_others_wait_for_no_more_than_a_ro
     sender.note_wants(at(0), device(1), wants(Readiness::Open, 0, &[128; 32]));
     sender.next_frame(at(0));
     let sent = all_due(&mut sender, 100);
-    assert_eq!(sent.len(), 16 * 128 + 1);
+    assert_eq!(sent.len(), 25 * 128 + 1);
     assert!(matches!(sent[0], Due::Block { index: 0, .. }));
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use lockstep_sim::channel::{Loss, Rate, Rival, Row, Setup, Table};
 
 /// Times the least possible that no row may take.
-const RATIO_MAX: f64 = 1.80;
+const RATIO_MAX: f64 = 1.40;
 const SIZE_BYTES: u32 = 1_400_000;
 
 fn main() -> ExitCode {

@@ -31,7 +31,8 @@ fn without_loss_ten_members_take_hardly_longer_than_one() {
 /// near to what any one of them has lost.
 #[test]
 fn the_worst_of_many_members_decides_and_not_all_that_got_lost() {
-    for (members, share, most) in [(1, 0.2, 1.15), (10, 0.1, 1.2), (10, 0.2, 1.2), (50, 0.2, 1.3)] {
+    for (members, share, most) in [(1, 0.2, 1.15), (10, 0.1, 1.2), (10, 0.2, 1.2), (50, 0.2, 1.25)]
+    {
         let setup = setup(members, share);
         let outcome = run(&setup);
         let ratio = ratio(&setup, &outcome);
@@ -44,12 +45,12 @@ fn bursts_of_loss_cost_little_more_than_single_frames() {
     let bursts = Loss::Bursts { share: 0.2, mean_frames: 4.0 };
     let setup = Setup { loss: bursts, ..setup(10, 0.2) };
     let outcome = run(&setup);
-    assert!(ratio(&setup, &outcome) < 1.4, "{:.3}, {outcome:?}", ratio(&setup, &outcome));
+    assert!(ratio(&setup, &outcome) < 1.35, "{:.3}, {outcome:?}", ratio(&setup, &outcome));
 }
 
 #[test]
 fn it_takes_half_as_long_as_the_best_known_way_and_less_with_many_members() {
-    for (members, share, least) in [(1, 0.0, 2.0), (50, 0.2, 2.0)] {
+    for (members, share, least) in [(1, 0.0, 2.0), (50, 0.2, 2.8)] {
         let setup = setup(members, share);
         let (ours, theirs) = (run(&setup).transfer_s, run_rival(Rival::EspnowOta, &setup));
         assert!(theirs / ours > least, "{members}: {theirs:.1} s for our {ours:.1} s");

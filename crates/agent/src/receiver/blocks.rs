@@ -34,7 +34,7 @@ use crate::slot::Pace;
 /// Room for blocks until the flash is granted, and for repair frames until they are enough.
 pub(super) const MEMORY_BYTES: usize = SLOTS * block_len(Shape::Small);
 /// As many small repair frames as every member can hold, and some blocks that wait.
-const SLOTS: usize = REPAIRS_HELD_MAX as usize + 4;
+const SLOTS: usize = REPAIRS_HELD_MAX as usize + 2;
 const OPEN: usize = GENERATIONS_OPEN as usize;
 
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub(super) struct Blocks {
     /// Where the hashes of the generations are.
     list: Option<GenerationList>,
     /// Of the first generation and those behind it: which came out wrong and are not erased yet.
-    poisoned: u32,
+    poisoned: u64,
     /// Everybody was asked, and nothing was sent since.
     is_quiet: bool,
 }
@@ -563,6 +563,6 @@ fn bits(mut set: u128) -> impl Iterator<Item = usize> {
 const PIECE_BYTES: usize = 256;
 
 const _: () = assert!(SLOTS <= u64::BITS as usize);
-const _: () = assert!(OPEN <= u32::BITS as usize);
+const _: () = assert!(OPEN <= u64::BITS as usize);
 // Large blocks are written in the time that the next one takes in the air: a few may wait.
 const _: () = assert!(MEMORY_BYTES / block_len(Shape::Large) >= 4);

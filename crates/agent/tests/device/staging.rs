@@ -371,6 +371,34 @@ fn a_question_is_answered_once_and_when_it_is_this_devices_turn() {
     assert_eq!(device.hear(&asked(Session(77), None)), Err(Dropped::Unwanted));
 }
 
+/// It was deaf when it was its turn, and so were others: all of them would speak now.
+#[test]
+fn a_turn_that_was_missed_is_over_and_the_device_speaks_as_if_it_was_not_asked() {
+    let mut device = TestDevice::new();
+    let release = Release::of(device.new.clone());
+    device.order(&ticket(1, 0), &Order::Stage(release.stage()));
+    device.agent().set_unasked_wait(9);
+    let take = |device: &mut TestDevice| {
+        let now = device.now;
+        device.agent().take_wants(now)
+    };
+    for ms in [1, 1, 9] {
+        assert_eq!(take(&mut device), None);
+        device.pass(ms);
+    }
+    let session = take(&mut device).unwrap().session;
+    device.hear(&asked(session, None)).unwrap();
+    device.pass(2 + 10);
+    assert!(take(&mut device).is_some(), "a little late");
+    device.hear(&asked(session, None)).unwrap();
+    device.pass(2 + 11);
+    assert_eq!(take(&mut device), None, "another's turn");
+    device.pass(8);
+    assert_eq!(take(&mut device), None);
+    device.pass(1);
+    assert!(take(&mut device).is_some());
+}
+
 #[test]
 fn whoever_lacks_nothing_of_a_generation_keeps_silent_and_whoever_lacks_most_speaks_first() {
     let mut device = TestDevice::new();

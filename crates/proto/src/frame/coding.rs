@@ -139,7 +139,7 @@ pub const GENERATION_BLOCKS_MAX: u16 = 128;
 /// enough. Whoever lacks more is sent the blocks themselves.
 pub const REPAIRS_HELD_MAX: u8 = 56;
 /// Generations, from its first incomplete one on, of which a member takes blocks.
-pub const GENERATIONS_OPEN: u16 = 32;
+pub const GENERATIONS_OPEN: u16 = 50;
 /// The longest block of any shape, in bytes.
 pub const BLOCK_BYTES_MAX: usize = Shape::Large.block_bytes() as usize;
 

@@ -5,8 +5,6 @@
 //! such ([`Report::ticket`], [`Report::state`]) so that the lead can tell "fell back" from "has not
 //! activated yet". Numbers are append-only, later versions append fields.
 
-use super::block::Session;
-use super::coding::{GENERATIONS_OPEN, Shape};
 use super::control::ControlError;
 use super::order::Ticket;
 pub use super::refusal::{Refusal, Refused};
@@ -16,6 +14,10 @@ use crate::image::ChipId;
 use crate::otadata::OtaState;
 use crate::version::ProtocolRange;
 use crate::wire::{Board, Full, Label, Reader, Role, Writer};
+
+mod wants;
+
+pub use wants::{Lacking, MAPS_MAX, Readiness, Wants};
 
 /// How a device can go back by itself when a trial image fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,132 +240,6 @@ impl View {
     }
 }
 
-/// How far a member is with the object of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
-    /// Its flash is busy: it takes nothing now, and says when it does.
-    Busy,
-    /// It wants the first blocks of an image ([`Shape::head_blocks`]), to judge them before
-    /// anything is erased.
-    Head,
-    /// It takes blocks.
-    Open,
-    /// It has all of it, verified.
-    Done,
-}
-
-impl Readiness {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Busy => 0,
-            Self::Head => 1,
-            Self::Open => 2,
-            Self::Done => 3,
-        }
-    }
-
-    const fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::Head,
-            2 => Self::Open,
-            3 => Self::Done,
-            // A later version's state is at least none in which blocks are of use.
-            _ => Self::Busy,
-        }
-    }
-}
-
-/// How many blocks are lacking of each generation from [`Wants::first`] on, or as many repair
-/// frames; behind the last one nothing is taken yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lacking {
-    len: u8,
-    counts: [u8; GENERATIONS_OPEN as usize],
-    /// Of generations of large blocks of which only some are lacking, which ones.
-    maps: [u32; MAPS_MAX],
-}
-
-impl Lacking {
-    /// From the numbers, of which those beyond [`GENERATIONS_OPEN`] do not count.
-    pub fn of(counts: impl IntoIterator<Item = u8>) -> Self {
-        let mut lacking = Self::default();
-        for (place, count) in lacking.counts.iter_mut().zip(counts) {
-            *place = count;
-            lacking.len += 1;
-        }
-        lacking
-    }
-
-    /// From which large blocks are lacking of each generation, bit `i` its `i`-th block. Those
-    /// beyond [`GENERATIONS_OPEN`] do not count.
-    pub fn of_large(missing: impl IntoIterator<Item = u32>) -> Self {
-        let mut lacking = Self::default();
-        let mut maps = lacking.maps.iter_mut();
-        for (place, missing) in lacking.counts.iter_mut().zip(missing) {
-            *place = u8::try_from(missing.count_ones()).unwrap_or(u8::MAX);
-            lacking.len += 1;
-            if is_partial(*place)
-                && let Some(map) = maps.next()
-            {
-                *map = missing;
-            }
-        }
-        lacking
-    }
-
-    /// Which large blocks of the generation at this place are lacking; `None` if that was not said,
-    /// since all of them are, or too many generations lack some.
-    pub fn map(&self, place: usize) -> Option<u32> {
-        let counts = self.counts();
-        let count = counts.get(place).filter(|&&count| is_partial(count))?;
-        let before = counts.get(..place)?.iter().filter(|&&count| is_partial(count)).count();
-        let map = self.maps.get(before).copied()?;
-        (map.count_ones() == u32::from(*count)).then_some(map)
-    }
-
-    /// How many maps belong to the numbers.
-    fn maps_len(&self) -> usize {
-        self.counts().iter().filter(|&&count| is_partial(count)).count().min(MAPS_MAX)
-    }
-
-    /// The numbers.
-    pub fn counts(&self) -> &[u8] {
-        self.counts.get(..usize::from(self.len)).unwrap_or_default()
-    }
-}
-
-/// What a member lacks of the object of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wants {
-    /// The object.
-    pub session: Session,
-    /// Whether it takes anything now.
-    pub readiness: Readiness,
-    /// How the object is cut here.
-    pub shape: Shape,
-    /// Whether it could be cut into large blocks: the radio takes their frames.
-    pub takes_large: bool,
-    /// Blocks should be so far apart, in milliseconds, because the application grants the flash no
-    /// more; 0: as fast as the air carries them.
-    pub interval_ms: u16,
-    /// Bytes of the object that are in flash.
-    pub staged_bytes: u32,
-    /// Bytes that were erased for it in this boot.
-    pub erased_bytes: u32,
-    /// The first generation that is not whole.
-    pub first: u16,
-    /// What is lacking from there on.
-    pub lacking: Lacking,
-}
-
-/// Whether some of a generation of large blocks are lacking, and not all.
-const fn is_partial(count: u8) -> bool {
-    count > 0 && (count as u16) < Shape::Large.generation_blocks()
-}
-
-/// Generations of which a member says which large blocks it lacks.
-pub const MAPS_MAX: usize = 16;
-
 /// "Do you hear me?" Sent to all, answered by [`Echo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
@@ -505,59 +381,6 @@ impl Report {
         })
     }
 }
-
-impl Wants {
-    pub(super) fn put(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
-        let shape = if self.shape == Shape::Large { WANTS_LARGE } else { 0 };
-        let takes = if self.takes_large { WANTS_TAKES_LARGE } else { 0 };
-        writer.u32(self.session.0)?;
-        writer.u8(self.readiness.code())?;
-        writer.u8(shape | takes)?;
-        writer.u16(self.interval_ms)?;
-        writer.u32(self.staged_bytes)?;
-        writer.u32(self.erased_bytes)?;
-        writer.u16(self.first)?;
-        writer.u8(self.lacking.len)?;
-        writer.put(self.lacking.counts())?;
-        let maps_len = if self.shape == Shape::Large { self.lacking.maps_len() } else { 0 };
-        self.lacking.maps.iter().take(maps_len).try_for_each(|map| writer.u32(*map))
-    }
-
-    pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, ControlError> {
-        let session = Session(reader.u32()?);
-        let readiness = Readiness::from_code(reader.u8()?);
-        let flags = reader.u8()?;
-        let interval_ms = reader.u16()?;
-        let (staged_bytes, erased_bytes) = (reader.u32()?, reader.u32()?);
-        let first = reader.u16()?;
-        let len = reader.u8()?;
-        if u16::from(len) > GENERATIONS_OPEN {
-            return Err(ControlError::Field { field: "lacking", found: len.into() });
-        }
-        let mut lacking = Lacking::of(reader.take(len.into())?.iter().copied());
-        let shape = if flags & WANTS_LARGE == 0 { Shape::Small } else { Shape::Large };
-        if shape == Shape::Large {
-            let maps_len = lacking.maps_len();
-            for map in lacking.maps.iter_mut().take(maps_len) {
-                *map = reader.u32()?;
-            }
-        }
-        Ok(Self {
-            session,
-            readiness,
-            shape,
-            takes_large: flags & WANTS_TAKES_LARGE != 0,
-            interval_ms,
-            staged_bytes,
-            erased_bytes,
-            first,
-            lacking,
-        })
-    }
-}
-
-const WANTS_LARGE: u8 = 1;
-const WANTS_TAKES_LARGE: u8 = 2;
 
 impl Probe {
     pub(super) fn put(&self, writer: &mut Writer<'_>) -> Result<(), Full> {

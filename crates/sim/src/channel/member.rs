@@ -255,7 +255,8 @@ impl Member {
 
     /// Does all that it does until then.
     pub(super) fn run_until(&mut self, until: u64, key: &GroupKey) {
-        while self.staged_at.is_none() || !self.queue.is_empty() {
+        // Whoever has all of it still answers.
+        loop {
             let at = self.next_act();
             if at > until {
                 return;

@@ -365,7 +365,7 @@ impl Channel {
 }
 
 /// As on chips: see `lockstep_device::setup::Pace::board`.
-const TIMING: Timing = Timing { slot_ms: 2, answer_ms: 20, mend_ms: 4 };
+const TIMING: Timing = Timing { slot_ms: 3, answer_ms: 20, mend_ms: 4 };
 /// A simulated hour.
 const LIMIT_NS: u64 = 3_600_000 * MS;
 const LOOK_NS: u64 = 100 * MS;

@@ -28,7 +28,7 @@ impl Blocks {
     fn note_erased(&mut self, from: u32) {
         let at = from.saturating_sub(self.place.offset) / self.cut.shape.generation_bytes();
         let place = at.checked_sub(u32::from(self.first));
-        self.poisoned &= !place.and_then(|place| 1_u32.checked_shl(place)).unwrap_or(0);
+        self.poisoned &= !place.and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0);
     }
 
     pub(super) fn after_erasing(&mut self, from: u32, up_to: u32, end: u32) -> Flushed {
