@@ -31,6 +31,7 @@ fn version_tells_everything_about_the_device_and_its_peers() {
             "build_time":"12:00:00",
             "image":"(64 digits)",
             "slot":0,
+            "slot_bytes":1966080,
             "ota_state":"valid",
             "on_trial":false,
             "trial_left_s":0,

@@ -27,8 +27,8 @@ struct Listening {
     session: Option<Session>,
     /// Payload bytes that the lead has sent.
     sent_bytes: u32,
-    /// The next block behind so many bytes of the image is kept away from the member, and waits
-    /// here.
+    /// The next block behind so many bytes of the image, in the same generation, is kept away from
+    /// the member, and waits here.
     forges_at: Option<u32>,
     /// Every so many-th block or repair frame is lost; 0: none.
     loses_one_in: u32,
@@ -107,7 +107,11 @@ impl Listening {
             Ok(BlockFrame::Block(block)) if Some(block.session) == self.session => {
                 let offset = u32::from(block.index) * block.shape.block_bytes();
                 self.sent_bytes += u32::try_from(block.payload.len()).unwrap();
-                if self.forges_at.take_if(|at| *at <= offset).is_some() {
+                // Blocks of several generations are on their way at a time.
+                let is_it = |at: &mut u32| {
+                    *at <= offset && offset / GENERATION_BYTES == *at / GENERATION_BYTES
+                };
+                if self.forges_at.take_if(is_it).is_some() {
                     self.caught = Some(bytes.to_vec());
                     return false;
                 }

@@ -2,7 +2,7 @@
 //! other. No I/O.
 //!
 //! A group that is updated together does not need it while all goes well. It is for when it does
-//! not: a member that comes back late, or a new board with the old release, is then still understood.
+//! not: a member that is late, or a new board with the old release, is then still understood.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +38,7 @@ impl Stop {
     }
 }
 
-/// The release to go to next on the shortest way from `from` to `to`, over releases between the two;
+/// The release to go to next on the shortest way from `from` to `to`, over releases between them;
 /// `None`: straight on, since the two speak to each other, or since there is no way.
 pub fn next_stop<'a>(from: &Stop, to: &Stop, known: &'a [Stop]) -> Option<&'a Stop> {
     if from.speaks_to(to) {
