@@ -14,6 +14,7 @@ pub mod access;
 pub mod bundle;
 pub mod campaign;
 pub mod check;
+pub mod field;
 pub mod fleet;
 pub mod hours;
 pub mod http;

@@ -15,6 +15,8 @@ use super::auth::{Operator, Viewer};
 use super::groups::labels;
 use super::problem::Problem;
 use crate::campaign::{Standing, State as CampaignState, Wave, read_waves, waves_of};
+use crate::check::{Finding, Weight};
+use crate::field::findings;
 use crate::fleet::{excerpt, is_title};
 use crate::server::{Change, Server};
 use crate::store::campaigns::{Campaign, Made, NewCampaign, Participant};
@@ -24,6 +26,7 @@ use crate::store::releases::Release;
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/api/campaigns", get(list).post(make))
+        .route("/api/campaigns/check", post(check))
         .route("/api/campaigns/{id}", get(show))
         .route("/api/campaigns/{id}/pause", post(pause))
         .route("/api/campaigns/{id}/resume", post(resume))
@@ -133,6 +136,9 @@ pub(super) struct Given {
     /// Nothing is offered before this moment.
     #[serde(default)]
     pub(super) not_before: Option<Timestamp>,
+    /// Somebody has read that some groups would refuse it, and wants it all the same.
+    #[serde(default)]
+    pub(super) despite_findings: bool,
 }
 
 /// `POST /api/campaigns`.
@@ -146,10 +152,50 @@ async fn make(
     Ok((StatusCode::CREATED, Json(json!({ "campaign": campaign_json(&campaign) }))))
 }
 
+/// `POST /api/campaigns/check`: what would go wrong with such a campaign; nothing is made.
+async fn check(
+    State(server): State<Arc<Server>>,
+    _: Viewer,
+    Json(given): Json<Given>,
+) -> Result<Json<Value>, Problem> {
+    let findings = foresee(&server, &given).await?;
+    Ok(Json(json!({ "findings": findings })))
+}
+
+/// What would go wrong with such a campaign.
+pub(super) async fn foresee(server: &Server, given: &Given) -> Result<Vec<Finding>, Problem> {
+    let release = find_release(server, &given.release).await?;
+    let chosen = choose(server, given).await?;
+    Ok(findings(&server.store, &release, &chosen).await?)
+}
+
+/// That a group would refuse it is said before anything is made.
+fn refuse_stops(found: &[Finding]) -> Result<(), Problem> {
+    let mut stops = found.iter().filter(|it| it.weight == Weight::Stops).peekable();
+    if stops.peek().is_none() {
+        return Ok(());
+    }
+    let text = |it: &Finding| match it.names.as_slice() {
+        [] => it.text.clone(),
+        [name] => format!("`{name}` {}", it.text),
+        [name, ..] => format!("`{name}` and {} more: {}", it.groups - 1, it.text),
+    };
+    let texts: Vec<_> = stops.map(text).collect();
+    Err(Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "would-be-refused",
+        texts.join("; "),
+        "leave these groups out, mend the release, or say `despite_findings`",
+    ))
+}
+
 /// Makes a campaign, and offers to whoever may have it now; its identity.
 pub(super) async fn begin(server: &Server, given: &Given, who: &str) -> Result<String, Problem> {
     let release = find_release(server, &given.release).await?;
     let chosen = choose(server, given).await?;
+    if !given.despite_findings {
+        refuse_stops(&findings(&server.store, &release, &chosen).await?)?;
+    }
     let new = plan(given, &release, &chosen)?;
     let now = Timestamp::now();
     match server.store.make_campaign(&new, who, now).await? {

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::campaign::{Decision, Member, Plan, Standing, State, Wave};
 use crate::hours::Hours;
+use crate::manifests::Facts;
+use crate::route::{Stop, next_stop};
+use crate::store::releases::Release;
 
 /// A campaign as it stands in the tables.
 #[derive(Debug, Clone)]
@@ -422,13 +425,16 @@ async fn write_decision(
     let (waits, offered) = (Standing::Waits, Standing::Offered);
     let there = decision.offers.iter().map(|group| (group, waits, offered));
     let back = decision.withdrawals.iter().map(|group| (group, offered, waits));
-    let mut changed = Vec::new();
+    let (mut changed, mut ways) = (Vec::new(), Ways::default());
     for (group, from, to) in there.chain(back) {
-        let offer = if to == offered { Some(new_id()?) } else { None };
+        let (offer, step) = match to == offered {
+            true => (Some(new_id()?), ways.step(tx, campaign, group).await?),
+            false => (None, None),
+        };
         // A report may have moved the group on since it was looked at.
-        let sql = "UPDATE campaign_group SET standing = $1, since = $2, offer = $3 \
-            WHERE campaign = $4 AND fleet_group = $5 AND standing = $6";
-        let query = sqlx::query(sql).bind(to.as_str()).bind(moment(now)).bind(offer);
+        let sql = "UPDATE campaign_group SET standing = $1, since = $2, offer = $3, \
+            step_release = $4 WHERE campaign = $5 AND fleet_group = $6 AND standing = $7";
+        let query = sqlx::query(sql).bind(to.as_str()).bind(moment(now)).bind(offer).bind(step);
         let query = query.bind(&campaign.id).bind(group).bind(from.as_str());
         if query.execute(&mut *tx).await?.rows_affected() > 0 {
             changed.push(group.clone());
@@ -443,6 +449,51 @@ async fn write_decision(
         audit::note(tx, now, "lockstep", did, &campaign.id, why).await?;
     }
     Ok(changed)
+}
+
+/// Where groups go next that do not speak to the release. Read once for each decision.
+#[derive(Default)]
+struct Ways {
+    known: Option<Vec<Stop>>,
+    /// By the number of the release that a group is on.
+    steps: BTreeMap<u32, Option<String>>,
+}
+
+impl Ways {
+    /// The release on the way to the campaign's, for this group; `None`: straight to it.
+    async fn step(
+        &mut self,
+        tx: &mut AnyConnection,
+        campaign: &Campaign,
+        group: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query("SELECT number FROM fleet_group WHERE id = $1").bind(group);
+        let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
+        let from: u32 = number_of(&row, "number")?;
+        if let Some(step) = self.steps.get(&from) {
+            return Ok(step.clone());
+        }
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => read_stops(tx, &campaign.release).await?,
+        };
+        let to = known.iter().find(|stop| stop.id == campaign.release);
+        let from_stop = known.iter().find(|stop| stop.number == from);
+        let step = match (from_stop, to) {
+            (Some(from), Some(to)) => next_stop(from, to, &known).map(|stop| stop.id.clone()),
+            _ => None,
+        };
+        self.known = Some(known);
+        self.steps.insert(from, step.clone());
+        Ok(step)
+    }
+}
+
+/// The releases of a product that were not withdrawn, by one of them.
+async fn read_stops(tx: &mut AnyConnection, release: &str) -> Result<Vec<Stop>, StoreError> {
+    let releases = super::releases::of_same_system(tx, release).await?;
+    let stop = |it: &Release| Facts::of(it).map(|facts| Stop::of(&it.id, &facts));
+    Ok(releases.iter().filter_map(stop).collect())
 }
 
 async fn write_state(

@@ -1,8 +1,8 @@
 //! Releases in the tables; their bundles are in the store of objects.
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
 use super::{Store, StoreError, audit, moment, moment_maybe, moment_of, number_of};
 
@@ -146,6 +146,19 @@ impl Store {
         })
         .await
     }
+}
+
+/// Releases of the same product as this one that are offered; it is among them, even if it is not.
+pub(super) async fn of_same_system(
+    tx: &mut AnyConnection,
+    id: &str,
+) -> Result<Vec<Release>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM release WHERE (withdrawn_at IS NULL OR id = $1) AND system = \
+         (SELECT system FROM release WHERE id = $1) ORDER BY number, uploaded_at"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_all(tx).await?;
+    rows.iter().map(Release::of).collect()
 }
 
 const INSERT: &str = "INSERT INTO release (id, system, version, number, sequence, epoch, \

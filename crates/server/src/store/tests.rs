@@ -60,17 +60,33 @@ impl Desk {
     }
 
     async fn release(&self) -> String {
-        let manifest = r#"{"devices":{"receiver":{"image_sha256":"5fe04b4b84c017723c9fff86"}}}"#;
+        self.release_of(10_100, NEW, [1, 1]).await
+    }
+
+    /// A pair's release: every image has this hash, and speaks these protocols.
+    async fn release_of(&self, number: u32, image: &str, protocol: [u8; 2]) -> String {
+        let version = lockstep_proto::version::ReleaseVersion::from_number(number).to_string();
+        let entry = serde_json::json!({
+            "version": version, "version_number": number, "device_type": "ESP32-S3",
+            "hardware": "desk", "firmware_url": "receiver.bin", "firmware_size": 1000,
+            "md5_checksum": "", "protocol_version": protocol[1], "protocol_range": protocol,
+            "sha256": "77".repeat(32), "image_sha256": image, "chip": "ESP32-S3",
+        });
+        let manifest = serde_json::json!({
+            "schema": 1, "system": "desk", "system_version": version, "release_date": "",
+            "min_compatible_version": "0.0.0", "description": "",
+            "devices": { "receiver": entry, "transmitter": entry },
+        });
         let release = Release {
             id: new_id().unwrap(),
             system: "desk".into(),
-            version: "1.1.0".into(),
-            number: 10_100,
+            version,
+            number,
             sequence: 0,
             epoch: 0,
-            bundle_sha256: "bc".repeat(32),
+            bundle_sha256: hash_of(&number.to_string()),
             bundle_bytes: 1000,
-            manifest: manifest.into(),
+            manifest: manifest.to_string(),
             signatures: 0,
             places: "{}".into(),
             description: String::new(),
@@ -83,11 +99,16 @@ impl Desk {
 
     /// A campaign for one group, offered.
     async fn campaign(&self, group: &str) -> String {
+        let release = self.release().await;
+        self.campaign_to(&release, group).await
+    }
+
+    async fn campaign_to(&self, release: &str, group: &str) -> String {
         let (needs_approval, is_approved, patience_s) = (false, false, None);
         let wave = Wave { percent: 100, needs_approval, is_approved, soak_s: 0, patience_s };
         let new = NewCampaign {
             name: "desk 1.1.0".into(),
-            release: self.release().await,
+            release: release.into(),
             waves: vec![wave],
             failures_max: 0,
             not_before: None,
@@ -139,8 +160,9 @@ fn arrival(group: &str, image: &str, second: i64) -> Arrival {
     }
 }
 
-const OLD: &str = "a4afd3dcdf93298832eda7fc";
-const NEW: &str = "5fe04b4b84c017723c9fff86";
+const OLD: &str = "a4afd3dcdf93298832eda7fca4afd3dcdf93298832eda7fc0123456789abcdef";
+const BRIDGE: &str = "10cc574e60e520ad10cc574e60e520ad10cc574e60e520ad10cc574e60e520ad";
+const NEW: &str = "5fe04b4b84c017723c9fff865fe04b4b84c017723c9fff860123456789abcdef";
 
 #[tokio::test]
 async fn a_database_is_opened_again_and_one_of_a_later_version_is_refused() {
@@ -257,4 +279,29 @@ async fn a_group_is_in_one_open_campaign_at_most() {
     let made = desk.store.make_campaign(&new, "ada", at(9)).await.unwrap();
     assert_eq!(made, Made::Taken("bench".into(), "desk 1.1.0".into()));
     assert_eq!(desk.store.campaigns().await.unwrap().len(), 1);
+}
+
+/// A release that speaks the old protocol and the new one is a stop on the way.
+#[tokio::test]
+async fn a_group_whose_release_does_not_speak_to_the_new_one_goes_by_way_of_one_that_speaks_both() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    desk.release_of(10_000, OLD, [1, 1]).await;
+    desk.release_of(10_200, BRIDGE, [1, 3]).await;
+    let last = desk.release_of(10_300, NEW, [3, 3]).await;
+    let arrives = async |image: &str, number, second| {
+        let mut arrival = arrival(&group, image, second);
+        (arrival.report.number, arrival.report.devices[0].number) = (number, number);
+        desk.arrives(arrival).await;
+    };
+    let offered = async || desk.store.desired(&group).await.unwrap().offer.map(|it| it.version);
+    arrives(OLD, 10_000, 1).await;
+    let campaign = desk.campaign_to(&last, &group).await;
+    assert_eq!(offered().await.as_deref(), Some("1.2.0"));
+    arrives(BRIDGE, 10_200, 3).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Waits);
+    desk.store.advance_campaign(&campaign, at(4)).await.unwrap();
+    assert_eq!(offered().await.as_deref(), Some("1.3.0"));
+    arrives(NEW, 10_300, 5).await;
+    assert_eq!(desk.standing(&campaign).await.0, Standing::Kept);
 }
