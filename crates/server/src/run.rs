@@ -15,7 +15,7 @@ use crate::http::limits::Attempts;
 use crate::lead::roster::Roster;
 use crate::lead::writer::Writer;
 use crate::objects::{ObjectError, Objects};
-use crate::server::{Server, look_after_campaigns};
+use crate::server::{Server, follow_others, look_after_campaigns};
 use crate::store::{Store, StoreError, new_secret};
 
 /// What a server is started with.
@@ -163,8 +163,10 @@ impl Ready {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let campaigns = tokio::spawn(look_after_campaigns(Arc::clone(&self.server)));
+        let others = tokio::spawn(follow_others(Arc::clone(&self.server)));
         let served = http::serve(self.listener, self.server, stop).await;
         campaigns.abort();
+        others.abort();
         served.map_err(ServeError::Host)
     }
 }

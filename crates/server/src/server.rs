@@ -14,6 +14,7 @@ use crate::http::limits::Attempts;
 use crate::lead::roster::{Answer, Install, Roster};
 use crate::lead::writer::Writer;
 use crate::objects::Objects;
+use crate::store::changes::Heard;
 use crate::store::checkins::Desired;
 use crate::store::{Store, StoreError};
 
@@ -49,6 +50,8 @@ pub struct Server {
 pub enum Change {
     /// A group, by its identity.
     Group(String),
+    /// A group's lead has another credential, or the group is gone; by the group's identity.
+    Lead(String),
     /// A campaign, by its identity.
     Campaign(String),
     /// A release came or was withdrawn.
@@ -66,6 +69,14 @@ impl Server {
         let Some(seat) = self.roster.of_group(group) else { return Ok(()) };
         let desired = self.store.desired(group).await?;
         seat.tell(self.answer(group, &desired).await?);
+        Ok(())
+    }
+
+    /// The same for everybody whose lead came lately.
+    async fn refresh_all(&self) -> Result<(), StoreError> {
+        for group in self.roster.groups() {
+            self.refresh(&group).await?;
+        }
         Ok(())
     }
 
@@ -92,6 +103,36 @@ impl Server {
             self.changed(Change::Group(group));
         }
         Ok(())
+    }
+}
+
+/// Hears what other servers on the same database do, for as long as the server runs.
+pub async fn follow_others(server: Arc<Server>) {
+    loop {
+        match follow(&server).await {
+            Ok(()) => return,
+            // Campaigns say so in the log.
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Ends at once where there are no others.
+async fn follow(server: &Server) -> Result<(), StoreError> {
+    let Some(mut others) = server.store.follow().await? else { return Ok(()) };
+    server.refresh_all().await?;
+    loop {
+        match others.next().await? {
+            Heard::Anything => server.refresh_all().await?,
+            Heard::Change(change) => {
+                match &change {
+                    Change::Group(group) => server.refresh(group).await?,
+                    Change::Lead(group) => server.roster.forget_group(group),
+                    Change::Campaign(_) | Change::Releases => (),
+                }
+                server.changed(change);
+            }
+        }
     }
 }
 

@@ -154,6 +154,12 @@ impl Roster {
         }
     }
 
+    /// The groups whose leads came lately.
+    pub fn groups(&self) -> Vec<String> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        seats.of_group.keys().cloned().collect()
+    }
+
     /// The seat of a group's lead, if it came lately.
     pub fn of_group(&self, group: &str) -> Option<Arc<Seat>> {
         let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);

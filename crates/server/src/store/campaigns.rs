@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use super::changes::tell;
 use super::checkins::{standing_of, state_of};
 use super::{
     PAGE_ROWS_MAX, Store, StoreError, audit, moment, moment_maybe, moment_of, new_id, number_of,
@@ -15,6 +16,7 @@ use crate::campaign::{Decision, Member, Plan, Standing, State, Wave};
 use crate::hours::Hours;
 use crate::manifests::Facts;
 use crate::route::{Stop, next_stop};
+use crate::server::Change;
 use crate::store::releases::Release;
 
 /// A campaign as it stands in the tables.
@@ -153,6 +155,7 @@ impl Store {
                 let query = query.bind(left_out.as_deref().unwrap_or_default());
                 query.bind(i64::from(*number)).execute(&mut *tx).await?;
             }
+            tell(tx, &Change::Campaign(id.clone())).await?;
             let detail = format!("{}: {} groups", new.name, new.groups.len());
             audit::note(tx, now, who, "campaign.make", &id, &detail).await?;
             Ok(Made::Campaign(id.clone()))
@@ -324,6 +327,7 @@ impl Store {
             let waves = serde_json::to_string(&campaign.plan.waves).unwrap_or_default();
             let sql = "UPDATE campaign SET waves = $1, revision = revision + 1 WHERE id = $2";
             sqlx::query(sql).bind(waves).bind(id).execute(&mut *tx).await?;
+            tell(tx, &Change::Campaign(id.to_owned())).await?;
             let detail = format!("wave {}", wave + 1);
             audit::note(tx, now, who, "campaign.approve", id, &detail).await?;
             Ok(Some(true))
@@ -346,6 +350,7 @@ impl Store {
             if query.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Ok(false);
             }
+            tell(tx, &Change::Campaign(id.to_owned())).await?;
             audit::note(tx, now, who, "campaign.retry", id, group).await?;
             Ok(true)
         })
@@ -366,6 +371,7 @@ impl Store {
                 VALUES ($1,$2,$3,$4,$5,'')";
             let query = sqlx::query(sql).bind(&id).bind(group).bind(what).bind(moment(now));
             query.bind(who).execute(&mut *tx).await?;
+            tell(tx, &Change::Group(group.to_owned())).await?;
             audit::note(tx, now, who, &format!("group.{what}"), group, "").await?;
             Ok(id.clone())
         })
@@ -437,8 +443,12 @@ async fn write_decision(
         let query = sqlx::query(sql).bind(to.as_str()).bind(moment(now)).bind(offer).bind(step);
         let query = query.bind(&campaign.id).bind(group).bind(from.as_str());
         if query.execute(&mut *tx).await?.rows_affected() > 0 {
+            tell(tx, &Change::Group(group.clone())).await?;
             changed.push(group.clone());
         }
+    }
+    if !changed.is_empty() {
+        tell(tx, &Change::Campaign(campaign.id.clone())).await?;
     }
     if let Some((state, why)) = &decision.state {
         write_state(tx, &campaign.id, *state, why, now).await?;
@@ -507,8 +517,8 @@ async fn write_state(
     let sql = "UPDATE campaign SET state = $1, why = $2, ended_at = $3, revision = revision + 1 \
         WHERE id = $4";
     let query = sqlx::query(sql).bind(state.as_str()).bind(why).bind(ended).bind(id);
-    query.execute(tx).await?;
-    Ok(())
+    query.execute(&mut *tx).await?;
+    tell(tx, &Change::Campaign(id.to_owned())).await
 }
 
 async fn open_campaign_of(tx: &mut AnyConnection, group: &str) -> Result<Option<Made>, StoreError> {

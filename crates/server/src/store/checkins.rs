@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use super::changes::tell;
 use super::groups::note_event;
 use super::{Store, StoreError, moment, number_of, word_of};
 use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
 use crate::lead::report::{OfferAnswer, OfferState, Past, Report};
+use crate::server::Change;
 use crate::store::groups::Device;
 
 /// A check-in, ready to be taken down.
@@ -115,6 +117,7 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
         note_lines(tx, arrival).await?;
         answer_orders(tx, arrival).await?;
         campaign = stand(tx, arrival, &reverted).await?;
+        tell(tx, &Change::Group(group.clone())).await?;
     }
     Ok(Taken { desired: desired(tx, group).await?, campaign })
 }

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use super::changes::tell;
 use super::{
     PAGE_ROWS_MAX, Store, StoreError, audit, hash_of, moment, moment_maybe, moment_of, new_id,
     new_id_at, new_secret, number_of, word_of,
 };
 use crate::fleet::{Labels, Mode};
+use crate::server::Change;
 
 /// A group as the server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,6 +294,8 @@ impl Store {
                 WHERE id = $4";
             let query = sqlx::query(sql).bind(moment(now)).bind(lead).bind(&group);
             query.bind(&enrolment.id).execute(&mut *tx).await?;
+            tell(tx, &Change::Lead(group.clone())).await?;
+            tell(tx, &Change::Group(group.clone())).await?;
             audit::note(tx, now, lead, "group.enrol", &group, &enrolment.name).await?;
             Ok(Enrolled::Welcome { group, credential })
         })
@@ -432,6 +436,7 @@ impl Store {
             if query.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Ok(false);
             }
+            tell(tx, &Change::Group(id.to_owned())).await?;
             let Settings { name, labels, zone, hours, mode } = settings;
             let mode = mode.as_str();
             let detail = format!("{name}; labels {labels}; zone {zone}; hours {hours}; {mode}");
@@ -462,6 +467,8 @@ impl Store {
             ] {
                 sqlx::query(sql).bind(id).execute(&mut *tx).await?;
             }
+            tell(tx, &Change::Lead(id.to_owned())).await?;
+            tell(tx, &Change::Group(id.to_owned())).await?;
             audit::note(tx, now, who, "group.remove", id, &name).await?;
             Ok(true)
         })

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 pub mod audit;
 pub mod campaigns;
+pub mod changes;
 pub mod checkins;
 pub mod groups;
 pub mod people;
@@ -26,12 +27,21 @@ pub mod releases;
 mod schema;
 
 /// The database.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
     kind: Kind,
+    /// With its password, which `Debug` does not show.
+    url: String,
     /// SQLite's only writer.
     turn: Arc<Mutex<()>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = without_password(&self.url);
+        f.debug_struct("Store").field("url", &url).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +151,7 @@ impl Store {
             })
             .connect_with(options)
             .await?;
-        let store = Self { pool, kind, turn: Arc::default() };
+        let store = Self { pool, kind, url: url.to_owned(), turn: Arc::default() };
         store.migrate().await?;
         Ok(store)
     }

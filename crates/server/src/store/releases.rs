@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use super::changes::tell;
 use super::{Store, StoreError, audit, moment, moment_maybe, moment_of, number_of};
+use crate::server::Change;
 
 /// A release that was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl Store {
             let query = query.bind(i64::from(release.signatures)).bind(&release.places);
             let query = query.bind(&release.description).bind(moment(release.uploaded_at));
             query.bind(&release.uploaded_by).execute(&mut *tx).await?;
+            tell(tx, &Change::Releases).await?;
             let (at, who) = (release.uploaded_at, release.uploaded_by.as_str());
             let detail = format!("{} {}", release.system, release.version);
             audit::note(tx, at, who, "release.upload", &release.id, &detail).await?;
@@ -141,6 +144,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Ok(false);
             }
+            tell(tx, &Change::Releases).await?;
             audit::note(tx, now, who, "release.withdraw", id, "").await?;
             Ok(true)
         })
