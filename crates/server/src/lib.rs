@@ -11,6 +11,7 @@
 //! ```
 
 pub mod access;
+pub mod backup;
 pub mod bundle;
 pub mod campaign;
 pub mod check;
@@ -20,6 +21,7 @@ pub mod hours;
 pub mod http;
 pub mod lead;
 pub mod manifests;
+pub mod metrics;
 pub mod objects;
 pub mod publish;
 pub mod route;

@@ -126,7 +126,7 @@ impl Objects {
 }
 
 /// Some stores are slow with a hundred thousand names in one place.
-fn place(digest: Sha256) -> ObjectPath {
+pub(crate) fn place(digest: Sha256) -> ObjectPath {
     let name = digest.to_string();
     let (front, _) = name.split_at(2);
     ObjectPath::from(format!("bundles/{front}/{name}.lockstep"))

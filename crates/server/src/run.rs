@@ -14,6 +14,7 @@ use crate::http;
 use crate::http::limits::Attempts;
 use crate::lead::roster::Roster;
 use crate::lead::writer::Writer;
+use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::server::{Server, follow_others, look_after_campaigns};
 use crate::store::{Store, StoreError, new_secret};
@@ -139,6 +140,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         folder,
         setup_word,
         attempts: Attempts::default(),
+        metrics: Metrics::default(),
         poll_s: options.poll_s,
         public_url: public_url.trim_end_matches('/').to_owned(),
     };

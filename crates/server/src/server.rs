@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Span, Timestamp};
 use lockstep_proto::manifest::Trust;
 use tokio::sync::broadcast;
 use tracing::{error, info};
@@ -13,6 +13,7 @@ use crate::fleet::Mode;
 use crate::http::limits::Attempts;
 use crate::lead::roster::{Answer, Install, Roster};
 use crate::lead::writer::Writer;
+use crate::metrics::{Fleet, Metrics};
 use crate::objects::Objects;
 use crate::store::changes::Heard;
 use crate::store::checkins::Desired;
@@ -39,6 +40,8 @@ pub struct Server {
     pub setup_word: Option<String>,
     /// Wrong passwords and tokens, by address.
     pub attempts: Attempts,
+    /// What has been done since the start.
+    pub metrics: Metrics,
     /// How often a lead comes when nothing happens, in seconds.
     pub poll_s: u32,
     /// Where people and leads find this server, for what is printed; without a slash at its end.
@@ -70,6 +73,16 @@ impl Server {
         let desired = self.store.desired(group).await?;
         seat.tell(self.answer(group, &desired).await?);
         Ok(())
+    }
+
+    /// How the fleet stands.
+    pub async fn fleet(&self, now: Timestamp) -> Result<Fleet, StoreError> {
+        let since = now.checked_sub(Span::new().seconds(i64::from(self.poll_s) * SILENT_POLLS));
+        Ok(Fleet {
+            census: self.store.census().await?,
+            campaigns: self.store.campaign_states().await?,
+            silent: self.store.silent_since(since.unwrap_or(now)).await?,
+        })
     }
 
     /// The same for everybody whose lead came lately.
@@ -166,5 +179,7 @@ async fn advance_all(server: &Server) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A lead that has not come for so many polls is silent.
+const SILENT_POLLS: i64 = 3;
 /// Campaigns are looked at this often, beside whenever a report moves one on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

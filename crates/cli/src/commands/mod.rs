@@ -1,6 +1,7 @@
 //! The commands: each file holds one, its arguments (whose comments are its help) and its function.
 
 mod abort;
+mod backup;
 mod bench;
 mod completions;
 mod config;
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     // What looks after many groups.
     Serve(serve::ServeArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
     #[command(subcommand)]
@@ -112,6 +115,8 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Report(args) => report::report(ui, &args),
         Command::Logs(args) => logs::logs(ui, &args),
         Command::Serve(args) => serve::serve(ui, &args),
+        Command::Backup(args) => backup::backup(ui, &args),
+        Command::Restore(args) => backup::restore(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
         Command::Bench(command) => bench::bench(ui, &command),
         Command::Completions(args) => completions::completions(ui, &args),

@@ -17,6 +17,7 @@ use super::bytes::{self, Part};
 use super::problem::Problem;
 use crate::lead::report::{CheckIn, Line, Report};
 use crate::lead::roster::{Answer, Seat};
+use crate::metrics;
 use crate::server::{Change, Server};
 use crate::store::checkins::{Arrival, LINES_MAX, News};
 use crate::store::groups::Enrolled;
@@ -76,13 +77,22 @@ pub(super) async fn check_in(
     Lead(seat): Lead,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let check_in: CheckIn = serde_json::from_slice(&body).map_err(|error| {
+    let start = Instant::now();
+    let answer = take_check_in(&server, &seat, &body).await;
+    let came_to = if answer.is_ok() { metrics::CheckIn::Taken } else { metrics::CheckIn::Refused };
+    let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    server.metrics.check_in(came_to, took_us);
+    answer
+}
+
+async fn take_check_in(server: &Server, seat: &Seat, body: &[u8]) -> Result<Response, Problem> {
+    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| {
         Problem::bad_request(
             format_args!("check-in cannot be read: {error}"),
             "is the device's firmware newer than this server?",
         )
     })?;
-    check_identity(&seat, &check_in)?;
+    check_identity(seat, &check_in)?;
     let documents = documents_of(&check_in);
     let has_news = !seat.said_before(&documents);
     let report = Report::of(&check_in.documents).map_err(|bad| {
@@ -156,6 +166,7 @@ pub(super) async fn desired(
     Lead(seat): Lead,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    server.metrics.poll();
     let mut desired = seat.desired();
     if desired.borrow().is_none() {
         let now = server.store.desired(&seat.group).await?;
@@ -198,6 +209,7 @@ pub(super) async fn bundle(
     Path(sha256): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
+    server.metrics.bundle();
     let missing = || Problem::not_found("bundle", &sha256);
     let digest = Sha256::from_hex(&sha256).ok_or_else(missing)?;
     let release = server.store.release_of_bundle(&sha256).await?.ok_or_else(missing)?;

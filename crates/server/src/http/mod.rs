@@ -19,8 +19,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use problem::Problem;
@@ -48,6 +49,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(people::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(nothing)
         .method_not_allowed_fallback(async || {
             Problem::new(
@@ -70,6 +72,16 @@ async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Proble
     server.store.is_there().await?;
     server.objects.is_there().await?;
     Ok("ready\n")
+}
+
+/// `GET /metrics`: for whoever may look, with a token.
+async fn metrics(
+    State(server): State<Arc<Server>>,
+    _: auth::Viewer,
+) -> Result<impl axum::response::IntoResponse, Problem> {
+    let fleet = server.fleet(Timestamp::now()).await?;
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, server.metrics.text(&fleet)))
 }
 
 /// Serves until `stop` comes; requests that are being answered are answered then.

@@ -172,6 +172,14 @@ impl Store {
         rows.iter().map(Campaign::of).collect()
     }
 
+    /// How many campaigns there are in each state.
+    pub async fn campaign_states(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let sql = "SELECT state, COUNT(*) AS campaigns FROM campaign GROUP BY state ORDER BY state";
+        let rows = sqlx::query(sql).fetch_all(&mut *self.read().await?).await?;
+        let count = |row: &AnyRow| Ok((state_of(row)?.as_str(), number_of(row, "campaigns")?));
+        rows.iter().map(count).collect()
+    }
+
     /// One campaign.
     pub async fn campaign(&self, id: &str) -> Result<Option<Campaign>, StoreError> {
         let mut connection = self.read().await?;

@@ -370,6 +370,14 @@ impl Store {
         rows.iter().map(count).collect()
     }
 
+    /// How many groups' leads have come at all, and not since then.
+    pub async fn silent_since(&self, since: Timestamp) -> Result<u64, StoreError> {
+        let sql = "SELECT COUNT(*) AS groups_count FROM fleet_group WHERE seen_at < $1";
+        let query = sqlx::query(sql).bind(moment(since));
+        let row = query.fetch_one(&mut *self.read().await?).await?;
+        number_of(&row, "groups_count")
+    }
+
     /// The devices of a group, the lead first.
     pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
         let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \

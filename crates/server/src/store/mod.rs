@@ -158,7 +158,7 @@ impl Store {
 
     /// The database in a folder, for whoever names no other.
     pub fn url_in(folder: &Path) -> String {
-        format!("sqlite:{}?mode=rwc", folder.join("lockstep.sqlite").display())
+        format!("sqlite:{}?mode=rwc", folder.join(DATABASE_FILE).display())
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -208,6 +208,19 @@ impl Store {
         let done = work(&mut transaction).await?;
         transaction.commit().await?;
         Ok(done)
+    }
+
+    /// A copy of SQLite's file as it is at one moment; others may read and write meanwhile.
+    pub(crate) async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
+        let file = file.display().to_string();
+        let query = sqlx::query("VACUUM INTO $1").bind(file);
+        query.execute(&mut *self.read().await?).await?;
+        Ok(())
+    }
+
+    /// Waits until all connections are closed.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Whether it answers.
@@ -291,6 +304,8 @@ fn word_of<T: std::str::FromStr>(row: &AnyRow, column: &'static str) -> Result<T
     text.parse().map_err(|_| StoreError::Strange { column, found: text })
 }
 
+/// SQLite's file in a server's folder.
+pub const DATABASE_FILE: &str = "lockstep.sqlite";
 /// Waits for the disk where it must, and lets readers read meanwhile.
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON;";

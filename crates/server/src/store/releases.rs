@@ -109,6 +109,14 @@ impl Store {
         rows.iter().map(Release::of).collect()
     }
 
+    /// Every release, for whoever must leave none out.
+    pub async fn all_releases(&self) -> Result<Vec<Release>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM release ORDER BY id");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        rows.iter().map(Release::of).collect()
+    }
+
     /// One release.
     pub async fn release(&self, id: &str) -> Result<Option<Release>, StoreError> {
         self.release_where("id", id).await
