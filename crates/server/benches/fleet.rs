@@ -2,8 +2,8 @@
 //! to hear, and bytes of bundles; the last two beside nginx in the same run, if it is here.
 //! `cargo bench -p lockstep-server --bench fleet`
 //!
-//! Load and server share the machine, so a figure says what both take. The ratios to nginx are under
-//! the same load from the same program, and depend little on the machine.
+//! Load and server share the machine, so a figure says what both take. The ratios to nginx are
+//! under the same load from the same program, and depend little on the machine.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -22,6 +22,7 @@ use lockstep_server::server::Server;
 use lockstep_server::store::groups::{Enrolled, Settings};
 use lockstep_server::store::new_id;
 use lockstep_server::store::releases::Release;
+use serde_json::json;
 use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -96,11 +97,20 @@ fn lead_of(number: usize) -> String {
 
 /// A pair's check-in, as long as a real one is.
 fn check_in(number: usize, credential: &str) -> Vec<u8> {
-    let id = lead_of(number);
-    let filler = "x".repeat(1_500);
-    let body = format!(
-        r#"{{"id":"{id}","documents":{{"version":{{"id":"{id}","role":"receiver","product":"desk","version_number":10000,"image":"a4afd3dcdf93298832eda7fc1789481c83d75748818e921d4064a4e7d79144ac","peers":[{{"id":"02:FF:00:00:00:02","role":"transmitter","version_number":10000,"image":"10cc574e60e520ad","compatible":true,"why":null}}]}},"group":{{"members":[{{"id":"{id}","role":"receiver","lead":true,"linked":true}},{{"id":"02:FF:00:00:00:02","role":"transmitter","lead":false,"linked":true}}]}},"health":{{"errors":[],"filler":"{filler}"}},"rollout":{{"rollout":null}},"history":{{"history":[]}}}}}}"#
-    );
+    let (id, member) = (lead_of(number), "02:FF:00:00:00:02");
+    let image = "a4afd3dcdf93298832eda7fc1789481c83d75748818e921d4064a4e7d79144ac";
+    let peer = json!({ "id": member, "role": "transmitter", "version_number": 10_000,
+        "image": "10cc574e60e520ad", "compatible": true, "why": null });
+    let documents = json!({
+        "version": { "id": id, "role": "receiver", "product": "desk", "version_number": 10_000,
+            "image": image, "peers": [peer] },
+        "group": { "members": [
+            { "id": id, "role": "receiver", "lead": true, "linked": true },
+            { "id": member, "role": "transmitter", "lead": false, "linked": true }] },
+        "health": { "errors": [], "filler": "x".repeat(1_500) },
+        "rollout": { "rollout": null }, "history": { "history": [] },
+    });
+    let body = json!({ "id": id, "documents": documents }).to_string();
     let length = body.len();
     let head = format!(
         "POST /api/lead/check-in HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {credential}\r\n\
@@ -212,11 +222,13 @@ impl Nginx {
         let user = if is_root() { "user root;" } else { "" };
         let root = root.display();
         let config = format!(
-            "{user} worker_processes 2; daemon off; error_log {root}/logs/error.log; pid {root}/pid;\n\
+            "{user} worker_processes 2; daemon off; pid {root}/pid;\n\
+             error_log {root}/logs/error.log;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; sendfile on; keepalive_requests 100000000;\n\
              client_body_temp_path {root}/logs; proxy_temp_path {root}/logs;\n\
-             fastcgi_temp_path {root}/logs; uwsgi_temp_path {root}/logs; scgi_temp_path {root}/logs;\n\
+             fastcgi_temp_path {root}/logs; uwsgi_temp_path {root}/logs;\n\
+             scgi_temp_path {root}/logs;\n\
              server {{ listen {address}; root {root};\n\
              location = /poll {{ default_type application/json;\n\
              return 200 '{{\"poll_s\":300,\"release\":null,\"orders\":[]}}'; }} }} }}\n"
