@@ -202,6 +202,21 @@ fn a_device_without_a_past_has_no_rollout_and_no_history() {
     });
 }
 
+#[test]
+fn a_device_without_a_server_says_so_and_has_nothing_to_install() {
+    Web::run_pair(async |web| {
+        expect![[r#"
+            200
+            {"url":null,
+            "enrolled":false,
+            "connected":false,
+            "offered":null}"#]]
+        .assert_eq(&web.get("/api/server").await.shown());
+        let refused = web.post("/api/server/install", b"").await.shown();
+        assert!(refused.starts_with("404") && refused.contains("no-server"), "{refused}");
+    });
+}
+
 /// The browser is told to run the page's own script and nothing else, and to keep nothing.
 #[test]
 fn the_page_comes_with_a_policy_and_the_root_leads_to_it() {

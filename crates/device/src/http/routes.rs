@@ -150,7 +150,7 @@ impl<'a, H: Shell> Routes<'a, H> {
             Call::Adopt(id) => {
                 group::adopt(shell, id, &self.short(parts, body, group::BODY_BYTES_MAX).await?)?
             }
-            Call::Server => server::present(&self.api.uplink)?,
+            Call::Server => server::present(&self.api.uplink),
             Call::ServerInstall => server::install(&self.api.uplink)?,
             Call::Abort => rollout::abort(shell)?,
             Call::Revert => rollout::revert(shell).await?,

@@ -11,7 +11,7 @@ use crate::uplink::{Offered, Uplink};
 
 #[derive(Serialize)]
 struct ServerView {
-    url: String,
+    url: Option<String>,
     enrolled: bool,
     connected: bool,
     offered: Option<OfferView>,
@@ -31,9 +31,12 @@ struct Installing {
     installing: String,
 }
 
-/// `GET /api/server`.
-pub(super) fn present(uplink: &Uplink) -> Result<Answer, Problem> {
-    let view = uplink.view().ok_or_else(no_server)?;
+/// `GET /api/server`; all of it is null or false on a device that has no server.
+pub(super) fn present(uplink: &Uplink) -> Answer {
+    let Some(view) = uplink.view() else {
+        let (url, offered) = (None, None);
+        return Answer::json(&ServerView { url, enrolled: false, connected: false, offered });
+    };
     let waits = view.waits;
     let offered = view.offered.map(|Offered { version, description, size_bytes, .. }| OfferView {
         version,
@@ -41,12 +44,12 @@ pub(super) fn present(uplink: &Uplink) -> Result<Answer, Problem> {
         size_bytes,
         waits,
     });
-    Ok(Answer::json(&ServerView {
-        url: format!("http://{}", view.place),
+    Answer::json(&ServerView {
+        url: Some(format!("http://{}", view.place)),
         enrolled: view.is_enrolled,
         connected: view.is_connected,
         offered,
-    }))
+    })
 }
 
 /// `POST /api/server/install`: begins as soon as it can.
