@@ -2,74 +2,11 @@
 //! may come to either, and either may go. Runs where `LOCKSTEP_TEST_DATABASE` names a PostgreSQL
 //! (`cargo xtask test --suite server`); elsewhere there is only one server.
 
-use std::net::SocketAddr;
-use std::path::Path;
+mod desk;
+
 use std::time::Duration;
 
-use lockstep_proto::manifest::Trust;
-use lockstep_server::run::{self, ServeOptions};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-
-/// A server in this process.
-struct Server {
-    address: SocketAddr,
-    setup_word: Option<String>,
-    task: JoinHandle<()>,
-}
-
-async fn serve(folder: &Path, database: &str) -> Server {
-    let options = ServeOptions {
-        data: folder.to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        public_url: None,
-        database: Some(database.to_owned()),
-        objects: None,
-        trust: Trust::anybody(),
-        poll_s: 300,
-    };
-    let ready = run::open(&options).await.unwrap();
-    let (address, setup_word) = (ready.address, ready.server.setup_word.clone());
-    let task = tokio::spawn(async move {
-        ready.serve(std::future::pending()).await.unwrap();
-    });
-    Server { address, setup_word, task }
-}
-
-impl Server {
-    /// Status and JSON of an answer; null for one without.
-    async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let text = String::from_utf8(answer).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or_default())
-    }
-
-    async fn post(&self, path: &str, secret: &str, body: &Value) -> Value {
-        let headers = format!("Authorization: Bearer {secret}\r\n");
-        let (status, answer) = self.ask("POST", path, &headers, body.to_string().as_bytes()).await;
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        answer
-    }
-
-    /// What a lead should run, after waiting for something else than `tag`.
-    async fn desired(&self, credential: &str, wait_s: u32) -> (u16, Value) {
-        let headers = format!("Authorization: Bearer {credential}\r\nPrefer: wait={wait_s}\r\n");
-        self.ask("GET", "/api/lead/desired", &headers, b"").await
-    }
-}
 
 async fn database() -> Option<String> {
     use sqlx::{AnyConnection, Connection as _, Executor as _};
@@ -83,15 +20,6 @@ async fn database() -> Option<String> {
     Some(format!("{}/{name}", server.rsplit_once('/').unwrap().0))
 }
 
-fn check_in() -> Value {
-    let id = "02:00:00:00:00:01";
-    json!({ "id": id, "documents": {
-        "version": { "id": id, "role": "receiver", "version_number": 10000, "image": "a4" },
-        "group": { "members": [{ "id": id, "role": "receiver", "lead": true, "linked": true }] },
-        "health": { "errors": [] }, "rollout": { "rollout": null }, "history": { "history": [] },
-    } })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_server_is_told_the_other_knows_and_a_lead_that_waits_there_hears_of_it() {
     let Some(database) = database().await else {
@@ -99,8 +27,8 @@ async fn what_one_server_is_told_the_other_knows_and_a_lead_that_waits_there_hea
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let one = serve(folder.path(), &database).await;
-    let other = serve(folder.path(), &database).await;
+    let one = desk::serve(folder.path(), Some(&database)).await;
+    let other = desk::serve(folder.path(), Some(&database)).await;
     let word = one.setup_word.clone().unwrap();
     let admin = json!({ "name": "ada", "password": "correct horse" });
     let setup = json!({ "word": word, "name": "ada", "password": "correct horse" });
@@ -113,7 +41,7 @@ async fn what_one_server_is_told_the_other_knows_and_a_lead_that_waits_there_hea
     let welcome = other.post("/api/lead/enroll", "", &enrol).await;
     let group = welcome["group"].as_str().unwrap().to_owned();
     let credential = welcome["credential"].as_str().unwrap().to_owned();
-    other.post("/api/lead/check-in", &credential, &check_in()).await;
+    other.post("/api/lead/check-in", &credential, &desk::check_in()).await;
 
     // The lead waits at one server while somebody orders something at the other.
     let (_, before) = other.desired(&credential, 0).await;

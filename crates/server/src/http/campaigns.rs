@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{Operator, Viewer};
+use super::given;
 use super::groups::labels;
 use super::problem::Problem;
 use crate::campaign::{Standing, State as CampaignState, Wave, read_waves, waves_of};
@@ -79,7 +80,7 @@ fn participant_json(it: &Participant) -> Value {
 async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let campaign = find(&server, &id).await?;
     let participants = server.store.participants(&id).await?;
@@ -145,7 +146,7 @@ pub(super) struct Given {
 async fn make(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Json(given): Json<Given>,
+    given::Json(given): given::Json<Given>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let id = begin(&server, &given, &caller.name).await?;
     let campaign = find(&server, &id).await?;
@@ -156,7 +157,7 @@ async fn make(
 async fn check(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Json(given): Json<Given>,
+    given::Json(given): given::Json<Given>,
 ) -> Result<Json<Value>, Problem> {
     let findings = foresee(&server, &given).await?;
     Ok(Json(json!({ "findings": findings })))
@@ -330,7 +331,7 @@ fn left_out(group: &Group, release: &Release) -> Option<String> {
 async fn pause(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let why = format!("paused by {}", caller.name);
     steer(&server, &id, CampaignState::Paused, &why, &caller.name).await?;
@@ -348,7 +349,7 @@ struct Resume {
 async fn resume(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
     body: axum::body::Bytes,
 ) -> Result<Json<Value>, Problem> {
     let resume: Resume = match body.is_empty() {
@@ -391,7 +392,7 @@ pub(super) async fn go_on(
 async fn abort(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let why = format!("ended by {}", caller.name);
     steer(&server, &id, CampaignState::Aborted, &why, &caller.name).await?;
@@ -429,7 +430,7 @@ pub(super) async fn steer(
 async fn approve(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path((id, wave)): Path<(String, usize)>,
+    given::Path((id, wave)): given::Path<(String, usize)>,
 ) -> Result<Json<Value>, Problem> {
     approve_wave(&server, &id, wave, &caller.name).await?;
     Ok(Json(json!({ "approved": wave })))
@@ -464,7 +465,7 @@ pub(super) async fn approve_wave(
 async fn revert(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path((id, wave)): Path<(String, usize)>,
+    given::Path((id, wave)): given::Path<(String, usize)>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let groups = revert_wave(&server, &id, wave, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "reverting": groups }))))
@@ -505,7 +506,7 @@ pub(super) async fn revert_wave(
 async fn retry(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path((id, group)): Path<(String, String)>,
+    given::Path((id, group)): given::Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     retry_group(&server, &id, &group, &caller.name).await?;
     Ok(Json(json!({ "retried": group })))

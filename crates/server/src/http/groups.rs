@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{Admin, Operator, Viewer};
+use super::given;
 use super::problem::Problem;
 use crate::fleet::{Labels, Mode, is_title};
 use crate::hours::Hours;
@@ -46,7 +47,7 @@ struct Wanted {
 async fn list(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Query(wanted): Query<Wanted>,
+    given::Query(wanted): given::Query<Wanted>,
 ) -> Result<Json<Value>, Problem> {
     let number = match wanted.version.as_str() {
         "" => None,
@@ -94,7 +95,7 @@ fn shown_version(number: u32) -> Option<String> {
 async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let group = server.store.group(&id).await?;
     let group = group.ok_or_else(|| Problem::not_found("group", &id))?;
@@ -194,8 +195,8 @@ pub(super) fn version(text: &str) -> Result<u32, Problem> {
 async fn change(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
-    Json(given): Json<GivenSettings>,
+    given::Path(id): given::Path<String>,
+    given::Json(given): given::Json<GivenSettings>,
 ) -> Result<Json<Value>, Problem> {
     let settings = given.read()?;
     change_to(&server, &id, &settings, &caller.name).await?;
@@ -229,7 +230,7 @@ pub(super) async fn change_to(
 async fn remove(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !server.store.remove_group(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::not_found("group", &id));
@@ -243,7 +244,7 @@ async fn remove(
 async fn abort(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let order = order(&server, &id, "abort", &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "order": order }))))
@@ -253,7 +254,7 @@ async fn abort(
 async fn revert(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let order = order(&server, &id, "revert", &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "order": order }))))
@@ -309,7 +310,7 @@ struct NewEnrolment {
 async fn make_enrolment(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Json(new): Json<NewEnrolment>,
+    given::Json(new): given::Json<NewEnrolment>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (token, expires_at) = enrolment(&server, &new, &caller.name).await?;
     let command = format!("lockstep device … --server {} --enroll {token}", server.public_url);
@@ -343,7 +344,7 @@ async fn enrolment(
 async fn revoke_enrolment(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !server.store.revoke_enrolment(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::not_found("enrolment that was not used", &id));

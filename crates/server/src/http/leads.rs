@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Bytes};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::{Lead, refuse_guesser};
 use super::bytes::{self, Part};
+use super::given;
 use super::problem::Problem;
 use crate::lead::report::{CheckIn, Line, Report};
 use crate::lead::roster::{Answer, Seat};
@@ -39,7 +40,7 @@ pub(super) struct Welcome {
 pub(super) async fn enroll(
     State(server): State<Arc<Server>>,
     ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
-    Json(enrolment): Json<Enrolment>,
+    given::Json(enrolment): given::Json<Enrolment>,
 ) -> Result<Json<Welcome>, Problem> {
     refuse_guesser(&server, from.ip())?;
     let lead = lead_of(&enrolment.id)?;
@@ -206,7 +207,7 @@ fn told(answer: &Answer) -> Response {
 pub(super) async fn bundle(
     State(server): State<Arc<Server>>,
     _: Lead,
-    Path(sha256): Path<String>,
+    given::Path(sha256): given::Path<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     server.metrics.bundle();

@@ -6,6 +6,7 @@
 mod auth;
 mod bytes;
 mod campaigns;
+mod given;
 mod groups;
 mod leads;
 pub mod limits;

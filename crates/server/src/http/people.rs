@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{Admin, Viewer, refuse_guesser};
+use super::given;
 use super::problem::Problem;
 use crate::access::{self, Role, check_password, hash_of_nobody, is_password};
 use crate::fleet::{excerpt, is_title};
@@ -44,7 +45,7 @@ pub(super) struct Setup {
 async fn setup(
     State(server): State<Arc<Server>>,
     ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
-    Json(setup): Json<Setup>,
+    given::Json(setup): given::Json<Setup>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let id = set_up(&server, from.ip(), setup).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id }))))
@@ -92,7 +93,7 @@ pub(super) struct Login {
 async fn login(
     State(server): State<Arc<Server>>,
     ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
-    Json(login): Json<Login>,
+    given::Json(login): given::Json<Login>,
 ) -> Result<Json<Value>, Problem> {
     let person = sign_in(&server, from.ip(), &login.name, login.password).await?;
     let name = match login.token_name.as_str() {
@@ -177,7 +178,7 @@ struct NewPerson {
 async fn add(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Json(new): Json<NewPerson>,
+    given::Json(new): given::Json<NewPerson>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let id = add_person(&server, &new.name, &new.role, new.password, &caller.name).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id }))))
@@ -214,7 +215,7 @@ pub(super) async fn hashed(password: String) -> Result<String, Problem> {
 async fn remove(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !server.store.remove_person(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::conflict(
@@ -254,7 +255,7 @@ struct NewToken {
 async fn make_token(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Json(new): Json<NewToken>,
+    given::Json(new): given::Json<NewToken>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (name, role) = (title(&new.name)?, read_role(&new.role)?);
     let now = Timestamp::now();
@@ -267,7 +268,7 @@ async fn make_token(
 async fn revoke_token(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !server.store.revoke_token(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::not_found("token", &id));
@@ -287,7 +288,7 @@ struct Page {
 async fn audit(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Query(page): Query<Page>,
+    given::Query(page): given::Query<Page>,
 ) -> Result<Json<Value>, Problem> {
     let entries = server.store.audit(page.about.as_deref(), page.before.as_deref()).await?;
     let entries: Vec<_> = entries

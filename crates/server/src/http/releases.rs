@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use jiff::Timestamp;
 use lockstep_proto::id::Sha256;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::auth::{Operator, Viewer};
 use super::bytes::{self, Part};
+use super::given;
 use super::problem::Problem;
 use crate::manifests::places;
 use crate::publish::{self, PublishError};
@@ -72,7 +73,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let release = server.store.release(&id).await?;
     let release = release.ok_or_else(|| Problem::not_found("release", &id))?;
@@ -138,7 +139,7 @@ fn refused(error: PublishError) -> Problem {
 pub(super) async fn withdraw(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !server.store.withdraw_release(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::not_found("release that is not withdrawn", &id));
@@ -151,7 +152,7 @@ pub(super) async fn withdraw(
 pub(super) async fn bundle(
     State(server): State<Arc<Server>>,
     _: Viewer,
-    Path(id): Path<String>,
+    given::Path(id): given::Path<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let missing = || Problem::not_found("release", &id);
@@ -200,7 +201,7 @@ fn with_addresses(release: &Release, public_url: &str) -> String {
 /// `GET /firmware/DEVICE/VERSION`, as in the original plan: one role's artifact.
 pub(super) async fn firmware(
     State(server): State<Arc<Server>>,
-    Path((role, version)): Path<(String, String)>,
+    given::Path((role, version)): given::Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let missing = || Problem::not_found("firmware", &format!("{role}/{version}"));

@@ -81,7 +81,7 @@ async fn write_all(store: Store, mut queue: mpsc::Receiver<Waiting>) {
                 }
             }
             // One of them may be what the database does not take: it must not spoil the others.
-            Err(_) if arrivals.len() > 1 => {
+            Err(error) if arrivals.len() > 1 && error.is_refusal() => {
                 for (arrival, answer) in arrivals.into_iter().zip(answers) {
                     let _ = answer.send(take_one(&store, arrival).await);
                 }

@@ -116,6 +116,15 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the database is there, and does not take what it was given: another thing it may.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Database(error) => error.as_database_error().is_some(),
+            Self::Url { .. } | Self::TooNew { .. } | Self::Random(_) => false,
+            Self::Strange { .. } => true,
+        }
+    }
+
     /// Whether a row of that name is there already.
     pub fn is_duplicate(&self) -> bool {
         match self {
