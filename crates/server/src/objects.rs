@@ -72,6 +72,8 @@ impl Objects {
     pub fn at(url: &str) -> Result<Self, ObjectError> {
         let error = || ObjectError::Url { found: url.to_owned() };
         let bucket = url.strip_prefix("s3://").filter(|it| !it.is_empty()).ok_or_else(error)?;
+        // Whoever was first has chosen; a second time changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
         Ok(Self { store: Arc::new(store) })
     }
