@@ -70,12 +70,14 @@ pub(super) fn login(ui: &Ui, args: &LoginArgs) -> Result<(), CommandError> {
         Some(path) => Some(files::read_password(path)?),
         None => args.token.clone(),
     };
-    let token = match given {
-        Some(token) => token,
-        None => sign_in(args, &stranger)?,
+    let (person, token) = match given {
+        Some(token) => (None, token),
+        None => sign_in(args, &stranger).map(|(name, token)| (Some(name), token))?,
     };
     let server = Server::new(&args.url, Some(token.clone()))?;
     let Me { name, role } = server.get("/api/me")?;
+    // The server knows the token by a name of its own.
+    let name = person.unwrap_or(name);
     let mut known = KnownServers::read()?;
     let url = server.url().to_owned();
     known.add(Known { url: url.clone(), token, name: name.clone(), role: role.clone() });
@@ -85,8 +87,8 @@ pub(super) fn login(ui: &Ui, args: &LoginArgs) -> Result<(), CommandError> {
     ui.json(&json!({ "server": url, "name": name, "role": role, "file": path }))
 }
 
-/// The token of whoever has this name and this password.
-fn sign_in(args: &LoginArgs, server: &Server) -> Result<String, CommandError> {
+/// The name of whoever has this name and this password, and a token.
+fn sign_in(args: &LoginArgs, server: &Server) -> Result<(String, String), CommandError> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => ask_name(server.url())?,
@@ -108,7 +110,7 @@ fn sign_in(args: &LoginArgs, server: &Server) -> Result<String, CommandError> {
     let token_name = format!("login of {name}");
     let body = json!({ "name": name, "password": password, "token_name": token_name });
     match server.post::<Welcome>("/api/login", &body) {
-        Ok(welcome) => Ok(welcome.token),
+        Ok(welcome) => Ok((name, welcome.token)),
         Err(error) if error.code() == Some("unauthorized") => Err(CommandError::failed(format!(
             "Server `{}` refuses: name or password is wrong",
             server.url()

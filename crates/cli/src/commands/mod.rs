@@ -18,7 +18,7 @@ mod login;
 mod logs;
 mod password;
 mod person;
-mod publish;
+pub(crate) mod publish;
 mod release;
 mod report;
 mod revert;

@@ -17,7 +17,8 @@ pub fn campaign(campaign: &Campaign) -> Vec<String> {
         let (bar, counts) = (bar(&groups), counts(&groups));
         lines.push(format!("  {name:width$}  {bar}  {counts}"));
     }
-    let told = campaign.groups.iter().filter(|it| it.cause.is_some());
+    let has_cause = |it: &&Participant| it.cause.as_ref().is_some_and(|cause| !cause.is_empty());
+    let told = campaign.groups.iter().filter(has_cause);
     let told: Vec<&Participant> = told.collect();
     for group in told.iter().take(CAUSES_MAX) {
         let style = style_of(&group.standing);
@@ -169,7 +170,7 @@ mod tests {
             why: "1 group failed, allowed are 0".into(),
             waves: vec![wave(0), Wave { needs_approval: true, ..wave(100) }],
             groups: vec![
-                group(0, "kept", None),
+                group(0, "kept", Some("")),
                 group(0, "failed", Some("never healthy")),
                 group(1, "waits", None),
             ],
