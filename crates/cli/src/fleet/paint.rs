@@ -167,7 +167,7 @@ mod tests {
         let shown = Campaign {
             name: "desk 1.2.0".into(),
             state: "paused".into(),
-            why: "1 group failed, allowed are 0".into(),
+            why: "1 group failed".into(),
             waves: vec![wave(0), Wave { needs_approval: true, ..wave(100) }],
             groups: vec![
                 group(0, "kept", Some("")),
@@ -179,7 +179,7 @@ mod tests {
         let text = campaign(&shown).join("\n");
         let plain = anstream::adapter::strip_str(&text).to_string();
         let lines = [
-            "desk 1.2.0  paused: 1 group failed, allowed are 0  (3 groups)",
+            "desk 1.2.0  paused: 1 group failed  (3 groups)",
             "  wave 1  canary                 [###############!!!!!!!!!!!!!!!]  1 kept and 1 failed",
             "  wave 2  100 %, to be approved  [..............................]  1 waits",
             "  failed g0: never healthy",
