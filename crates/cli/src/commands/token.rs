@@ -51,7 +51,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct RevokeArgs {
     /// Identity, or a name that no other token has
     #[arg(value_name = "TOKEN")]
-    token: String,
+    which: String,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -119,7 +119,7 @@ fn list(ui: &Ui, args: &ListArgs) -> Result<(), CommandError> {
 fn revoke(ui: &Ui, args: &RevokeArgs) -> Result<(), CommandError> {
     let server = args.server.open()?;
     let Tokens { tokens } = server.get("/api/tokens")?;
-    let wanted = &args.token;
+    let wanted = &args.which;
     let of_name: Vec<_> =
         tokens.iter().filter(|it| it.id == *wanted || it.name == *wanted).collect();
     let hint = "See which there are: lockstep token list";

@@ -168,7 +168,7 @@ mod tests {
             name: "desk 1.2.0".into(),
             state: "paused".into(),
             why: "1 group failed".into(),
-            waves: vec![wave(0), Wave { needs_approval: true, ..wave(100) }],
+            waves: vec![wave(0), Wave { needs_approval: true, ..wave(9) }],
             groups: vec![
                 group(0, "kept", Some("")),
                 group(0, "failed", Some("never healthy")),
@@ -180,8 +180,8 @@ mod tests {
         let plain = anstream::adapter::strip_str(&text).to_string();
         let lines = [
             "desk 1.2.0  paused: 1 group failed  (3 groups)",
-            "  wave 1  canary                 [###############!!!!!!!!!!!!!!!]  1 kept and 1 failed",
-            "  wave 2  100 %, to be approved  [..............................]  1 waits",
+            "  wave 1  canary               [###############!!!!!!!!!!!!!!!]  1 kept and 1 failed",
+            "  wave 2  9 %, to be approved  [..............................]  1 waits",
             "  failed g0: never healthy",
         ];
         assert_eq!(plain.lines().collect::<Vec<_>>(), lines);

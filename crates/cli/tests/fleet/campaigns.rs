@@ -48,8 +48,8 @@ fn a_release_that_never_gets_healthy_pauses_its_campaign_and_a_retry_goes_on() {
 
 /// Large, over a bad radio: it takes so long that something can happen in the middle.
 fn slow_release(fleet: &Fleet, desk: &mut Desk) -> [Image; 2] {
-    let transmitter = firmware(Transmitter, "1.1.0").size(1 << 20).make();
-    let receiver = firmware(Receiver, "1.1.0").size(1 << 20).make();
+    let transmitter = firmware(Transmitter, "1.1.0").size(1_900_000).make();
+    let receiver = firmware(Receiver, "1.1.0").size(1_900_000).make();
     let bundle = desk.release("1.1.0", &[&transmitter, &receiver]);
     fleet.publish_bundle(desk, &bundle);
     desk.board_mut(Receiver).order("impair loss=60");
@@ -65,18 +65,14 @@ fn wait_fetching(desk: &Desk) -> String {
 }
 
 #[test]
-fn a_server_killed_while_a_lead_fetches_goes_on_and_so_does_the_lead() {
+fn a_server_killed_while_a_lead_fetches_goes_on_with_its_campaign() {
     let mut fleet = Fleet::new();
     let mut desk = fleet.pair();
     let images = slow_release(&fleet, &mut desk);
     let id = fleet.campaign("1.1.0");
     let rollout = wait_fetching(&desk);
     let watch = fleet.begin(&format!("campaign watch {id} --limit 80s"));
-    let mark = desk.board(Receiver).mark();
     fleet.kill();
-    desk.board(Receiver).wait_line(mark, "it does without the server", |line| {
-        line["text"].as_str().is_some_and(|text| text.contains("is fetched on in a while"))
-    });
     fleet.operator("group list").fails().says("does not answer");
     desk.board_mut(Receiver).order("impair none");
     fleet.switch_on();
@@ -84,6 +80,31 @@ fn a_server_killed_while_a_lead_fetches_goes_on_and_so_does_the_lead() {
     watch.join().unwrap().succeeds().says("1 kept");
     let history = desk.history();
     assert_eq!((history.len(), &history[0]["rollout"]), (1, &rollout.into()));
+}
+
+/// What the lead had before is still there when it comes back, and is not fetched again.
+#[test]
+fn a_server_and_a_lead_killed_in_the_middle_of_a_bundle_go_on_from_where_the_lead_is() {
+    let mut fleet = Fleet::new();
+    let mut desk = fleet.pair();
+    let images = slow_release(&fleet, &mut desk);
+    let id = fleet.campaign("1.1.0");
+    let rollout = wait_fetching(&desk);
+    desk.board_mut(Receiver).kill();
+    fleet.kill();
+    let mark = desk.board(Receiver).mark();
+    desk.board_mut(Receiver).switch_on();
+    desk.board(Receiver).wait_line(mark, "it does without the server", |line| {
+        line["text"].as_str().is_some_and(|text| text.contains("is fetched on in a while"))
+    });
+    let waiting = desk.rollout().unwrap();
+    assert_eq!(waiting["id"], rollout, "it is one rollout all the time");
+    let offset = waiting["upload"]["next_offset"].as_u64().unwrap();
+    assert!(offset > 0, "{waiting}");
+    fleet.switch_on();
+    desk.assert_runs(&images);
+    fleet.wait_standing(&desk, &id, "kept");
+    assert_eq!(desk.history().len(), 1);
 }
 
 /// From the moment on in which it has the release, the group needs nobody.

@@ -40,13 +40,19 @@ fn a_credential_that_another_lead_brings_is_refused_and_changes_nothing() {
     assert_eq!(fleet.group(), before);
 }
 
+/// The same lead may say it again: it has not heard the answer, perhaps.
 #[test]
 fn an_enrolment_token_lets_one_lead_in() {
     let fleet = Fleet::new();
-    let body = json!({ "token": fleet.token("bench"), "id": OURS });
-    let stranger = fleet.ask("");
-    stranger.post::<Value>("/api/lead/enroll", &body).unwrap();
-    let error = stranger.post::<Value>("/api/lead/enroll", &body).unwrap_err();
+    let token = fleet.token("bench");
+    let enrol = |id: &str| {
+        let body = json!({ "token": token, "id": id });
+        fleet.ask("").post::<Value>("/api/lead/enroll", &body)
+    };
+    let first = enrol(OURS).unwrap();
+    let again = enrol(OURS).unwrap();
+    assert_eq!(first["group"], again["group"]);
+    let error = enrol(OTHER).unwrap_err();
     assert_eq!(error.code(), Some("used-token"), "{error}");
 }
 
