@@ -70,14 +70,15 @@ fn a_server_killed_while_a_lead_fetches_goes_on_with_its_campaign() {
     let mut desk = fleet.pair();
     let images = slow_release(&fleet, &mut desk);
     let id = fleet.campaign("1.1.0");
+    let watch = fleet.begin("watch", &format!("campaign watch {id} --limit 80s"));
+    fleet.wait(&desk, "somebody watches", || watch.printed().contains("wave 1").then_some(()));
     let rollout = wait_fetching(&desk);
-    let watch = fleet.begin(&format!("campaign watch {id} --limit 80s"));
     fleet.kill();
     fleet.operator("group list").fails().says("does not answer");
     desk.board_mut(Receiver).order("impair none");
     fleet.switch_on();
     desk.assert_runs(&images);
-    watch.join().unwrap().succeeds().says("1 kept");
+    watch.end().succeeds().says("1 kept");
     let history = desk.history();
     assert_eq!((history.len(), &history[0]["rollout"]), (1, &rollout.into()));
 }
@@ -92,15 +93,11 @@ fn a_server_and_a_lead_killed_in_the_middle_of_a_bundle_go_on_from_where_the_lea
     let rollout = wait_fetching(&desk);
     desk.board_mut(Receiver).kill();
     fleet.kill();
-    let mark = desk.board(Receiver).mark();
     desk.board_mut(Receiver).switch_on();
-    desk.board(Receiver).wait_line(mark, "it does without the server", |line| {
-        line["text"].as_str().is_some_and(|text| text.contains("is fetched on in a while"))
+    let waiting = desk.wait("the lead knows where it goes on", || {
+        desk.rollout().filter(|rollout| rollout["upload"]["next_offset"].as_u64() > Some(0))
     });
-    let waiting = desk.rollout().unwrap();
     assert_eq!(waiting["id"], rollout, "it is one rollout all the time");
-    let offset = waiting["upload"]["next_offset"].as_u64().unwrap();
-    assert!(offset > 0, "{waiting}");
     fleet.switch_on();
     desk.assert_runs(&images);
     fleet.wait_standing(&desk, &id, "kept");
@@ -154,8 +151,8 @@ fn of_two_operators_at_once_one_has_the_group_and_the_other_is_told() {
     for turn in 0..3 {
         // Nobody begins while they argue.
         let create = "campaign create 1.1.0 --not-before 2999-01-01T00:00:00Z --name";
-        let both = ["one", "two"].map(|who| fleet.begin(&format!("{create} {who}-{turn}")));
-        let said = both.map(|command| command.join().unwrap());
+        let both = ["one", "two"].map(|who| fleet.begin(who, &format!("{create} {who}-{turn}")));
+        let said = both.map(super::server::Background::end);
         let mut codes = said.each_ref().map(|said| said.code);
         codes.sort();
         assert_eq!(codes, [Some(0), Some(1)], "{said:?}");

@@ -115,10 +115,13 @@ impl Fleet {
         Server::new(&self.url(), Some(secret.to_owned())).unwrap()
     }
 
-    /// A command that goes on while the test does something else.
-    pub(crate) fn begin(&self, line: &str) -> thread::JoinHandle<Said> {
-        let (folder, line) = (self.folder.path().to_owned(), line.to_owned());
-        thread::spawn(move || say(&folder, &line))
+    /// A command that goes on while the test does something else; `name` is that of its output.
+    pub(crate) fn begin(&self, name: &str, line: &str) -> Background {
+        let output = self.path(name);
+        let file = File::create(&output).unwrap();
+        let mut command = command(self.folder.path(), line);
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Background { child, output }
     }
 
     /// A token that lets a lead in.
@@ -214,20 +217,53 @@ impl Drop for Fleet {
     }
 }
 
-fn say(folder: &Path, line: &str) -> Said {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
-    command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
-    for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD"] {
-        command.env_remove(name);
+/// A command that goes on; it ends with the test.
+#[derive(Debug)]
+pub(crate) struct Background {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Background {
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
     }
-    command.env_remove("LOCKSTEP_SERVER").env_remove("LOCKSTEP_TOKEN");
-    let output = command.env("XDG_CONFIG_HOME", folder.join("config")).output().unwrap();
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Said {
+        let code = self.child.wait().unwrap().code();
+        Said { code, text: self.printed() }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn say(folder: &Path, line: &str) -> Said {
+    let output = command(folder, line).output().unwrap();
     let is_json = line.starts_with("--json") && output.status.success();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !is_json {
         text += &String::from_utf8_lossy(&output.stderr);
     }
     Said { code: output.status.code(), text }
+}
+
+fn command(folder: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
+    for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD"] {
+        command.env_remove(name);
+    }
+    command.env_remove("LOCKSTEP_SERVER").env_remove("LOCKSTEP_TOKEN");
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
+    command
 }
 
 /// The admin's password.
