@@ -975,7 +975,7 @@ fn the_first_screen_is_what_one_needs_first() {
           logs         Print the recent log of a device
           report       Save all that a device says of itself in one file, for a bug report
           serve        Look after many groups: releases, campaigns, and a console in the browser
-          login        Sign in to a fleet's server, so that other commands need no more than its name
+          login        Sign in to a fleet's server, so that other commands need only its name
           logout       Forget a fleet's server, and the token that it gave
           publish      Upload releases to a fleet's server
           campaign     Bring many groups to a release in waves, with a fleet's server

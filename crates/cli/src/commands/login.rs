@@ -10,7 +10,7 @@ use crate::files;
 use crate::fleet::{Known, KnownServers, Server};
 use crate::ui::{Ui, tame};
 
-/// Sign in to a fleet's server, so that other commands need no more than its name
+/// Sign in to a fleet's server, so that other commands need only its name
 ///
 /// The password is asked for, and only a token is kept: in servers.json in the folder lockstep of
 /// your settings, which nobody else can read. It lasts for a month.
