@@ -81,6 +81,10 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "RFC3339")]
     not_before: Option<String>,
 
+    /// Begin although the server has found what some groups will refuse
+    #[arg(long)]
+    despite_findings: bool,
+
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -225,12 +229,16 @@ fn create(ui: &Ui, args: &CreateArgs) -> Result<(), CommandError> {
         groups.push(server.group(group)?.id);
     }
     let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-    let body = json!({
+    let mut body = json!({
         "name": args.name, "release": args.release, "labels": args.labels, "groups": groups,
         "canary": args.canary, "waves": args.waves, "soak_s": seconds(args.soak),
         "patience_s": seconds(args.patience), "failures_max": args.failures,
         "not_before": args.not_before,
     });
+    // Servers that look for nothing do not know the word.
+    if let (true, Some(fields)) = (args.despite_findings, body.as_object_mut()) {
+        fields.insert("despite_findings".to_owned(), true.into());
+    }
     let made: Value = server.post("/api/campaigns", &body)?;
     let of = |name: &str| made.pointer(&format!("/campaign/{name}")).and_then(Value::as_str);
     let (id, name) = (of("id").unwrap_or_default(), of("name").unwrap_or_default());

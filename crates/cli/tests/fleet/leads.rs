@@ -81,7 +81,7 @@ fn a_release_that_the_devices_do_not_trust_fails_in_words_and_touches_nobody() {
     let images = [firmware(Receiver, "1.1.0").make(), firmware(Transmitter, "1.1.0").make()];
     let bundle = desk.release_with("1.1.0", &[&images[1], &images[0]], "--unsigned");
     fleet.publish_bundle(&desk, &bundle);
-    let id = fleet.campaign("1.1.0");
+    let id = fleet.campaign("1.1.0 --despite-findings");
     fleet.wait_standing(&desk, &id, "failed");
     fleet.operator(&format!("campaign show {id}")).succeeds().says("not signed");
     desk.assert_untouched(&before);

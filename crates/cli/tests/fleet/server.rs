@@ -139,8 +139,12 @@ impl Fleet {
     pub(crate) fn pair_of(&self, plan: Plan) -> Desk {
         let (url, token) = (self.url(), self.token("bench"));
         let desk = plan.with(Receiver, &format!("--server {url} --enroll {token}")).start();
-        self.wait(&desk, "the server has heard what the pair runs", || {
-            self.group()["version"].as_str().map(|_| ())
+        self.wait(&desk, "the server has heard what both run", || {
+            let shown = self.operator("--json group show bench");
+            let shown: Value = serde_json::from_str(&shown.text).ok()?;
+            let devices = shown["group"]["devices"].as_array()?;
+            let known = devices.iter().filter(|device| device["version"].is_string());
+            (known.count() == 2).then_some(())
         });
         desk
     }

@@ -135,12 +135,13 @@ impl FleetDesk {
         let begun = Instant::now();
         loop {
             self.find_addresses();
-            let groups = self.server().groups(&[])?;
-            let is_there = |pair: &Pair| {
-                let group = groups.iter().find(|group| group.name == pair.name);
-                pair.addresses.len() == ROLES.len() && group.is_some_and(|it| it.version.is_some())
-            };
-            let missing = self.pairs.iter().find(|pair| !is_there(pair));
+            let mut missing = None;
+            for pair in &self.pairs {
+                if pair.addresses.len() < ROLES.len() || !self.is_known(pair)? {
+                    missing = Some(pair);
+                    break;
+                }
+            }
             let Some(missing) = missing else { return Ok(()) };
             if begun.elapsed() > START_MAX {
                 let (name, seconds) = (&missing.name, START_MAX.as_secs());
@@ -151,6 +152,14 @@ impl FleetDesk {
             self.check_alive()?;
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Whether the server has heard what all devices of a pair run.
+    fn is_known(&self, pair: &Pair) -> Result<bool, CommandError> {
+        let groups = self.server().groups(&[("name", &pair.name)])?;
+        let Some(group) = groups.first() else { return Ok(false) };
+        let devices = self.server().group(&group.id)?.devices;
+        Ok(devices.iter().filter(|it| it.version.is_some()).count() == ROLES.len())
     }
 
     fn switch_on(&self, number: usize, options: &[String]) -> Result<Pair, CommandError> {
