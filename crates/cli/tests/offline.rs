@@ -975,6 +975,8 @@ fn the_first_screen_is_what_one_needs_first() {
           logs         Print the recent log of a device
           report       Save all that a device says of itself in one file, for a bug report
           serve        Look after many groups: releases, campaigns, and a console in the browser
+          backup       Back up a server's folder into one file
+          restore      Put a backup back into an empty folder
           login        Sign in to a fleet's server, so that other commands need only its name
           logout       Forget a fleet's server, and the token that it gave
           publish      Upload releases to a fleet's server
