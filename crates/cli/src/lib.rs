@@ -9,6 +9,7 @@
 
 pub mod args;
 mod broker;
+pub mod builds;
 pub mod client;
 mod commands;
 mod demo;
@@ -16,6 +17,7 @@ pub mod describe;
 pub mod error;
 pub mod facts;
 pub mod files;
+pub mod fleet;
 pub mod follow;
 pub mod keys;
 pub mod release;

@@ -59,6 +59,19 @@ pub struct ImagesArgs {
 }
 
 impl ImagesArgs {
+    /// As if these files were given on the command line, each with its role and version.
+    pub fn of_files(
+        files: Vec<(RoleName, PathBuf, ReleaseVersion)>,
+        lead: Option<RoleName>,
+    ) -> Self {
+        let mut args = Self { lead, ..Self::default() };
+        for (role, path, version) in files {
+            args.role_version.push(ForRole { role: role.clone(), value: version });
+            args.artifact.push(ForRole { role, value: path });
+        }
+        args
+    }
+
     /// Whether any image is named.
     pub const fn is_empty(&self) -> bool {
         self.receiver.is_none() && self.transmitter.is_none() && self.artifact.is_empty()

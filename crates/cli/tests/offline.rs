@@ -968,12 +968,22 @@ fn the_first_screen_is_what_one_needs_first() {
           schedule     Say when a rollout that waits goes on
           abort        Stop the running rollout; the group goes back
           revert       Go back to the release before this one
-          group        See who belongs to a group, adopt a device, take off who is gone for good
+          group        See and change groups: the one of a device, or all of a fleet
           config       Save the configuration of a device's application, or put one back
           password     Change a device's password
           history      List past rollouts and how they ended
           logs         Print the recent log of a device
           report       Save all that a device says of itself in one file, for a bug report
+          serve        Look after many groups: releases, campaigns, and a console in the browser
+          backup       Back up a server's folder into one file
+          restore      Put a backup back into an empty folder
+          login        Sign in to a fleet's server, so that other commands need only its name
+          logout       Forget a fleet's server, and the token that it gave
+          publish      Upload releases to a fleet's server
+          campaign     Bring many groups to a release in waves, with a fleet's server
+          person       See who may sign in to a fleet's server, and let people in and out
+          token        See and make what lets programs in to a fleet's server, and take it back
+          audit        See who did what at a fleet's server, the newest first
           sim          Search simulated worlds for a rollout that breaks its promises
           bench        Measure what this program can do
           completions  Print a script that completes commands in a shell

@@ -52,6 +52,7 @@ pub(crate) const ALL: &[Suite] = &[
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
+    Suite::new("fleet", "a server, its leads and its operators over real processes", fleet),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,
@@ -59,7 +60,7 @@ pub(crate) const ALL: &[Suite] = &[
     ]),
     Suite::new("fuzz", "every decoder on bytes that a fuzzer makes up", fuzz::suite)
         .with(fuzz::TOOLS),
-    Suite::new("demo", "the demonstration, without staying", demo),
+    Suite::new("demo", "the demonstrations, without staying", demo),
     Suite::new("deny", "licences and sources of dependencies", deny).with(&[Tool::CargoDeny]),
 ];
 
@@ -232,7 +233,8 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
     };
     // With the features that the unit tests were built with, so that nothing is built twice.
     if has_nextest() {
-        cargo.args(["--workspace", "-E", "package(=lockstep) & kind(test) - binary(=page)"]);
+        let ours = "package(=lockstep) & kind(test) - binary(=page) - binary(=fleet)";
+        cargo.args(["--workspace", "-E", ours]);
     } else {
         cargo.args(["--package", "lockstep", "--test", "e2e", "--test", "offline"]);
         cargo.args(["--test", "scripted"]);
@@ -244,6 +246,20 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
         }
     }
     shell::run(&mut cargo)
+}
+
+fn fleet(machine: &Machine) -> Result<(), Failure> {
+    if has_nextest() {
+        let mut cargo = nextest(machine);
+        return shell::run(cargo.args([
+            "--workspace",
+            "-E",
+            "package(=lockstep) & binary(=fleet)",
+        ]));
+    }
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--package", "lockstep", "--test", "fleet"]).args(locked(machine));
+    shell::run(cargo.args(["--", "--test-threads=2"]))
 }
 
 /// One test after the other: each has a browser and two devices.
@@ -281,9 +297,12 @@ pub(crate) fn soak(machine: &Machine, rollouts: u32, seed: u64) -> Result<(), Fa
 }
 
 fn demo(machine: &Machine) -> Result<(), Failure> {
-    let mut cargo = machine.cargo();
-    cargo.args(["run", "--release"]).args(locked(machine));
-    shell::run(cargo.args(["--", "demo", "--headless"]))
+    for which in [&["--headless"][..], &["--headless", "--fleet"]] {
+        let mut cargo = machine.cargo();
+        cargo.args(["run", "--release"]).args(locked(machine));
+        shell::run(cargo.args(["--", "demo"]).args(which))?;
+    }
+    Ok(())
 }
 
 fn deny(machine: &Machine) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ use ureq::{Agent, SendBody};
 use crate::error::CommandError;
 use crate::files;
 
+pub(crate) use transport::STALL_MAX as UPLOAD_MAX;
 pub use transport::Watch;
 
 /// Which device, and its password
@@ -46,6 +47,15 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// What was read from another set of options.
+    pub(crate) const fn new(
+        device: String,
+        password_file: Option<PathBuf>,
+        password: Option<String>,
+    ) -> Self {
+        Self { device, password_file, password }
+    }
+
     /// The client for this device.
     pub fn client(&self) -> Result<Client, CommandError> {
         let password = match &self.password_file {
@@ -235,7 +245,7 @@ impl Client {
 }
 
 /// One exchange, one agent: nothing is kept between two requests to a device with few sockets.
-fn agent(watch: &Arc<Watch>, answer_max: Duration) -> Agent {
+pub(crate) fn agent(watch: &Arc<Watch>, answer_max: Duration) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -352,7 +362,7 @@ impl From<ClientError> for CommandError {
 }
 
 /// The system's own words where there are such.
-fn plain(error: &ureq::Error) -> &(dyn std::error::Error + 'static) {
+pub(crate) fn plain(error: &ureq::Error) -> &(dyn std::error::Error + 'static) {
     match error {
         ureq::Error::Io(error) => error,
         other => other,
@@ -391,7 +401,7 @@ fn refusal(device: &str, status: u16, refused: &api::Refused, had_password: bool
 }
 
 const UNAUTHORIZED: u16 = 401;
-/// How long a device may take for an ordinary answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long a device, or a server, may take for an ordinary answer.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// More than any answer of a device.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;

@@ -180,4 +180,4 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a device may take nothing of a body. While a member is staged over the radio the lead
 /// takes nothing, and whether it lives is asked over another connection.
-pub(super) const STALL_MAX: Duration = Duration::from_secs(15 * 60);
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(15 * 60);

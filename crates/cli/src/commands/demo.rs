@@ -1,15 +1,13 @@
 //! `lockstep demo`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
 
 use anstyle::{AnsiColor, Style};
 use lockstep_sim::board::random_password;
 use serde_json::{Value, json};
 
-use crate::demo::{self, Desk, Outcome, Plan, ROLES, Step};
+use crate::demo::fleet::{After, Telling};
+use crate::demo::{self, Desk, Interrupt, Outcome, Plan, ROLES, Step, program};
 use crate::error::CommandError;
 use crate::ui::Ui;
 
@@ -18,6 +16,9 @@ use crate::ui::Ui;
 /// Starts a receiver, which leads, and a transmitter, each a process with a flash and a bootloader
 /// of its own, and rolls out three signed releases: a good one, one whose transmitter never gets
 /// healthy, one whose transmitter crashes at boot. Afterwards the devices stay up, to be tried.
+///
+/// With --fleet there are twenty pairs and a server: a campaign whose canary fails and which pauses
+/// by itself, then one that brings all pairs to a release in three waves.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Print one line for each rollout, end after the last, and succeed only if all went as
@@ -30,12 +31,25 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     firmware: Option<PathBuf>,
 
+    /// Show a fleet: a server, twenty pairs, and two campaigns
+    #[arg(long, conflicts_with = "firmware")]
+    fleet: bool,
+
+    /// Leave the fleet running afterwards, with its console, until Ctrl-C
+    #[arg(long, requires = "fleet", conflicts_with = "headless")]
+    keep: bool,
+
     /// Where devices and releases are kept, a new or empty folder [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 pub(super) fn demo(ui: &Ui, args: &DemoArgs) -> Result<(), CommandError> {
+    if args.fleet {
+        let telling = if args.headless { Telling::Results } else { Telling::Everything };
+        let after = if args.keep { After::Stay } else { After::End };
+        return demo::fleet::play(ui, args.dir.as_deref(), telling, after);
+    }
     let password = random_password()
         .map_err(|error| CommandError::failed("Cannot make a password").because(&error))?;
     let mut desk = Desk::set_up(args.dir.as_deref(), password)?;
@@ -183,77 +197,6 @@ fn say_farewell(ui: &Ui, desk: &Desk, plan: &Plan) -> Result<(), CommandError> {
         "  {program} update --device {lead} --password-file {folder}/password \\\n      {}",
         bundle.unwrap_or_default()
     ))
-}
-
-/// How this command is called from here.
-fn program() -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("lockstep"));
-    let here = std::env::current_dir().unwrap_or_default();
-    program.strip_prefix(here).unwrap_or(&program).display().to_string()
-}
-
-/// Ctrl-C, or a request to end.
-///
-/// While rollouts run it ends the demo at once, and the temporary folder with it; the devices end
-/// when their input does. Afterwards it ends the stay.
-struct Interrupt {
-    stays: Arc<AtomicBool>,
-    came: mpsc::Receiver<Result<(), CommandError>>,
-}
-
-impl Interrupt {
-    fn watch(folder: Option<PathBuf>) -> Self {
-        let (sender, came) = mpsc::channel();
-        let stays = Arc::new(AtomicBool::new(false));
-        let is_staying = Arc::clone(&stays);
-        thread::spawn(move || {
-            let ended = wait_for_interrupt();
-            if ended.is_ok() && !is_staying.load(Ordering::SeqCst) {
-                if let Some(folder) = folder {
-                    // Whatever is left of it harms nobody.
-                    let _ = std::fs::remove_dir_all(folder);
-                }
-                std::process::exit(EXIT_INTERRUPTED);
-            }
-            // Without a receiver the demo is over already.
-            let _ = sender.send(ended);
-        });
-        Self { stays, came }
-    }
-
-    /// Until somebody ends it; the devices end with it.
-    fn wait(&self) -> Result<(), CommandError> {
-        self.stays.store(true, Ordering::SeqCst);
-        // Without a sender its thread has panicked: then there is nothing to wait for.
-        self.came.recv().unwrap_or(Ok(()))
-    }
-}
-
-/// What a shell expects of a command that Ctrl-C ended: 128 and the signal's number.
-const EXIT_INTERRUPTED: i32 = 130;
-
-fn wait_for_interrupt() -> Result<(), CommandError> {
-    let failed =
-        |error: &std::io::Error| CommandError::failed("Cannot wait for Ctrl-C").because(error);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|error| failed(&error))?;
-    runtime
-        .block_on(async {
-            #[cfg(unix)]
-            {
-                use tokio::signal::unix::{SignalKind, signal};
-                let mut ended = signal(SignalKind::terminate())?;
-                tokio::select! {
-                    done = tokio::signal::ctrl_c() => done,
-                    _ = ended.recv() => Ok(()),
-                }
-            }
-            #[cfg(not(unix))]
-            tokio::signal::ctrl_c().await
-        })
-        .map_err(|error| failed(&error))
 }
 
 fn to_json(desk: &Desk, results: &[(&Step, Outcome)], all_expected: bool) -> Value {

@@ -1,8 +1,10 @@
 //! The commands: each file holds one, its arguments (whose comments are its help) and its function.
 
 mod abort;
+mod audit;
 mod backup;
 mod bench;
+mod campaign;
 mod completions;
 mod config;
 mod demo;
@@ -12,8 +14,11 @@ mod history;
 mod image;
 mod inspect;
 mod keygen;
+mod login;
 mod logs;
 mod password;
+mod person;
+pub(crate) mod publish;
 mod release;
 mod report;
 mod revert;
@@ -21,6 +26,7 @@ mod schedule;
 mod serve;
 mod sim;
 mod status;
+mod token;
 pub(crate) mod update;
 mod watch;
 
@@ -86,6 +92,16 @@ pub(crate) enum Command {
     Serve(serve::ServeArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
+    Publish(publish::PublishArgs),
+    #[command(subcommand)]
+    Campaign(campaign::CampaignCommand),
+    #[command(subcommand)]
+    Person(person::PersonCommand),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    Audit(audit::AuditArgs),
     // Whether it can be relied upon.
     Sim(sim::SimArgs),
     #[command(subcommand)]
@@ -108,7 +124,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Schedule(args) => schedule::schedule(ui, &args),
         Command::Abort(args) => abort::abort(ui, &args),
         Command::Revert(args) => revert::revert(ui, &args),
-        Command::Group(command) => group::group(ui, &command),
+        Command::Group(command) => group::group(ui, command),
         Command::Config(command) => config::config(ui, &command),
         Command::Password(args) => password::password(ui, &args),
         Command::History(args) => history::history(ui, &args),
@@ -117,8 +133,26 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Serve(args) => serve::serve(ui, &args),
         Command::Backup(args) => backup::backup(ui, &args),
         Command::Restore(args) => backup::restore(ui, &args),
+        Command::Login(args) => login::login(ui, &args),
+        Command::Logout(args) => login::logout(ui, &args),
+        Command::Publish(args) => publish::publish(ui, &args),
+        Command::Campaign(command) => campaign::campaign(ui, &command),
+        Command::Person(command) => person::person(ui, &command),
+        Command::Token(command) => token::token(ui, &command),
+        Command::Audit(args) => audit::audit(ui, &args),
         Command::Sim(args) => sim::sim(ui, &args),
         Command::Bench(command) => bench::bench(ui, &command),
         Command::Completions(args) => completions::completions(ui, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// Options that two sets of arguments share are found only when their command is used.
+    #[test]
+    fn no_command_has_two_options_of_one_name() {
+        super::Cli::command().debug_assert();
     }
 }

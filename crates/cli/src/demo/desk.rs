@@ -55,22 +55,7 @@ impl Device {
 impl Desk {
     /// A desk in `folder`, or in one of its own that goes with it. Nothing runs yet.
     pub(crate) fn set_up(folder: Option<&Path>, password: String) -> Result<Self, CommandError> {
-        let is_temporary = folder.is_none();
-        let folder = match folder {
-            Some(folder) => folder.to_owned(),
-            None => std::env::temp_dir().join(format!("lockstep-demo-{}", std::process::id())),
-        };
-        let name = folder.display();
-        let failed = |error: &std::io::Error| {
-            CommandError::failed(format!("Cannot use the folder `{name}`")).because(error)
-        };
-        fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
-        if fs::read_dir(&folder).map_err(|error| failed(&error))?.next().is_some() {
-            return Err(CommandError::failed(format!("The folder `{name}` is not empty"))
-                .hinted("The demo begins with new devices. Name a new folder: --dir DIR"));
-        }
-        // Children have the same working directory, but names are easier to use when whole.
-        let folder = fs::canonicalize(&folder).map_err(|error| failed(&error))?;
+        let (folder, is_temporary) = new_folder(folder)?;
         let (devices, lines) = (Vec::new(), Arc::default());
         Ok(Self { folder, is_temporary, password, devices, lines })
     }
@@ -214,6 +199,27 @@ impl Desk {
         let error = CommandError::failed(format!("The {role} has ended by itself ({status})"));
         Err(said.lines().fold(error, |error, line| error.detailed(line, None)))
     }
+}
+
+/// The folder of a demo, which must be new or empty; and whether it is a temporary one.
+pub(super) fn new_folder(folder: Option<&Path>) -> Result<(PathBuf, bool), CommandError> {
+    let is_temporary = folder.is_none();
+    let folder = match folder {
+        Some(folder) => folder.to_owned(),
+        None => std::env::temp_dir().join(format!("lockstep-demo-{}", std::process::id())),
+    };
+    let name = folder.display();
+    let failed = |error: &std::io::Error| {
+        CommandError::failed(format!("Cannot use the folder `{name}`")).because(error)
+    };
+    fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+    if fs::read_dir(&folder).map_err(|error| failed(&error))?.next().is_some() {
+        return Err(CommandError::failed(format!("The folder `{name}` is not empty"))
+            .hinted("The demo begins with new devices. Name a new folder: --dir DIR"));
+    }
+    // Children have the same working directory, but names are easier to use when whole.
+    let folder = fs::canonicalize(&folder).map_err(|error| failed(&error))?;
+    Ok((folder, is_temporary))
 }
 
 /// Switches everything off, and clears the desk if it was a temporary one.

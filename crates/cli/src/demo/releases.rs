@@ -171,7 +171,7 @@ pub(crate) fn real(ui: &Ui, folder: &Path, firmware: &Path) -> Result<Plan, Comm
 }
 
 /// Images for both roles, the lead's last; the transmitter's shows `fault`.
-fn made(version: ReleaseVersion, fault: Fault) -> Result<Vec<RoleImage>, CommandError> {
+pub(super) fn made(version: ReleaseVersion, fault: Fault) -> Result<Vec<RoleImage>, CommandError> {
     let mut images = Vec::new();
     for name in ROLES.into_iter().rev() {
         let role = Role::new(name)
@@ -222,7 +222,7 @@ fn role_image(
 }
 
 impl Release {
-    fn of_images(version: ReleaseVersion, images: &[RoleImage]) -> Self {
+    pub(super) fn of_images(version: ReleaseVersion, images: &[RoleImage]) -> Self {
         let hash = |role: &'static str| {
             let image = images.iter().find(|image| image.role.as_str() == role)?;
             Some((role, image.file.facts.image_hash.to_string()))
@@ -232,13 +232,13 @@ impl Release {
 }
 
 /// The key that signs, and that the devices trust.
-struct Key {
+pub(super) struct Key {
     signer: Signer,
-    public: PathBuf,
+    pub(super) public: PathBuf,
 }
 
 impl Key {
-    fn make(folder: &Path) -> Result<Self, CommandError> {
+    pub(super) fn make(folder: &Path) -> Result<Self, CommandError> {
         let (secret, public) = (folder.join("demo.key"), folder.join("demo.pub"));
         keys::generate(&secret, &public, None)?;
         let signer = Signer::open(&secret, &PasswordArgs::default())?;
@@ -246,11 +246,11 @@ impl Key {
     }
 
     /// What a device that trusts this key is started with.
-    fn arguments(&self) -> Vec<String> {
+    pub(super) fn arguments(&self) -> Vec<String> {
         vec!["--key".to_owned(), self.public.display().to_string()]
     }
 
-    fn release(
+    pub(super) fn release(
         &self,
         folder: &Path,
         product: &str,

@@ -248,7 +248,11 @@ impl Report {
             phase: it.phase,
         });
         let attention = attention(&version, &health, &devices, open.as_ref());
-        let past = history.history.into_iter().take(PAST_MAX).map(past_of).collect();
+        // A device has its verdict in the history before all have settled. What is open is not
+        // over: it would be heard of once, while it does not count, and never again.
+        let is_over = |it: &Past| open.as_ref().is_none_or(|open| open.id != it.id);
+        let past = history.history.into_iter().take(PAST_MAX).map(past_of).filter(is_over);
+        let past = past.collect();
         Ok(Self { system: version.product, devices, number, open, attention, past })
     }
 }
@@ -382,6 +386,16 @@ mod tests {
     fn a_member_that_does_not_answer_calls_a_person() {
         let report = report(|it| it["group"]["members"][1]["linked"] = false.into()).unwrap();
         assert_eq!(report.attention, "transmitter 02:00:00:00:00:02 does not answer");
+    }
+
+    /// Else a campaign that saw it open would never learn that it came to nothing.
+    #[test]
+    fn a_rollout_that_has_its_verdict_and_goes_on_is_not_over() {
+        let settling = |it: &mut serde_json::Value| {
+            it["rollout"]["rollout"]["phase"] = "settling".into();
+        };
+        let report = report(settling).unwrap();
+        assert!(report.open.is_some() && report.past.is_empty(), "{report:?}");
     }
 
     #[test]

@@ -1,35 +1,19 @@
-//! `lockstep group …`: who belongs to a group.
+//! The group of one device: who belongs to it, and who is in reach.
 
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use clap::Subcommand;
 use lockstep_proto::id::DeviceId;
 use serde_json::{Value, json};
 
-use crate::client::DeviceArgs;
 use crate::client::api::{Group, GroupMember, Stranger};
+use crate::client::{Client, DeviceArgs};
 use crate::error::CommandError;
 use crate::files;
 use crate::ui::{Ui, table, tame};
 
-/// See who belongs to a group, adopt a device, take off who is gone for good
-#[derive(Debug, Subcommand)]
-pub(crate) enum GroupCommand {
-    List(ListArgs),
-    Adopt(AdoptArgs),
-    Remove(RemoveArgs),
-}
-
-/// List the members of a group, as its lead knows them, and other devices in reach
-#[derive(Debug, clap::Args)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    device: DeviceArgs,
-}
-
-/// Give a new device the group's key, over the air
+/// Give a new device the group's key, over the air (with --device)
 ///
 /// The lead must be in its reach, and you must know its password: a desk device prints it at its
 /// first start, a board shows it. Nobody who listens learns anything of password or key. The device
@@ -48,30 +32,7 @@ pub(crate) struct AdoptArgs {
     device: DeviceArgs,
 }
 
-/// Take a device that is gone for good off the list of members
-///
-/// Every rollout asks all members, and begins only when all have answered. A device that was
-/// removed, and speaks again with the group's key, is a member again.
-#[derive(Debug, clap::Args)]
-pub(crate) struct RemoveArgs {
-    /// The device's address, as `lockstep group list` shows it
-    #[arg(value_name = "MAC")]
-    id: DeviceId,
-
-    #[command(flatten)]
-    device: DeviceArgs,
-}
-
-pub(super) fn group(ui: &Ui, command: &GroupCommand) -> Result<(), CommandError> {
-    match command {
-        GroupCommand::List(args) => list(ui, args),
-        GroupCommand::Adopt(args) => adopt(ui, args),
-        GroupCommand::Remove(args) => remove(ui, args),
-    }
-}
-
-fn list(ui: &Ui, args: &ListArgs) -> Result<(), CommandError> {
-    let client = args.device.client()?;
+pub(super) fn list(ui: &Ui, client: &Client) -> Result<(), CommandError> {
     // The lead looks around when it is asked; whoever it hears then is in its next answer.
     let _first: Value = client.get("/api/group")?;
     sleep(LOOK_AROUND);
@@ -101,7 +62,7 @@ fn stranger_row(stranger: &Stranger) -> Vec<String> {
     ]
 }
 
-fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
+pub(super) fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
     let client = args.device.client()?;
     let password = match &args.its_password_file {
         Some(path) => files::read_password(path)?,
@@ -162,9 +123,13 @@ fn row(member: &GroupMember) -> Vec<String> {
     vec![tame(&member.id), tame(&role), link]
 }
 
-fn remove(ui: &Ui, args: &RemoveArgs) -> Result<(), CommandError> {
-    let client = args.device.client()?;
-    let id = args.id.to_string();
+pub(super) fn remove(ui: &Ui, client: &Client, id: &str) -> Result<(), CommandError> {
+    let id: DeviceId = id.parse().map_err(|error: lockstep_proto::id::DeviceIdError| {
+        CommandError::usage(format!("`{id}` is no device's address"))
+            .because(&error)
+            .hinted("Such as 02:00:00:00:00:02; for a group of a fleet leave out --device.")
+    })?;
+    let id = id.to_string();
     client.post::<Value>(&format!("/api/group/remove/{id}"))?;
     ui.line(format_args!("Removed {id}: rollouts do not wait for it any more"))?;
     ui.json(&json!({ "removed": id }))

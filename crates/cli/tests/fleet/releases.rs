@@ -1,0 +1,104 @@
+//! Releases on their way to the server: taken whole, or not at all.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use super::desk::{BOTH, Receiver, Transmitter, firmware};
+use super::server::Fleet;
+
+/// Writes images of both roles and makes an unsigned bundle of them.
+fn bundle(fleet: &Fleet, version: &str) -> Vec<u8> {
+    let mut line = format!("release create --version {version} --unsigned -o {version}.lockstep");
+    for role in BOTH {
+        let file = format!("{version}-{}.bin", role.name());
+        fs::write(fleet.path(&file), firmware(role, version).make().bytes).unwrap();
+        line += &format!(" --{} {file}", role.name());
+    }
+    fleet.operator(&line).succeeds();
+    fs::read(fleet.path(&format!("{version}.lockstep"))).unwrap()
+}
+
+fn releases(fleet: &Fleet) -> Value {
+    let token = fleet.json("token create looker --role viewer")["token"].take();
+    let list: Value = fleet.ask(token.as_str().unwrap()).get("/api/releases").unwrap();
+    list["releases"].clone()
+}
+
+fn files_in(fleet: &Fleet, folder: &str) -> usize {
+    fs::read_dir(fleet.path(folder)).unwrap().count()
+}
+
+#[test]
+fn an_upload_that_is_cut_leaves_nothing_and_the_next_one_is_taken() {
+    let fleet = Fleet::new();
+    let bytes = bundle(&fleet, "1.1.0");
+    let token = fleet.json("token create ci")["token"].take();
+    for sent in [0, 1, 600, bytes.len() / 2, bytes.len() - 1] {
+        let mut stream = TcpStream::connect(fleet.address()).unwrap();
+        let head = format!(
+            "POST /api/releases HTTP/1.1\r\nHost: fleet\r\nAuthorization: Bearer {}\r\n\
+             Content-Length: {}\r\n\r\n",
+            token.as_str().unwrap(),
+            bytes.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&bytes[..sent]).unwrap();
+        drop(stream);
+    }
+    assert_eq!(releases(&fleet), json!([]));
+    assert_eq!(files_in(&fleet, "data/objects"), 0);
+    assert_eq!(files_in(&fleet, "data/incoming"), 0);
+    fleet.operator("publish 1.1.0.lockstep").succeeds().says("Published").says("not signed");
+    assert_eq!(releases(&fleet)[0]["version"], "1.1.0");
+}
+
+#[test]
+fn an_unsigned_bundle_is_refused_where_keys_are_demanded_and_a_signed_one_is_taken() {
+    let fleet = Fleet::with("--key a.pub");
+    bundle(&fleet, "1.1.0");
+    fleet.operator("publish 1.1.0.lockstep").fails().says("not signed");
+    assert_eq!(releases(&fleet), json!([]));
+    let images = "--receiver 1.1.0-receiver.bin --transmitter 1.1.0-transmitter.bin";
+    let line = format!("release create --version 1.1.0 --key a.key -o signed.lockstep {images}");
+    fleet.operator(&line).succeeds();
+    fleet.operator("publish signed.lockstep").succeeds().says("signed by one key");
+}
+
+#[test]
+fn what_is_no_good_bundle_is_not_even_sent() {
+    let fleet = Fleet::new();
+    let mut bytes = bundle(&fleet, "1.1.0");
+    bytes.truncate(bytes.len() / 2);
+    fs::write(fleet.path("cut.lockstep"), &bytes).unwrap();
+    assert_eq!(fleet.operator("publish cut.lockstep").code, Some(1));
+    let said = fleet.operator("publish cut.lockstep");
+    said.says("is not a good bundle");
+    assert_eq!(releases(&fleet), json!([]));
+}
+
+/// The original plan's folder: one for each role, copies called latest beside the builds.
+#[test]
+fn a_folder_of_builds_is_published_once_for_each_set_that_is_whole() {
+    let fleet = Fleet::new();
+    let build = |role: super::desk::Role, version: &str| {
+        let folder = fleet.path("build").join(role.name());
+        fs::create_dir_all(&folder).unwrap();
+        let bytes = firmware(role, version).make().bytes;
+        let name = format!("{}_v{version}_20260203_143022.bin", role.name());
+        fs::write(folder.join(name), &bytes).unwrap();
+        fs::write(folder.join(format!("{}_latest.bin", role.name())), &bytes).unwrap();
+    };
+    let publish = "publish --watch build --once --key a.key";
+    build(Receiver, "1.1.0");
+    build(Transmitter, "1.1.0");
+    fleet.operator(publish).succeeds().says("Published desk 1.1.0").says("signed by one key");
+    fleet.operator(publish).succeeds().says("1.1.0 is published already");
+    build(Receiver, "1.2.0");
+    fleet.operator(publish).succeeds().says("1.1.0 is published already");
+    build(Transmitter, "1.2.0");
+    fleet.operator(publish).succeeds().says("Published desk 1.2.0");
+    assert_eq!(releases(&fleet).as_array().unwrap().len(), 2);
+}
