@@ -59,6 +59,8 @@ pub enum Change {
     Campaign(String),
     /// A release came or was withdrawn.
     Releases,
+    /// The server ends: streams of events end with it, or it would wait for them.
+    Ends,
 }
 
 impl Server {
