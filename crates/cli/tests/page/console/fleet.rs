@@ -1,7 +1,6 @@
 //! A server as a process, and leads that have no devices: they say what real ones would, so that a
 //! page has something to show of a fleet.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -26,16 +25,15 @@ impl Fleet {
     pub(crate) fn start() -> Self {
         let folder = TempDir::new().unwrap();
         let mut server = Command::new(env!("CARGO_BIN_EXE_lockstep"))
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--poll", "2", "--data"])
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--poll", "5", "--data"])
             .arg(folder.path().join("fleet"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
+        let said = serde_json::Deserializer::from_reader(server.stdout.take().unwrap());
+        let said: Value = said.into_iter().next().unwrap().unwrap();
         let text = |name: &str| said[name].as_str().unwrap().to_owned();
         Self { server, url: text("url"), setup: text("setup"), folder }
     }

@@ -46,7 +46,7 @@ fn a_person_brings_a_release_to_a_pair_from_the_first_link_on() {
     view.browser.picture("console-release");
 
     // A campaign of one wave; slow enough to be seen.
-    desk.board_mut(Receiver).order("impair loss=30");
+    desk.board_mut(Receiver).order("impair loss=60");
     view.browser.open(&format!("{}/campaigns/new", fleet.url));
     let fields = "document.getElementById('waves').value = '100';
         document.getElementById('soak_min').value = '0'";
@@ -56,8 +56,6 @@ fn a_person_brings_a_release_to_a_pair_from_the_first_link_on() {
     view.wait_text("list", "began");
     view.browser.run("document.querySelector('#list a').click()", Vec::new());
     view.wait_text("rollout", "Rollout to 1.1.0");
-    view.wait_text("rollout", "KiB of");
-    view.browser.picture("console-group-staging");
     // What a person has typed and opened stays when the page is refreshed.
     view.browser.click("settings");
     view.browser.type_into("labels", ",floor=2");

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::shown;
@@ -66,6 +67,13 @@ struct Device {
 struct Instructions {
     order: Vec<String>,
     reboot_delay_seconds: u32,
+}
+
+impl Manifest {
+    /// When it was made, if it says so.
+    fn made(&self) -> Option<Timestamp> {
+        self.release_date.parse().ok()
+    }
 }
 
 impl Device {
