@@ -12,7 +12,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_server::access::{Role, hash_password};
 use lockstep_server::http::router;
 use lockstep_server::run::{ServeOptions, open};
-use lockstep_server::server::Server;
+use lockstep_server::server::{Change, Server};
 use lockstep_server::store::groups::{Enrolled, Settings};
 use lockstep_server::store::releases::Release;
 use tempfile::TempDir;
@@ -328,6 +328,36 @@ async fn the_exported_audit_has_no_formula() {
     }
     let text = world.get("/audit.csv", &cookie).await.text;
     assert_eq!(text.matches("\"x.y\"").count(), 250);
+}
+
+/// Else a server would wait at its end for every open page.
+#[tokio::test]
+async fn events_name_what_changed_and_end_with_the_server() {
+    let world = World::with_people().await;
+    assert_eq!(world.get("/console/events", "").await.status, StatusCode::SEE_OTHER);
+    let (cookie, _) = world.sign_in("viewer").await;
+    let request = request(Method::GET, "/console/events", &cookie).body(Body::empty()).unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    world.server.changed(Change::Group("7".to_owned()));
+    world.server.changed(Change::Releases);
+    world.server.changed(Change::Ends);
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(bytes, "data: group:7\n\ndata: releases\n\n");
+}
+
+/// A page that fell too far behind looks at everything.
+#[tokio::test]
+async fn who_missed_changes_is_told_that_everything_changed() {
+    let world = World::with_people().await;
+    let (cookie, _) = world.sign_in("viewer").await;
+    let request = request(Method::GET, "/console/events", &cookie).body(Body::empty()).unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    for _ in 0..5000 {
+        world.server.changed(Change::Releases);
+    }
+    world.server.changed(Change::Ends);
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    assert!(bytes.starts_with(b"data: all\n\n"));
 }
 
 #[tokio::test]
