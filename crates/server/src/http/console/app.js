@@ -91,7 +91,7 @@ function said(kind, title, text) {
   note.append(bold);
   if (text) {
     const more = document.createElement('p');
-    more.textContent = sentence(text) + '.';
+    more.textContent = sentence(text).replace(/([^.?!])$/, '$1.');
     note.append(more);
   }
   $('uploadSaid').replaceChildren(note);

@@ -65,7 +65,7 @@ async fn guarded(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // What a page says is for whoever is signed in, and for now.
+    // What a page says is for whoever is signed in, and old a moment later.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -100,6 +100,12 @@ pub(super) fn capital(text: &str) -> String {
     first.unwrap_or_default() + letters.as_str()
 }
 
+/// A text as a whole sentence; some come as one.
+pub(super) fn sentence(text: &str) -> String {
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    capital(text) + end
+}
+
 /// One part of a bar that shows shares of a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
