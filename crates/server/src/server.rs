@@ -143,7 +143,7 @@ async fn follow(server: &Server) -> Result<(), StoreError> {
                 match &change {
                     Change::Group(group) => server.refresh(group).await?,
                     Change::Lead(group) => server.roster.forget_group(group),
-                    Change::Campaign(_) | Change::Releases => (),
+                    Change::Campaign(_) | Change::Releases | Change::Ends => (),
                 }
                 server.changed(change);
             }

@@ -35,7 +35,7 @@ async fn events(
 
 fn name(change: Change) -> String {
     match change {
-        Change::Group(id) => format!("group:{id}"),
+        Change::Group(id) | Change::Lead(id) => format!("group:{id}"),
         Change::Campaign(id) => format!("campaign:{id}"),
         Change::Releases => "releases".to_owned(),
         // Taken out above.

@@ -36,6 +36,8 @@ struct Fields {
     failures_max: String,
     /// In UTC, as a browser's field has it.
     not_before: String,
+    /// `yes`, or nothing.
+    despite_findings: String,
 }
 
 impl Default for Fields {
@@ -51,6 +53,7 @@ impl Default for Fields {
             patience_min: text(""),
             failures_max: text("0"),
             not_before: text(""),
+            despite_findings: text(""),
         }
     }
 }
@@ -120,6 +123,7 @@ fn given(fields: &Fields) -> Result<Given, Problem> {
         patience_s: number("patience", &fields.patience_min)?.saturating_mul(60),
         failures_max: usize::try_from(failures_max).unwrap_or(usize::MAX),
         not_before,
+        despite_findings: !fields.despite_findings.is_empty(),
     })
 }
 
