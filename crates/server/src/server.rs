@@ -59,6 +59,8 @@ pub enum Change {
     Campaign(String),
     /// A release came or was withdrawn.
     Releases,
+    /// The server ends: streams of events end with it, or it would wait for them.
+    Ends,
 }
 
 impl Server {
@@ -141,7 +143,7 @@ async fn follow(server: &Server) -> Result<(), StoreError> {
                 match &change {
                     Change::Group(group) => server.refresh(group).await?,
                     Change::Lead(group) => server.roster.forget_group(group),
-                    Change::Campaign(_) | Change::Releases => (),
+                    Change::Campaign(_) | Change::Releases | Change::Ends => (),
                 }
                 server.changed(change);
             }

@@ -34,11 +34,15 @@ impl View {
 
     /// Opens the page at this host and port.
     pub(crate) fn open_address(desk: &Desk, address: &str) -> Option<Self> {
-        let browser = Browser::start()?;
-        let address = format!("http://{address}");
         // As people type it: the device knows the way to the page.
+        Self::open_with_files_of(desk.path(""), format!("http://{address}"))
+    }
+
+    /// Opens any page; files are chosen from this folder.
+    pub(crate) fn open_with_files_of(folder: PathBuf, address: String) -> Option<Self> {
+        let browser = Browser::start()?;
         browser.open(&address);
-        Some(Self { browser, folder: desk.path(""), address })
+        Some(Self { browser, folder, address })
     }
 
     /// The page is closed and opened again: it knows nothing of before.

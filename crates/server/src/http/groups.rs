@@ -232,12 +232,18 @@ async fn remove(
     Admin(caller): Admin,
     given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    if !server.store.remove_group(&id, &caller.name, Timestamp::now()).await? {
-        return Err(Problem::not_found("group", &id));
-    }
-    server.roster.forget_group(&id);
-    server.changed(Change::Group(id.clone()));
+    forget(&server, &id, &caller.name).await?;
     Ok(Json(json!({ "removed": id })))
+}
+
+/// Forgets a group; its lead is let in no more.
+pub(super) async fn forget(server: &Server, id: &str, who: &str) -> Result<(), Problem> {
+    if !server.store.remove_group(id, who, Timestamp::now()).await? {
+        return Err(Problem::not_found("group", id));
+    }
+    server.roster.forget_group(id);
+    server.changed(Change::Group(id.to_owned()));
+    Ok(())
 }
 
 /// `POST /api/groups/ID/abort`: its open rollout.
@@ -295,15 +301,15 @@ async fn enrolments(State(server): State<Arc<Server>>, _: Admin) -> Result<Json<
 /// The body of a new token for a group that is to come, or for a new lead of one that is here.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewEnrolment {
+pub(super) struct NewEnrolment {
     #[serde(default)]
-    name: String,
+    pub(super) name: String,
     #[serde(default)]
-    labels: String,
+    pub(super) labels: String,
     #[serde(default)]
-    zone: String,
-    group: Option<String>,
-    expires_in_s: Option<u32>,
+    pub(super) zone: String,
+    pub(super) group: Option<String>,
+    pub(super) expires_in_s: Option<u32>,
 }
 
 /// `POST /api/enrolments`: the token is told only in this answer.
@@ -313,12 +319,18 @@ async fn make_enrolment(
     given::Json(new): given::Json<NewEnrolment>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (token, expires_at) = enrolment(&server, &new, &caller.name).await?;
-    let command = format!("lockstep device … --server {} --enroll {token}", server.public_url);
+    let command = enrol_command(&server, &token);
     let made = json!({ "token": token, "expires_at": expires_at, "command": command });
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-async fn enrolment(
+/// What to start a lead with.
+pub(super) fn enrol_command(server: &Server, token: &str) -> String {
+    format!("lockstep device … --server {} --enroll {token}", server.public_url)
+}
+
+/// Makes a token; its secret, and until when it is good.
+pub(super) async fn enrolment(
     server: &Server,
     new: &NewEnrolment,
     who: &str,

@@ -6,6 +6,7 @@
 mod auth;
 mod bytes;
 mod campaigns;
+mod console;
 mod given;
 mod groups;
 mod leads;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -28,12 +30,11 @@ use tokio::net::TcpListener;
 use problem::Problem;
 
 use crate::publish::BUNDLE_BYTES_MAX;
-use crate::server::Server;
+use crate::server::{Change, Server};
 
 /// Everything that this server answers.
 pub fn router(server: Arc<Server>) -> Router {
-    let bundle_bytes = usize::try_from(BUNDLE_BYTES_MAX).unwrap_or(usize::MAX);
-    let upload = post(releases::upload).layer(DefaultBodyLimit::max(bundle_bytes));
+    let upload = post(releases::upload).layer(bundle_limit());
     Router::new()
         .route("/api/lead/enroll", post(leads::enroll))
         .route("/api/lead/check-in", post(leads::check_in))
@@ -48,6 +49,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(groups::routes())
         .merge(campaigns::routes())
         .merge(people::routes())
+        .merge(console::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -64,8 +66,19 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-async fn nothing(uri: axum::http::Uri) -> Problem {
-    Problem::not_found("page", uri.path())
+/// What an upload may have.
+fn bundle_limit() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(usize::try_from(BUNDLE_BYTES_MAX).unwrap_or(usize::MAX))
+}
+
+/// People get a page, programs what they can read.
+async fn nothing(uri: axum::http::Uri, headers: HeaderMap) -> Response {
+    let problem = Problem::not_found("page", uri.path());
+    let accept = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    match accept.contains("text/html") && !uri.path().starts_with("/api/") {
+        true => console::problem_page(problem),
+        false => problem.into_response(),
+    }
 }
 
 /// `GET /readyz`: whether the database and the store of objects answer.
@@ -91,6 +104,12 @@ pub async fn serve(
     server: Arc<Server>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let changes = server.changes.clone();
+    let stop = async move {
+        stop.await;
+        // It does not matter if nobody looks on.
+        let _ = changes.send(Change::Ends);
+    };
     let service = router(server).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(stop).await
 }

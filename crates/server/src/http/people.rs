@@ -217,14 +217,20 @@ async fn remove(
     Admin(caller): Admin,
     given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    if !server.store.remove_person(&id, &caller.name, Timestamp::now()).await? {
-        return Err(Problem::conflict(
-            "not-removed",
-            "there is nobody of that identity, or it is the last admin",
-            "make another admin first",
-        ));
-    }
+    let_out(&server, &id, &caller.name).await?;
     Ok(Json(json!({ "removed": id })))
+}
+
+/// Lets somebody in no more.
+pub(super) async fn let_out(server: &Server, id: &str, who: &str) -> Result<(), Problem> {
+    if server.store.remove_person(id, who, Timestamp::now()).await? {
+        return Ok(());
+    }
+    Err(Problem::conflict(
+        "not-removed",
+        "there is nobody of that identity, or it is the last admin",
+        "make another admin first",
+    ))
 }
 
 /// `GET /api/tokens`: not their secrets.
@@ -244,11 +250,11 @@ async fn tokens(State(server): State<Arc<Server>>, _: Admin) -> Result<Json<Valu
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewToken {
-    name: String,
-    role: String,
+pub(super) struct NewToken {
+    pub(super) name: String,
+    pub(super) role: String,
     /// `None`: until it is taken back.
-    expires_in_s: Option<u32>,
+    pub(super) expires_in_s: Option<u32>,
 }
 
 /// `POST /api/tokens`: the secret is told only in this answer.
@@ -257,11 +263,21 @@ async fn make_token(
     Admin(caller): Admin,
     given::Json(new): given::Json<NewToken>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    let (token, expires_at) = token(&server, &new, &caller.name).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "token": token, "expires_at": expires_at }))))
+}
+
+/// Makes a token; its secret, and until when it is good.
+pub(super) async fn token(
+    server: &Server,
+    new: &NewToken,
+    who: &str,
+) -> Result<(String, Option<Timestamp>), Problem> {
     let (name, role) = (title(&new.name)?, read_role(&new.role)?);
     let now = Timestamp::now();
     let expires_at = new.expires_in_s.map(|seconds| after(now, seconds));
-    let token = server.store.make_token(name, role, expires_at, &caller.name, now).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "token": token, "expires_at": expires_at }))))
+    let token = server.store.make_token(name, role, expires_at, who, now).await?;
+    Ok((token, expires_at))
 }
 
 /// `DELETE /api/tokens/ID`.

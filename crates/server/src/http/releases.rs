@@ -141,11 +141,17 @@ pub(super) async fn withdraw(
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    if !server.store.withdraw_release(&id, &caller.name, Timestamp::now()).await? {
-        return Err(Problem::not_found("release that is not withdrawn", &id));
+    withdraw_release(&server, &id, &caller.name).await?;
+    Ok(Json(json!({ "withdrawn": id })))
+}
+
+/// Nobody is offered it any more.
+pub(super) async fn withdraw_release(server: &Server, id: &str, who: &str) -> Result<(), Problem> {
+    if !server.store.withdraw_release(id, who, Timestamp::now()).await? {
+        return Err(Problem::not_found("release that is not withdrawn", id));
     }
     server.changed(Change::Releases);
-    Ok(Json(json!({ "withdrawn": id })))
+    Ok(())
 }
 
 /// `GET /api/releases/ID/bundle`.

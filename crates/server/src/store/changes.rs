@@ -67,6 +67,8 @@ impl Change {
             Self::Lead(id) => format!("lead:{id}"),
             Self::Campaign(id) => format!("campaign:{id}"),
             Self::Releases => "releases:".to_owned(),
+            // Nobody else's affair, so it is not read.
+            Self::Ends => "ends:".to_owned(),
         }
     }
 

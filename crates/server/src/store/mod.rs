@@ -22,6 +22,7 @@ pub mod campaigns;
 pub mod changes;
 pub mod checkins;
 pub mod groups;
+pub mod overview;
 pub mod people;
 pub mod releases;
 mod schema;
