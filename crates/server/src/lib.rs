@@ -20,6 +20,7 @@ pub mod hours;
 pub mod http;
 pub mod lead;
 pub mod manifests;
+pub mod mqtt;
 pub mod objects;
 pub mod publish;
 pub mod route;

@@ -9,6 +9,7 @@ mod campaigns;
 mod groups;
 mod leads;
 pub mod limits;
+pub(crate) mod ordered;
 mod people;
 mod problem;
 mod releases;
