@@ -1,7 +1,7 @@
 //! A fleet server as a process, and an admin of it.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -54,10 +54,9 @@ impl Fleet {
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
+        let said = serde_json::Deserializer::from_reader(&mut stdout).into_iter().next();
         self.process = Some((child, stdout));
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("`{line}`\n{}", self.log()))
+        said.and_then(Result::ok).unwrap_or_else(|| panic!("it says nothing\n{}", self.log()))
     }
 
     /// `kill -9`.
