@@ -1,7 +1,7 @@
 //! What somebody orders at a group's `command` topic.
 //!
-//! A message that stays at the broker would be an order again at every connection. It is none here:
-//! a shared subscription is not given what was retained before.
+//! A message that stays at the broker would be an order again at every connection, so one that was
+//! retained before the connection began is none.
 
 use std::fmt;
 use std::str::FromStr;

@@ -142,6 +142,10 @@ fn hear(
 ) {
     let Shared { topics, .. } = shared;
     if let Some(group) = topics.ordered(&publish.topic) {
+        if publish.retain {
+            warn!(group, "the broker has kept an order from before: it is not carried out");
+            return;
+        }
         let order = Ordered { group: group.to_owned(), order: publish.payload.to_vec() };
         if orders.try_send(order).is_err() {
             warn!(group, "more orders than {ORDERS_MAX} wait: the newest is not carried out");
