@@ -109,10 +109,11 @@ fn the_newest_release_is_one_of_the_same_product_with_images_for_nobody_else() {
 fn a_rollout_has_one_share_for_the_group_and_one_for_each_device() {
     let mut staging = group();
     staging.phase = "staging".to_owned();
-    let member = |id, part, staged_bytes| {
+    let member = |id, staged_bytes| {
+        let part = "update";
         json!({ "id": id, "part": part, "staged_bytes": staged_bytes, "size_bytes": 1000 })
     };
-    let members = json!([member(LEAD, "update", 1000), member(MEMBER, "update", 500)]);
+    let members = json!([member(LEAD, 1000), member(MEMBER, 500)]);
     staging.documents = json!({ "rollout": { "rollout": { "members": members } } }).to_string();
     let of = |it: &Map<String, Value>, rest: &str| it[&topic(rest)]["update_percentage"].clone();
     let shown = told(staging.clone(), pair(), &[]);
