@@ -132,6 +132,13 @@ fn a_broker_that_was_away_is_told_everything_anew_and_the_log_of_meanwhile() {
     let campaign = serde_json::json!({ "release": "1.1.0", "groups": [bench.group] });
     bench.fleet.post("/api/campaigns", &campaign);
     bench.desk.assert_runs(&images);
+    bench.desk.wait("the server knows", || {
+        let group = bench.fleet.admin().get(&format!("/api/groups/{}", bench.group))?.json;
+        let group = &group["group"];
+        (group["version"] == "1.1.0" && group["phase"].is_null()).then_some(())
+    });
+    // Nothing changes any more: what is told then is told because the broker has come.
+    bench.desk.board_mut(Receiver).kill();
     bench.broker.restart();
     bench.wait_stands("update", "both run it", |it| it["installed_version"] == "1.1.0");
     for topic in [bench.topic("state"), bench.discovery("update"), ONLINE_AT.to_owned()] {
