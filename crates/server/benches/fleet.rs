@@ -67,6 +67,7 @@ async fn start(folder: &Path) -> (Arc<Server>, SocketAddr) {
         objects: None,
         trust: Trust::anybody(),
         poll_s: 300,
+        mqtt: None,
     };
     let ready = run::open(&options).await.expect("a server");
     let (server, address) = (Arc::clone(&ready.server), ready.address);

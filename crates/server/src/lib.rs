@@ -22,6 +22,7 @@ pub mod http;
 pub mod lead;
 pub mod manifests;
 pub mod metrics;
+pub mod mqtt;
 pub mod objects;
 pub mod publish;
 pub mod route;

@@ -15,6 +15,7 @@ use crate::http::limits::Attempts;
 use crate::lead::roster::Roster;
 use crate::lead::writer::Writer;
 use crate::metrics::Metrics;
+use crate::mqtt::{self, Broker};
 use crate::objects::{ObjectError, Objects};
 use crate::server::{Server, follow_others, look_after_campaigns};
 use crate::store::{Store, StoreError, new_secret};
@@ -36,6 +37,8 @@ pub struct ServeOptions {
     pub trust: Trust,
     /// How often a lead comes when nothing happens, in seconds.
     pub poll_s: u32,
+    /// The broker that is told how the fleet is; `None`: nobody is.
+    pub mqtt: Option<Broker>,
 }
 
 /// Why a server does not serve, or not any more.
@@ -108,6 +111,7 @@ pub struct Ready {
     /// Where it listens.
     pub address: SocketAddr,
     listener: TcpListener,
+    mqtt: Option<Broker>,
 }
 
 /// Opens everything, and listens; nobody is answered yet.
@@ -144,7 +148,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         poll_s: options.poll_s,
         public_url: public_url.trim_end_matches('/').to_owned(),
     };
-    Ok(Ready { server: Arc::new(server), address, listener })
+    Ok(Ready { server: Arc::new(server), address, listener, mqtt: options.mqtt.clone() })
 }
 
 async fn make_folder(path: &PathBuf) -> Result<(), ServeError> {
@@ -166,9 +170,13 @@ impl Ready {
     ) -> Result<(), ServeError> {
         let campaigns = tokio::spawn(look_after_campaigns(Arc::clone(&self.server)));
         let others = tokio::spawn(follow_others(Arc::clone(&self.server)));
+        let broker = self.mqtt.map(|broker| tokio::spawn(mqtt::tell(self.server.clone(), broker)));
         let served = http::serve(self.listener, self.server, stop).await;
         campaigns.abort();
         others.abort();
+        if let Some(broker) = broker {
+            broker.abort();
+        }
         served.map_err(ServeError::Host)
     }
 }

@@ -44,6 +44,7 @@ impl World {
             objects: None,
             trust: Trust::anybody(),
             poll_s: 300,
+            mqtt: None,
         };
         let server = open(&options).await.unwrap().server;
         Self { router: router(Arc::clone(&server)), server, _folder: folder }

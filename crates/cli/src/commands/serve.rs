@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use lockstep_device::mqtt::{BadPrefix, PREFIX_DEFAULT, Prefix};
 use lockstep_proto::manifest::Trust;
+use lockstep_server::mqtt::{Broker, Login};
 use lockstep_server::run::{self, ServeError, ServeOptions};
 use lockstep_server::store::StoreError;
 use serde_json::json;
 
+use crate::broker::BrokerUrl;
 use crate::error::CommandError;
 use crate::keys;
 use crate::ui::Ui;
@@ -57,6 +60,16 @@ pub(crate) struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(5..=86_400))]
     poll: u32,
 
+    /// Tell this MQTT broker how the fleet is, and take orders from there:
+    /// mqtt://[USER:PASSWORD@]HOST[:PORT]; others on this machine can see it, so with a password
+    /// better use the environment variable LOCKSTEP_MQTT
+    #[arg(long, value_name = "URL", env = "LOCKSTEP_MQTT", hide_env_values = true)]
+    mqtt: Option<BrokerUrl>,
+
+    /// Where the topics begin; the group's identity comes behind it
+    #[arg(long, value_name = "TOPIC", default_value = PREFIX_DEFAULT, value_parser = prefix)]
+    mqtt_topic: String,
+
     /// Print the log as one JSON object for each line
     #[arg(long)]
     json_log: bool,
@@ -75,6 +88,7 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
         objects: args.objects.clone(),
         trust,
         poll_s: args.poll,
+        mqtt: args.mqtt.as_ref().map(|url| broker(url, &args.mqtt_topic)).transpose()?,
     };
     begin_log(args.json_log || ui.is_json());
     let failed = |error: &dyn std::error::Error| {
@@ -92,6 +106,19 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
         ui.json(&json!({ "url": url, "listens": ready.address.to_string(), "setup": setup }))?;
         ready.serve(interrupted()).await.map_err(|error| serve_error(&error, args))
     })
+}
+
+/// What a device takes as the beginning of its topics.
+fn prefix(text: &str) -> Result<String, BadPrefix> {
+    Prefix::new(text).map(|_| text.to_owned())
+}
+
+fn broker(url: &BrokerUrl, prefix: &str) -> Result<Broker, CommandError> {
+    let bad = |error: BadPrefix| CommandError::usage("--mqtt-topic is none").because(&error);
+    let of_device = url.broker(&Prefix::new(prefix).map_err(bad)?)?;
+    let login = of_device.login.map(|login| Login { user: login.user, password: login.password });
+    let (host, port, prefix) = (of_device.host, of_device.port, prefix.to_owned());
+    Ok(Broker { host, port, login, prefix })
 }
 
 /// Ctrl-C, or what a service manager sends.

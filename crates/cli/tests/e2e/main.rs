@@ -7,6 +7,7 @@
 
 mod crashes;
 mod desk;
+mod fleet_mqtt;
 mod held;
 mod keys;
 mod links;

@@ -11,6 +11,7 @@ mod given;
 mod groups;
 mod leads;
 pub mod limits;
+pub(crate) mod ordered;
 mod people;
 mod problem;
 mod releases;

@@ -30,6 +30,7 @@ pub async fn serve(folder: &Path, database: Option<&str>) -> Server {
         objects: None,
         trust: Trust::anybody(),
         poll_s: 300,
+        mqtt: None,
     };
     let ready = run::open(&options).await.unwrap();
     let (address, setup_word) = (ready.address, ready.server.setup_word.clone());

@@ -109,6 +109,7 @@ impl FleetDesk {
             objects: None,
             trust: Trust::signed_by(keys::read_key_set(&[key.to_owned()], None)?),
             poll_s: POLL_S,
+            mqtt: None,
         };
         let ready = runtime.block_on(run::open(&options)).map_err(|error| failed(&error))?;
         let (url, word) = (ready.server.public_url.clone(), ready.server.setup_word.clone());

@@ -41,7 +41,7 @@ impl Message {
 impl Mosquitto {
     /// A broker that knows one user, `desk`; none where mosquitto is not installed.
     pub(crate) fn start() -> Option<Self> {
-        for name in ["mosquitto", "mosquitto_passwd", "mosquitto_sub"] {
+        for name in ["mosquitto", "mosquitto_passwd", "mosquitto_sub", "mosquitto_pub"] {
             let path = std::env::var_os("PATH").unwrap_or_default();
             if !std::env::split_paths(&path).any(|folder| folder.join(name).is_file()) {
                 println!("skipped: there is no `{name}`");
@@ -92,6 +92,22 @@ impl Mosquitto {
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "the broker is on already");
         self.process = Some(serve(self.folder.path(), self.port));
+    }
+
+    /// Nothing of what it has kept is there when it is on again.
+    pub(crate) fn forget(&self) {
+        assert!(self.process.is_none(), "the broker is on");
+        fs::remove_file(self.folder.path().join("mosquitto.db")).unwrap();
+    }
+
+    /// Somebody else says something, once.
+    pub(crate) fn publish(&self, topic: &str, payload: &str) {
+        publish(self.port, topic, payload, &[]);
+    }
+
+    /// Somebody else says something, and the broker keeps it.
+    pub(crate) fn keep(&self, topic: &str, payload: &str) {
+        publish(self.port, topic, payload, &["-r"]);
     }
 
     /// What the listener has heard so far, each message once: a broker may give one twice.
@@ -146,13 +162,26 @@ fn serve(folder: &Path, port: u16) -> Child {
 /// The same listener before and after a restart: the broker keeps messages for it.
 fn listen(port: u16) -> Child {
     let mut listener = subscriber(port, "lockstep/#");
+    listener.args(["-t", "homeassistant/#"]);
     listener.args(["-v", "-c", "-i", "listener"]).stdin(Stdio::null());
     listener.stdout(Stdio::piped()).spawn().unwrap()
 }
 
+fn publish(port: u16, topic: &str, payload: &str, options: &[&str]) {
+    let mut command = client("mosquitto_pub", port);
+    command.args(["-t", topic, "-m", payload]).args(options);
+    assert!(command.status().unwrap().success());
+}
+
 fn subscriber(port: u16, topic: &str) -> Command {
-    let mut command = Command::new("mosquitto_sub");
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic]);
+    let mut command = client("mosquitto_sub", port);
+    command.args(["-t", topic]);
+    command
+}
+
+fn client(name: &str, port: u16) -> Command {
+    let mut command = Command::new(name);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"]);
     command.args(["-u", "desk", "-P", BROKER_PASSWORD]);
     command
 }

@@ -82,6 +82,20 @@ impl Http {
         self.exchange(&format!("POST {path}"), &head, body)
     }
 
+    /// Posts JSON.
+    #[track_caller]
+    pub(crate) fn post_json(&self, path: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+        self.exchange(&format!("POST {path}"), &head, body.as_bytes())
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        self.exchange(&format!("DELETE {path}"), "", &[])
+    }
+
     /// Goes on with a cut upload.
     #[track_caller]
     pub(crate) fn resume(&self, bundle: &[u8], from: usize) -> Answer {

@@ -7,6 +7,7 @@
 mod board;
 mod broker;
 mod firmware;
+mod fleet;
 mod http;
 
 use std::fs;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 pub(crate) use board::{Board, Mark};
 pub(crate) use broker::{BROKER_PASSWORD, Message, Mosquitto};
 pub(crate) use firmware::{Forgery, Image, firmware};
+pub(crate) use fleet::Fleet;
 pub(crate) use http::{Answer, Http, Part};
 
 /// What the two devices are for. The receiver leads.
