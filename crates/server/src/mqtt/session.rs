@@ -128,14 +128,16 @@ async fn drive(
                     error!("the broker refuses to hand on orders: let the server's user read them");
                 }
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => hear(publish, shared, wishes, orders),
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                hear(&publish, shared, wishes, orders);
+            }
             Ok(Event::Incoming(_) | Event::Outgoing(_)) => (),
         }
     }
 }
 
 fn hear(
-    publish: Publish,
+    publish: &Publish,
     shared: &Shared,
     wishes: &mpsc::Sender<Wish>,
     orders: &mpsc::Sender<Ordered>,
@@ -253,7 +255,7 @@ impl Teller<'_> {
                 () = sleep_until(looks_until.unwrap_or(tells_at)), if looks_until.is_some() => {
                     looks_until = None;
                     for states in topics.states() {
-                        self.client.unsubscribe(states).await.map_err(lost)?;
+                        self.client.unsubscribe(states).await.map_err(|error| lost(&error))?;
                     }
                 }
             }
@@ -365,14 +367,14 @@ impl Teller<'_> {
         let Message { topic, payload } = message;
         let is_retained = kept == Kept::Retained;
         let published = self.client.publish(topic, QoS::AtLeastOnce, is_retained, payload);
-        published.await.map_err(lost)?;
+        published.await.map_err(|error| lost(&error))?;
         self.sent += 1;
         self.lines.acknowledged(self.shared.acknowledged.load(Ordering::Relaxed));
         Ok(())
     }
 
     async fn subscribe(&self, filter: String, qos: QoS) -> Result<(), Trouble> {
-        self.client.subscribe(filter, qos).await.map_err(lost)
+        self.client.subscribe(filter, qos).await.map_err(|error| lost(&error))
     }
 }
 
@@ -383,7 +385,7 @@ enum Kept {
     Once,
 }
 
-fn lost(error: rumqttc::ClientError) -> Trouble {
+fn lost(error: &rumqttc::ClientError) -> Trouble {
     Trouble::Away(error.to_string())
 }
 
