@@ -106,11 +106,13 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
         let query = sqlx::query("UPDATE fleet_group SET seen_at = $1 WHERE id = $2");
         query.bind(moment(*at)).bind(group).execute(&mut *tx).await?;
     } else {
+        let began = note_open(tx, arrival).await?;
         update_group(tx, arrival).await?;
         replace_devices(tx, group, &report.devices).await?;
         let mut reverted = Vec::new();
         for past in report.past.iter().rev() {
-            if take_past(tx, group, *at, past).await? && past.verdict == "revert" {
+            let began_at = began.as_ref().filter(|(id, _)| *id == past.id).map(|(_, at)| at);
+            if take_past(tx, arrival, past, began_at).await? && past.verdict == "revert" {
                 reverted.push(past);
             }
         }
@@ -120,6 +122,27 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
         tell(tx, &Change::Group(group.clone())).await?;
     }
     Ok(Taken { desired: desired(tx, group).await?, campaign })
+}
+
+/// Takes down which rollout is open, and since when the server knows; returns the one that was
+/// open before, and since when.
+async fn note_open(
+    tx: &mut AnyConnection,
+    arrival: &Arrival,
+) -> Result<Option<(String, String)>, StoreError> {
+    let sql = "SELECT open_rollout, open_since FROM fleet_group WHERE id = $1";
+    let query = sqlx::query(sql).bind(&arrival.group);
+    let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
+    let (id, since) = (row.try_get("open_rollout")?, row.try_get("open_since")?);
+    let before: Option<(String, String)> = Option::zip(id, since);
+    let open = arrival.report.open.as_ref().map(|open| open.id.as_str());
+    if before.as_ref().map(|(id, _)| id.as_str()) != open {
+        let sql = "UPDATE fleet_group SET open_rollout = $1, open_since = $2 WHERE id = $3";
+        let query = sqlx::query(sql).bind(open.map(str::to_owned));
+        let query = query.bind(open.map(|_| moment(arrival.at))).bind(&arrival.group);
+        query.execute(&mut *tx).await?;
+    }
+    Ok(before)
 }
 
 async fn update_group(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
@@ -162,17 +185,19 @@ async fn replace_devices(
 /// Whether it was not known, or ended otherwise than was known.
 async fn take_past(
     tx: &mut AnyConnection,
-    group: &str,
-    at: Timestamp,
+    arrival: &Arrival,
     past: &Past,
+    began_at: Option<&String>,
 ) -> Result<bool, StoreError> {
+    let (group, at) = (arrival.group.as_str(), arrival.at);
     let sql = "INSERT INTO past_rollout (fleet_group, id, kind, verdict, cause, why, number, \
-        number_before, told_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9) \
+        number_before, told_at, began_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10) \
         ON CONFLICT (fleet_group, id) DO NOTHING";
     let query = sqlx::query(sql).bind(group).bind(&past.id).bind(&past.kind);
     let query = query.bind(&past.verdict).bind(&past.cause).bind(&past.why);
     let query = query.bind(i64::from(past.number)).bind(i64::from(past.number_before));
-    let done = query.bind(moment(at)).execute(&mut *tx).await?;
+    let query = query.bind(moment(at)).bind(began_at.cloned());
+    let done = query.execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Ok(false);
     }

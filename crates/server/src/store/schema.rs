@@ -41,7 +41,9 @@ pub(super) const STEPS: &[&[&str]] = &[&[
         phase TEXT NOT NULL,
         attention TEXT NOT NULL,
         documents TEXT NOT NULL,
-        offer_answer TEXT
+        offer_answer TEXT,
+        open_rollout TEXT,
+        open_since TEXT
     )",
     "CREATE INDEX fleet_group_by_number ON fleet_group (number)",
     "CREATE INDEX fleet_group_by_attention ON fleet_group (attention)",

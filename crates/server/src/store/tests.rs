@@ -305,3 +305,31 @@ async fn a_group_whose_release_does_not_speak_to_the_new_one_goes_by_way_of_one_
     arrives(NEW, 10_300, 5).await;
     assert_eq!(desk.standing(&campaign).await.0, Standing::Kept);
 }
+
+#[tokio::test]
+async fn how_long_a_rollout_took_is_known_from_when_it_was_first_heard_of() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let open = |phase: &str| {
+        let (id, kind) = ("17".into(), "forward".into());
+        Some(Open { id, kind, phase: phase.into(), number: 10_100 })
+    };
+    for (second, phase) in [(3, "staging"), (5, "trial")] {
+        let mut arrival = arrival(&group, OLD, second);
+        arrival.report.open = open(phase);
+        desk.arrives(arrival).await;
+    }
+    let mut over = arrival(&group, OLD, 9);
+    over.report.past = vec![Past {
+        id: "17".into(),
+        kind: "forward".into(),
+        verdict: "keep".into(),
+        cause: String::new(),
+        why: String::new(),
+        number: 10_100,
+        number_before: 10_000,
+    }];
+    desk.arrives(over).await;
+    let past = desk.store.past_rollouts(&group).await.unwrap();
+    assert_eq!((past[0].began_at, past[0].told_at), (Some(at(3)), at(9)));
+}
