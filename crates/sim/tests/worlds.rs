@@ -71,7 +71,7 @@ fn the_same_seed_is_the_same_world() {
 const KEPT: &[(u64, &str)] = &[
     // An abort in preflight left the aborted rollout in the place of the one before.
     (375, "upload: refused, aborted"),
-    (1_533, "upload: refused, aborted"),
+    (228, "upload: refused, aborted"),
     // A repair that brings everybody back.
     (32, "verdict: keep of repair"),
     // A member that fell back after keep, and was activated again.
