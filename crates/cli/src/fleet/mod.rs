@@ -23,7 +23,7 @@ use answers::{Campaign, Campaigns, Group, Groups};
 /// Which server, and who asks
 #[derive(Debug, Default, clap::Args)]
 pub struct ServerArgs {
-    /// The fleet's server, such as http://fleet.local:8080 [default: the one that `lockstep login`
+    /// The fleet's server, such as `http://fleet.local:8080` [default: the one that `lockstep login`
     /// has signed in to, if there is one alone]
     #[arg(long, value_name = "URL", env = "LOCKSTEP_SERVER", help_heading = "Server")]
     server: Option<String>,

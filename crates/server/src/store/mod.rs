@@ -1,7 +1,7 @@
 //! What is durable beside the bundles: SQLite in one file by default, PostgreSQL by its URL. One
 //! SQL text serves both.
 //!
-//! Every change is one transaction ([`Store::write`]): it happens wholly or not at all, and when it
+//! Every change is one transaction (`Store::write`): it happens wholly or not at all, and when it
 //! is answered it is on disk. SQLite has one writer at a time, so writers queue up here, where
 //! nobody is refused for being second.
 
