@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_proto::version::ReleaseVersion;
 
-use crate::store::groups::Count;
+use crate::store::groups::{Count, by_number};
 
 /// What this server has done since its start.
 #[derive(Debug, Default)]
@@ -84,11 +84,7 @@ pub struct Fleet {
 impl Fleet {
     fn put(&self, page: &mut Page) {
         page.head("lockstep_groups", "gauge", "Groups by the release that all of them run");
-        let mut releases: std::collections::BTreeMap<u32, u64> = std::collections::BTreeMap::new();
-        for count in &self.census {
-            *releases.entry(count.number).or_default() += count.groups;
-        }
-        for (number, groups) in releases {
+        for (number, groups) in by_number(&self.census) {
             let version = match number {
                 0 => "unknown".to_owned(),
                 number => ReleaseVersion::from_number(number).to_string(),

@@ -77,13 +77,18 @@ impl Server {
         Ok(())
     }
 
+    /// Whoever was heard last before this moment is silent.
+    pub fn silent_before(&self, now: Timestamp) -> Timestamp {
+        let wait = Span::new().seconds(i64::from(self.poll_s) * SILENT_POLLS);
+        now.checked_sub(wait).unwrap_or(Timestamp::MIN)
+    }
+
     /// How the fleet stands.
     pub async fn fleet(&self, now: Timestamp) -> Result<Fleet, StoreError> {
-        let since = now.checked_sub(Span::new().seconds(i64::from(self.poll_s) * SILENT_POLLS));
         Ok(Fleet {
             census: self.store.census().await?,
             campaigns: self.store.campaign_states().await?,
-            silent: self.store.silent_since(since.unwrap_or(now)).await?,
+            silent: self.store.silent_since(self.silent_before(now)).await?,
         })
     }
 

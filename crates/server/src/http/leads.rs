@@ -95,27 +95,29 @@ async fn take_check_in(server: &Server, seat: &Seat, body: &[u8]) -> Result<Resp
     })?;
     check_identity(seat, &check_in)?;
     let documents = documents_of(&check_in);
-    let has_news = !seat.said_before(&documents);
     let report = Report::of(&check_in.documents).map_err(|bad| {
         Problem::bad_request(
             format_args!("`documents.{}` cannot be read: {}", bad.document, bad.cause),
             "it is the answer of the device's own API",
         )
     })?;
+    let gist = report.gist(&check_in.documents.rollout);
+    let is_new = !seat.said_before(&gist);
+    let has_more = check_in.has_more();
     let lines = check_in.lines.into_iter().take(LINES_MAX).map(tame).collect();
     let arrival = Arrival {
         group: seat.group.clone(),
         at: Timestamp::now(),
         report,
-        news: if has_news { News::Perhaps } else { News::Nothing },
-        documents: documents.clone(),
+        news: if is_new || has_more { News::Perhaps } else { News::Nothing },
+        documents,
         lines,
         offer: check_in.offer,
         orders: check_in.orders.into_iter().map(|it| (it.id, it.refused)).collect(),
     };
     let taken = server.writer.take(arrival).await?;
-    seat.heard(&documents);
-    if has_news {
+    seat.heard(&gist);
+    if is_new || has_more {
         server.changed(Change::Group(seat.group.clone()));
     }
     let mut desired = taken.desired;

@@ -27,6 +27,13 @@ pub struct CheckIn {
     pub orders: Vec<OrderAnswer>,
 }
 
+impl CheckIn {
+    /// Whether it says something beside how the group is.
+    pub const fn has_more(&self) -> bool {
+        self.offer.is_some() || !self.lines.is_empty() || !self.orders.is_empty()
+    }
+}
+
 /// Answers of the device's own API.
 #[derive(Debug, Deserialize)]
 pub struct Documents {
@@ -229,6 +236,13 @@ pub struct BadReport {
 }
 
 impl Report {
+    /// What must differ for a check-in to be news: what the server goes by, and how far an open
+    /// rollout is. Uptime, free heap and the like differ each time, and change nothing.
+    pub fn gist(&self, rollout: &RawValue) -> String {
+        let progress = self.open.as_ref().map(|_| rollout.get());
+        format!("{self:?} {progress:?}")
+    }
+
     /// Reads what the lead said.
     pub fn of(documents: &Documents) -> Result<Self, BadReport> {
         let version: Version = read("version", &documents.version)?;
@@ -396,6 +410,27 @@ mod tests {
         };
         let report = report(settling).unwrap();
         assert!(report.open.is_some() && report.past.is_empty(), "{report:?}");
+    }
+
+    #[test]
+    fn uptime_is_no_news_and_how_far_a_rollout_is_is() {
+        let gist = |edit: fn(&mut serde_json::Value)| {
+            let mut documents: serde_json::Value = serde_json::from_str(PAIR).unwrap();
+            edit(&mut documents);
+            let documents: Documents = serde_json::from_value(documents).unwrap();
+            Report::of(&documents).unwrap().gist(&documents.rollout)
+        };
+        let plain = gist(|_| ());
+        assert_eq!(gist(|it| it["version"]["uptime_seconds"] = 9.into()), plain);
+        assert_eq!(gist(|it| it["rollout"]["rollout"]["heard_ms_ago"] = 9.into()), plain);
+        assert_ne!(gist(|it| it["group"]["members"][1]["linked"] = false.into()), plain);
+        let open = gist(|it| it["rollout"]["rollout"]["phase"] = "staging".into());
+        let further = gist(|it| {
+            it["rollout"]["rollout"]["phase"] = "staging".into();
+            it["rollout"]["rollout"]["staged_bytes"] = 9.into();
+        });
+        assert_ne!(open, plain);
+        assert_ne!(open, further);
     }
 
     #[test]

@@ -169,13 +169,13 @@ impl Roster {
 
 impl Seat {
     /// Whether it says the same as the last time; it counts as said once [`Seat::heard`] is told.
-    pub fn said_before(&self, documents: &str) -> bool {
-        *lock(&self.said) == Some(sha2::Sha256::digest(documents.as_bytes()).into())
+    pub fn said_before(&self, gist: &str) -> bool {
+        *lock(&self.said) == Some(sha2::Sha256::digest(gist.as_bytes()).into())
     }
 
     /// What it said is in the tables.
-    pub fn heard(&self, documents: &str) {
-        *lock(&self.said) = Some(sha2::Sha256::digest(documents.as_bytes()).into());
+    pub fn heard(&self, gist: &str) {
+        *lock(&self.said) = Some(sha2::Sha256::digest(gist.as_bytes()).into());
     }
 
     /// What it should run has been read from the tables.

@@ -23,7 +23,7 @@ pub struct Arrival {
     pub at: Timestamp,
     /// What the server goes by.
     pub report: Report,
-    /// Whether that is what the same lead said last, so that only the moment is new.
+    /// Whether there may be something to conclude from it.
     pub news: News,
     /// The documents as they came, as one JSON object.
     pub documents: String,
@@ -35,12 +35,12 @@ pub struct Arrival {
     pub orders: Vec<(String, String)>,
 }
 
-/// Whether a report differs from the one before.
+/// Whether a check-in may change anything but what its lead said and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// It says the same.
+    /// Its gist is the same, and there is nothing else.
     Nothing,
-    /// It may differ.
+    /// It may.
     Perhaps,
 }
 
@@ -100,11 +100,11 @@ impl Store {
 async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreError> {
     let Arrival { group, at, report, news, .. } = arrival;
     let mut campaign = None;
-    let has_more =
-        arrival.offer.is_some() || !arrival.lines.is_empty() || !arrival.orders.is_empty();
-    if *news == News::Nothing && !has_more {
-        let query = sqlx::query("UPDATE fleet_group SET seen_at = $1 WHERE id = $2");
-        query.bind(moment(*at)).bind(group).execute(&mut *tx).await?;
+    if *news == News::Nothing {
+        let sql = "UPDATE fleet_group SET seen_at = $1, documents = $2, offer_answer = NULL \
+            WHERE id = $3";
+        let query = sqlx::query(sql).bind(moment(*at)).bind(&arrival.documents);
+        query.bind(group).execute(&mut *tx).await?;
     } else {
         let began = note_open(tx, arrival).await?;
         update_group(tx, arrival).await?;

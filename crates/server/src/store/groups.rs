@@ -1,5 +1,7 @@
 //! Groups, their devices, what happened to them, and the tokens by which they come in.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -370,9 +372,10 @@ impl Store {
         rows.iter().map(count).collect()
     }
 
-    /// How many groups' leads have come at all, and not since then.
+    /// How many groups' leads have not come since then; who never came counts from its enrolment.
     pub async fn silent_since(&self, since: Timestamp) -> Result<u64, StoreError> {
-        let sql = "SELECT COUNT(*) AS groups_count FROM fleet_group WHERE seen_at < $1";
+        let sql = "SELECT COUNT(*) AS groups_count FROM fleet_group \
+            WHERE COALESCE(seen_at, enrolled_at) < $1";
         let query = sqlx::query(sql).bind(moment(since));
         let row = query.fetch_one(&mut *self.read().await?).await?;
         number_of(&row, "groups_count")
@@ -495,6 +498,15 @@ pub struct Count {
     pub attention: String,
     /// So many.
     pub groups: u64,
+}
+
+/// How many groups there are on each release, by its number.
+pub fn by_number(census: &[Count]) -> BTreeMap<u32, u64> {
+    let mut groups = BTreeMap::new();
+    for count in census {
+        *groups.entry(count.number).or_default() += count.groups;
+    }
+    groups
 }
 
 /// Takes down that something happened in a group.

@@ -333,3 +333,17 @@ async fn how_long_a_rollout_took_is_known_from_when_it_was_first_heard_of() {
     let past = desk.store.past_rollouts(&group).await.unwrap();
     assert_eq!((past[0].began_at, past[0].told_at), (Some(at(3)), at(9)));
 }
+
+/// The device's uptime and free heap are on the page, and no reason to look at a campaign.
+#[tokio::test]
+async fn a_check_in_without_news_is_taken_down_and_nothing_is_concluded_from_it() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    desk.arrives(arrival(&group, OLD, 3)).await;
+    let mut again = arrival(&group, NEW, 9);
+    (again.news, again.documents) = (News::Nothing, "{\"later\":true}".into());
+    desk.arrives(again).await;
+    let known = desk.store.group(&group).await.unwrap().unwrap();
+    assert_eq!((known.seen_at, known.documents.as_str()), (Some(at(9)), "{\"later\":true}"));
+    assert_eq!(desk.store.devices(&group).await.unwrap()[0].image, OLD);
+}

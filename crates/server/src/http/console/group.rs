@@ -105,8 +105,7 @@ async fn show(
     page(&GroupPage {
         frame: frame(&caller, "groups", format!("group:{id} campaign: releases")),
         now,
-        is_silent: group.seen_at.unwrap_or(group.enrolled_at)
-            < super::overview::silent_before(&server, now),
+        is_silent: group.seen_at.unwrap_or(group.enrolled_at) < server.silent_before(now),
         history: store.past_rollouts(&id).await?,
         events: store.events(&id).await?,
         group,

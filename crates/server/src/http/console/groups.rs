@@ -66,7 +66,7 @@ async fn show(
     let next = groups.last().filter(|_| is_full).map(|last| address(&wanted, &last.name));
     page(&GroupsPage {
         frame: frame(&caller, "groups", "group:"),
-        silent_before: super::overview::silent_before(&server, Timestamp::now()),
+        silent_before: server.silent_before(Timestamp::now()),
         is_filtered: !address(&wanted, "").ends_with("?after="),
         wanted,
         groups,

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::said::Said;
 use super::shown::{self, Part};
@@ -15,7 +15,7 @@ use super::{Frame, Looking, Trouble, frame, page};
 use crate::campaign::State as CampaignState;
 use crate::server::Server;
 use crate::store::campaigns::Campaign;
-use crate::store::groups::{Attention, Count, Filter, Group};
+use crate::store::groups::{Attention, Count, Filter, Group, by_number};
 use crate::store::overview::{FailedGroup, InRollout, Silent};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
@@ -77,7 +77,7 @@ async fn overview(server: &Server, frame: Frame) -> Result<OverviewPage, Trouble
         has_releases: !store.releases().await?.is_empty(),
         groups: census.iter().map(|it| it.groups).sum(),
         attention: store.groups(&wanted, "", ATTENTION_MAX).await?,
-        silent: store.silent_groups(silent_before(server, now)).await?,
+        silent: store.silent_groups(server.silent_before(now)).await?,
         failed: store.failed_groups().await?,
         paused: campaigns.iter().filter(is_paused).cloned().collect(),
         by_release: by_release(&census),
@@ -86,25 +86,16 @@ async fn overview(server: &Server, frame: Frame) -> Result<OverviewPage, Trouble
     })
 }
 
-/// Whoever was heard last before this moment is silent.
-pub(super) fn silent_before(server: &Server, now: Timestamp) -> Timestamp {
-    let wait = SignedDuration::from_secs(i64::from(server.poll_s) * POLLS_MISSED_MAX);
-    now.checked_sub(wait).unwrap_or(Timestamp::MIN)
-}
-
 /// Groups by their release, the newest first; a group that is on none is last.
 fn by_release(census: &[Count]) -> Vec<Part> {
-    let mut counts = std::collections::BTreeMap::<u32, u64>::new();
-    for it in census {
-        *counts.entry(it.number).or_default() += it.groups;
-    }
-    let releases = counts.into_iter().rev().enumerate().map(|(place, (number, groups))| {
-        let (name, look) = match number {
-            0 => ("no one release".to_owned(), "none"),
-            _ => (shown::version(number), LOOKS.get(place).copied().unwrap_or("older")),
-        };
-        (name, look, groups)
-    });
+    let releases =
+        by_number(census).into_iter().rev().enumerate().map(|(place, (number, groups))| {
+            let (name, look) = match number {
+                0 => ("no one release".to_owned(), "none"),
+                _ => (shown::version(number), LOOKS.get(place).copied().unwrap_or("older")),
+            };
+            (name, look, groups)
+        });
     shown::parts(releases)
 }
 
@@ -115,8 +106,6 @@ fn progress(it: InRollout) -> Progress {
     Progress { it, release, staged, size }
 }
 
-/// A lead that missed so many polls is silent.
-const POLLS_MISSED_MAX: i64 = 3;
 /// Groups that a person should look at, shown at most.
 const ATTENTION_MAX: i64 = 50;
 /// Recent campaigns that are shown.
