@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use jiff::{Span, Timestamp};
 use lockstep_proto::id::Sha256;
-use lockstep_proto::manifest::Trust;
 use lockstep_server::run::{self, ServeOptions};
 use lockstep_server::server::Server;
 use lockstep_server::store::groups::{Enrolled, Settings};
@@ -59,16 +58,7 @@ fn main() {
 }
 
 async fn start(folder: &Path) -> (Arc<Server>, SocketAddr) {
-    let options = ServeOptions {
-        data: folder.to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        public_url: None,
-        database: None,
-        objects: None,
-        trust: Trust::anybody(),
-        poll_s: 300,
-        mqtt: None,
-    };
+    let options = ServeOptions::in_folder(folder.to_owned());
     let ready = run::open(&options).await.expect("a server");
     let (server, address) = (Arc::clone(&ready.server), ready.address);
     tokio::spawn(ready.serve(std::future::pending()));

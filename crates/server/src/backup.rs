@@ -2,7 +2,8 @@
 //! meanwhile: the database is copied as it is at one moment, and a bundle that is there never
 //! changes.
 //!
-//! The file is a tar: the database first, then the bundles. A backup that was cut off, or damaged,
+//! The file is a tar: the database first, then the server's own certificate authority if it has
+//! one, then the bundles. A backup that was cut off, or damaged,
 //! is found when it is put back: nothing is in its place before all of it was read and looked at.
 //!
 //! # Not here
@@ -152,14 +153,14 @@ async fn restore_into(from: &Path, folder: &Path) -> Result<Summary, BackupError
     for entry in entries {
         let mut entry = entry.map_err(|source| file(from, source))?;
         let name = entry.path().map(|it| it.display().to_string()).unwrap_or_default();
-        let is_ours = name == DATABASE_FILE || is_bundle(&name);
+        let is_ours = name == DATABASE_FILE || name == AUTHORITY_FILE || is_bundle(&name);
         if !is_ours || entry.header().entry_type() != tar::EntryType::Regular {
             return Err(BackupError::Strange(crate::fleet::excerpt(&name)));
         }
         let path = folder.join(&name);
         let parent = path.parent().unwrap_or(folder);
         fs::create_dir_all(parent).map_err(|source| file(parent, source))?;
-        let mut into = File::create(&path).map_err(|source| file(&path, source))?;
+        let mut into = create(&path).map_err(|source| file(&path, source))?;
         io::copy(&mut entry, &mut into).map_err(|source| file(&path, source))?;
         into.sync_all().map_err(|source| file(&path, source))?;
     }
@@ -195,9 +196,14 @@ fn write_tar(
     releases: &[Release],
     into: &Path,
 ) -> Result<u64, BackupError> {
-    let made = File::create_new(into).map_err(|source| file(into, source))?;
+    let made = create(into).map_err(|source| file(into, source))?;
     let mut tar = tar::Builder::new(BufWriter::new(made));
     tar.append_path_with_name(database, DATABASE_FILE).map_err(|source| file(into, source))?;
+    let authority = data.join(AUTHORITY_FILE);
+    if authority.is_file() {
+        let added = tar.append_path_with_name(authority, AUTHORITY_FILE);
+        added.map_err(|source| file(into, source))?;
+    }
     for release in releases {
         check_bundle(data, release)?;
         let name = name_of(release);
@@ -244,10 +250,21 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// A new file, which only its owner reads: there are secrets among these.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 fn file(path: &Path, source: io::Error) -> BackupError {
     BackupError::File { path: path.to_owned(), source }
 }
 
+/// Where the server's own certificate authority is, in its folder.
+const AUTHORITY_FILE: &str = "tls/authority.pem";
 const CHUNK_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::objects::Objects;
 use crate::store::new_id;
+use crate::tls::authority::Authority;
 
 /// A server's folder with one release.
 async fn fleet(folder: &Path) -> PathBuf {
@@ -53,6 +54,24 @@ async fn what_was_backed_up_of_a_running_server_comes_back() {
     assert!(matches!(error, BackupError::Exists(_)), "{error:?}");
     let error = back_up(&data, &file).await.unwrap_err();
     assert!(matches!(error, BackupError::Exists(_)), "{error:?}");
+}
+
+/// People have trusted it by hand, on each of their machines.
+#[tokio::test]
+async fn the_servers_own_authority_comes_along_and_only_its_owner_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = fleet(folder.path()).await;
+    let open = |data: &Path| Authority::open(&data.join("tls"), Timestamp::now()).unwrap();
+    let fingerprint = open(&data).fingerprint();
+    let (file, again) = (folder.path().join("fleet.backup"), folder.path().join("again"));
+    back_up(&data, &file).await.unwrap();
+    restore(&file, &again).await.unwrap();
+    assert_eq!(open(&again).fingerprint(), fingerprint);
+    #[cfg(unix)]
+    for path in [file, again.join("tls/authority.pem")] {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_proto::version::ReleaseVersion;
 
-use crate::store::groups::{Count, by_number};
+use crate::store::overview::{Count, by_number};
 
 /// What this server has done since its start.
 #[derive(Debug, Default)]
@@ -79,6 +79,8 @@ pub struct Fleet {
     pub campaigns: Vec<(&'static str, u64)>,
     /// Groups whose lead has not come for three polls.
     pub silent: u64,
+    /// When the certificate ends that is shown, in seconds since 1970.
+    pub certificate_ends_s: Option<u64>,
 }
 
 impl Fleet {
@@ -100,6 +102,11 @@ impl Fleet {
         page.line("lockstep_groups_attention", sum(|it| !it.attention.is_empty()));
         page.head("lockstep_groups_silent", "gauge", "Groups whose lead did not come for 3 polls");
         page.line("lockstep_groups_silent", self.silent);
+        if let Some(at) = self.certificate_ends_s {
+            let name = "lockstep_certificate_expires_timestamp_seconds";
+            page.head(name, "gauge", "When the server's certificate ends, since 1970");
+            page.line(name, at);
+        }
         page.head("lockstep_campaigns", "gauge", "Campaigns by their state");
         for (state, campaigns) in &self.campaigns {
             page.line(&format!("lockstep_campaigns{{state=\"{state}\"}}"), *campaigns);
@@ -139,13 +146,15 @@ mod tests {
         };
         let census = vec![count(10_100, 3), count(0, 1), count(10_100, 2)];
         let campaigns = vec![("running", 1)];
-        let text = metrics.text(&Fleet { census, campaigns, silent: 2 });
+        let text =
+            metrics.text(&Fleet { census, campaigns, silent: 2, certificate_ends_s: Some(7) });
         for line in [
             "lockstep_check_ins_total{result=\"taken\"} 1",
             "lockstep_check_in_seconds_sum 1.500001",
             "lockstep_groups{release=\"1.1.0\"} 5",
             "lockstep_groups{release=\"unknown\"} 1",
             "lockstep_groups_silent 2",
+            "lockstep_certificate_expires_timestamp_seconds 7",
             "lockstep_campaigns{state=\"running\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");

@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lockstep_proto::manifest::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-use crate::http;
 use crate::http::limits::Attempts;
+use crate::http::listen::{self, Doors, Waits};
 use crate::lead::roster::Roster;
 use crate::lead::writer::Writer;
 use crate::metrics::Metrics;
@@ -19,6 +20,7 @@ use crate::mqtt::{self, Broker};
 use crate::objects::{ObjectError, Objects};
 use crate::server::{Server, follow_others, look_after_campaigns};
 use crate::store::{Store, StoreError, new_secret};
+use crate::tls::{self, Tls, TlsError, TlsOptions};
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -27,8 +29,14 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
-    /// How others find it; `None`: at the address where it listens.
+    /// How it is reached by TLS; `None`: not at all.
+    pub tls: Option<TlsOptions>,
+    /// How people find it; `None`: at the address where it listens.
     pub public_url: Option<String>,
+    /// Who is believed when it says for whom it asks, in `X-Forwarded-For`.
+    pub proxies: Vec<IpAddr>,
+    /// How leads find it, who speak plain HTTP; `None`: as people do, or where it listens.
+    pub lead_url: Option<String>,
     /// The database; `None`: SQLite in the folder.
     pub database: Option<String>,
     /// The store of objects; `None`: a folder in the folder.
@@ -39,6 +47,25 @@ pub struct ServeOptions {
     pub poll_s: u32,
     /// The broker that is told how the fleet is; `None`: nobody is.
     pub mqtt: Option<Broker>,
+}
+
+impl ServeOptions {
+    /// All in a folder, for this machine alone, at any free port.
+    pub fn in_folder(data: PathBuf) -> Self {
+        Self {
+            data,
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            public_url: None,
+            lead_url: None,
+            proxies: Vec::new(),
+            database: None,
+            objects: None,
+            trust: Trust::anybody(),
+            poll_s: 300,
+            mqtt: None,
+        }
+    }
 }
 
 /// Why a server does not serve, or not any more.
@@ -62,6 +89,8 @@ pub enum ServeError {
     Store(StoreError),
     /// The store of objects cannot be used.
     Objects(ObjectError),
+    /// There is no certificate to show.
+    Tls(TlsError),
     /// The host ended it.
     Host(io::Error),
 }
@@ -75,6 +104,7 @@ impl fmt::Display for ServeError {
             Self::Listen { address, .. } => write!(f, "could not listen at `{address}`"),
             Self::Store(error) => error.fmt(f),
             Self::Objects(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Host(_) => write!(f, "the host ended the server"),
         }
     }
@@ -86,6 +116,7 @@ impl std::error::Error for ServeError {
             Self::Folder { source, .. } | Self::Listen { source, .. } => Some(source),
             Self::Store(error) => error.source(),
             Self::Objects(error) => error.source(),
+            Self::Tls(error) => error.source(),
             Self::Host(error) => Some(error),
         }
     }
@@ -103,6 +134,12 @@ impl From<ObjectError> for ServeError {
     }
 }
 
+impl From<TlsError> for ServeError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
 /// A server that is ready to serve.
 #[derive(Debug)]
 pub struct Ready {
@@ -110,7 +147,10 @@ pub struct Ready {
     pub server: Arc<Server>,
     /// Where it listens.
     pub address: SocketAddr,
-    listener: TcpListener,
+    /// Where it listens for TLS.
+    pub tls_address: Option<SocketAddr>,
+    /// Where connections come in.
+    pub doors: Doors,
     mqtt: Option<Broker>,
 }
 
@@ -129,11 +169,19 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
     let url = options.database.clone().unwrap_or_else(|| Store::url_in(&options.data));
     let store = Store::open(&url).await?;
     let setup_word = if store.is_new().await? { Some(new_secret()?) } else { None };
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| ServeError::Listen { address: options.listen, source })?;
-    let address = listener.local_addr().map_err(ServeError::Host)?;
-    let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let (plain, address) = listen(options.listen).await?;
+    let (tls, tls_address) = match &options.tls {
+        None => (None, None),
+        Some(tls) => {
+            let (listener, address) = listen(tls.listen).await?;
+            let (folder, now) = (options.data.join("tls"), Timestamp::now());
+            let tls = Tls::open(&tls.certificates, address.ip(), &folder, now)?;
+            tls::warn_of(&tls, now);
+            (Some((listener, Arc::new(tls))), Some(address))
+        }
+    };
+    let shown = tls.as_ref().map(|(_, tls)| Arc::clone(tls));
+    let (public_url, lead_url) = urls(options, address, tls_address.zip(shown.as_deref()));
     let server = Server {
         writer: Writer::start(store.clone()),
         store,
@@ -146,9 +194,51 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         attempts: Attempts::default(),
         metrics: Metrics::default(),
         poll_s: options.poll_s,
-        public_url: public_url.trim_end_matches('/').to_owned(),
+        public_url,
+        lead_url,
+        tls: shown,
     };
-    Ok(Ready { server: Arc::new(server), address, listener, mqtt: options.mqtt.clone() })
+    let doors = Doors {
+        plain,
+        tls,
+        places: listen::places(),
+        waits: Waits::default(),
+        proxies: options.proxies.clone(),
+    };
+    let (server, mqtt) = (Arc::new(server), options.mqtt.clone());
+    Ok(Ready { server, address, tls_address, doors, mqtt })
+}
+
+async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listener = TcpListener::bind(at).await;
+    let listener = listener.map_err(|source| ServeError::Listen { address: at, source })?;
+    let address = listener.local_addr().map_err(ServeError::Host)?;
+    Ok((listener, address))
+}
+
+/// Where people find the server, and where leads do, who speak plain HTTP.
+fn urls(
+    options: &ServeOptions,
+    address: SocketAddr,
+    tls: Option<(SocketAddr, &Tls)>,
+) -> (String, String) {
+    let trimmed = |url: &String| url.trim_end_matches('/').to_owned();
+    let in_plain = || format!("http://{address}");
+    let by_tls = |(at, tls): (SocketAddr, &Tls)| {
+        let name = tls.name().map_or_else(|| at.ip().to_string(), str::to_owned);
+        match name.contains(':') {
+            true => format!("https://[{name}]:{}", at.port()),
+            false => format!("https://{name}:{}", at.port()),
+        }
+    };
+    let public = options.public_url.as_ref().map(trimmed);
+    let public = public.unwrap_or_else(|| tls.map_or_else(in_plain, by_tls));
+    let lead = options.lead_url.as_ref().map(trimmed);
+    let lead = lead.unwrap_or_else(|| match public.starts_with("https:") {
+        true => in_plain(),
+        false => public.clone(),
+    });
+    (public, lead)
 }
 
 async fn make_folder(path: &PathBuf) -> Result<(), ServeError> {
@@ -171,11 +261,12 @@ impl Ready {
         let campaigns = tokio::spawn(look_after_campaigns(Arc::clone(&self.server)));
         let others = tokio::spawn(follow_others(Arc::clone(&self.server)));
         let broker = self.mqtt.map(|broker| tokio::spawn(mqtt::tell(self.server.clone(), broker)));
-        let served = http::serve(self.listener, self.server, stop).await;
+        let tls = self.server.tls.clone().map(|tls| tokio::spawn(tls::keep_fresh(tls)));
+        let served = listen::serve(self.doors, self.server, stop).await;
         campaigns.abort();
         others.abort();
-        if let Some(broker) = broker {
-            broker.abort();
+        for task in broker.into_iter().chain(tls) {
+            task.abort();
         }
         served.map_err(ServeError::Host)
     }

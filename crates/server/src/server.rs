@@ -18,6 +18,7 @@ use crate::objects::Objects;
 use crate::store::changes::Heard;
 use crate::store::checkins::Desired;
 use crate::store::{Store, StoreError};
+use crate::tls::Tls;
 
 /// A running server.
 #[derive(Debug)]
@@ -44,8 +45,12 @@ pub struct Server {
     pub metrics: Metrics,
     /// How often a lead comes when nothing happens, in seconds.
     pub poll_s: u32,
-    /// Where people and leads find this server, for what is printed; without a slash at its end.
+    /// Where people find this server, for what is printed; without a slash at its end.
     pub public_url: String,
+    /// Where leads and old firmware find it, in plain; without a slash at its end.
+    pub lead_url: String,
+    /// What is shown to whoever comes by TLS.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Something that a page may show has changed.
@@ -89,7 +94,13 @@ impl Server {
             census: self.store.census().await?,
             campaigns: self.store.campaign_states().await?,
             silent: self.store.silent_since(self.silent_before(now)).await?,
+            certificate_ends_s: self.certificate_ends_s(),
         })
+    }
+
+    fn certificate_ends_s(&self) -> Option<u64> {
+        let tls = self.tls.as_ref()?;
+        u64::try_from(tls.expires_at().as_second()).ok()
     }
 
     /// The same for everybody whose lead came lately.

@@ -8,7 +8,6 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
-use lockstep_proto::manifest::Trust;
 use lockstep_server::access::{Role, hash_password};
 use lockstep_server::http::router;
 use lockstep_server::run::{ServeOptions, open};
@@ -36,16 +35,7 @@ struct Answer {
 impl World {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let options = ServeOptions {
-            data: folder.path().to_owned(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            public_url: None,
-            database: None,
-            objects: None,
-            trust: Trust::anybody(),
-            poll_s: 300,
-            mqtt: None,
-        };
+        let options = ServeOptions::in_folder(folder.path().to_owned());
         let server = open(&options).await.unwrap().server;
         Self { router: router(Arc::clone(&server)), server, _folder: folder }
     }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, RustlsConnector};
 use ureq::{Agent, SendBody};
 
 use crate::error::CommandError;
@@ -99,14 +101,14 @@ impl Client {
 
     /// Asks for `path`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = agent(&Arc::default(), ANSWER_MAX, &TlsConfig::default());
         let request = agent.get(self.url(path));
         self.answer(request.call())
     }
 
     /// Asks for something that only somebody with the password may see.
     pub fn get_with_password<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = agent(&Arc::default(), ANSWER_MAX, &TlsConfig::default());
         self.answer(self.with_password(agent.get(self.url(path))).call())
     }
 
@@ -116,7 +118,7 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<T, ClientError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = agent(&Arc::default(), ANSWER_MAX, &TlsConfig::default());
         self.send_json(agent.post(self.url(path)), body)
     }
 
@@ -126,7 +128,7 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<T, ClientError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = agent(&Arc::default(), ANSWER_MAX, &TlsConfig::default());
         self.send_json(agent.put(self.url(path)), body)
     }
 
@@ -149,7 +151,7 @@ impl Client {
 
     /// Gives an order without a body.
     pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = agent(&Arc::default(), ANSWER_MAX, &TlsConfig::default());
         let request = agent.post(self.url(path)).header("Content-Length", "0");
         self.answer(self.with_password(request).send_empty())
     }
@@ -166,7 +168,7 @@ impl Client {
         let rest = usize::try_from(from).ok().and_then(|from| bundle.get(from..));
         let mut rest = rest.unwrap_or_default();
         let total_bytes = bundle.len();
-        let agent = agent(watch, transport::STALL_MAX);
+        let agent = agent(watch, transport::STALL_MAX, &TlsConfig::default());
         let mut request = agent
             .post(self.url(if holds { "/api/rollout?hold=true" } else { "/api/rollout" }))
             .header("Content-Type", "application/x-tar")
@@ -245,7 +247,7 @@ impl Client {
 }
 
 /// One exchange, one agent: nothing is kept between two requests to a device with few sockets.
-pub(crate) fn agent(watch: &Arc<Watch>, answer_max: Duration) -> Agent {
+pub(crate) fn agent(watch: &Arc<Watch>, answer_max: Duration, tls: &TlsConfig) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -253,10 +255,12 @@ pub(crate) fn agent(watch: &Arc<Watch>, answer_max: Duration) -> Agent {
         .max_redirects_will_error(false)
         .max_idle_connections(0)
         .user_agent(concat!("lockstep/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.clone())
         .timeout_recv_response(Some(answer_max))
         .timeout_recv_body(Some(ANSWER_MAX))
         .build();
     let connector = transport::DeviceConnector { watch: Arc::clone(watch) };
+    let connector = connector.chain(RustlsConnector::default());
     Agent::with_parts(config, connector, DefaultResolver::default())
 }
 

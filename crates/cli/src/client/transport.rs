@@ -79,6 +79,7 @@ impl DeviceConnector {
             buffers: LazyBuffers::new(input, output),
             is_answered: false,
             watch: Arc::clone(&self.watch),
+            hears_early: !details.needs_tls(),
         })
     }
 }
@@ -91,6 +92,8 @@ pub(super) struct DeviceTransport {
     /// There is an answer, or nobody listens: nothing more is sent.
     is_answered: bool,
     watch: Arc<Watch>,
+    /// What comes early is an answer; under TLS it may be anything.
+    hears_early: bool,
 }
 
 impl Transport for DeviceTransport {
@@ -109,7 +112,7 @@ impl Transport for DeviceTransport {
             if self.watch.is_abandoned() {
                 return Err(io::Error::from(ErrorKind::ConnectionAborted).into());
             }
-            if has_answer(&self.stream)? {
+            if self.hears_early && has_answer(&self.stream)? {
                 self.is_answered = true;
                 break;
             }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::CommandError;
 use crate::files;
-use crate::fleet::{Known, KnownServers, Server};
+use crate::fleet::{Authority, Known, KnownServers, Server};
 use crate::ui::{Ui, tame};
 
 /// Sign in to a fleet's server, so that other commands need only its name
@@ -20,7 +20,7 @@ use crate::ui::{Ui, tame};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct LoginArgs {
-    /// The server, such as http://fleet.local:8080
+    /// The server, such as https://fleet.local:8443
     #[arg(value_name = "URL")]
     url: String,
 
@@ -45,6 +45,15 @@ pub(crate) struct LoginArgs {
     #[arg(long, value_name = "FILE",
         conflicts_with_all = ["name", "password_file", "setup", "token"])]
     token_file: Option<PathBuf>,
+
+    /// The certificate of the server's own authority, in PEM form: tls/ca.pem in the server's
+    /// folder. It is kept, and no other is believed
+    #[arg(long, value_name = "FILE", env = "LOCKSTEP_CA")]
+    ca: Option<PathBuf>,
+
+    /// The same, fetched from the server: the fingerprint that the server has printed
+    #[arg(long, value_name = "FINGERPRINT", conflicts_with = "ca")]
+    ca_sha256: Option<String>,
 }
 
 /// Forget a fleet's server, and the token that it gave
@@ -65,7 +74,15 @@ struct Me {
 }
 
 pub(super) fn login(ui: &Ui, args: &LoginArgs) -> Result<(), CommandError> {
-    let stranger = Server::new(&args.url, None)?;
+    let authority = match (&args.ca, &args.ca_sha256) {
+        (Some(path), _) => Authority::read(path)?,
+        (None, Some(fingerprint)) => {
+            let url = Server::new(&args.url, None, Authority::System)?.url().to_owned();
+            Authority::fetch(&url, fingerprint)?
+        }
+        (None, None) => Authority::System,
+    };
+    let stranger = Server::new(&args.url, None, authority.clone())?;
     let given = match &args.token_file {
         Some(path) => Some(files::read_password(path)?),
         None => args.token.clone(),
@@ -74,13 +91,14 @@ pub(super) fn login(ui: &Ui, args: &LoginArgs) -> Result<(), CommandError> {
         Some(token) => (None, token),
         None => sign_in(args, &stranger).map(|(name, token)| (Some(name), token))?,
     };
-    let server = Server::new(&args.url, Some(token.clone()))?;
+    let server = Server::new(&args.url, Some(token.clone()), authority.clone())?;
     let Me { name, role } = server.get("/api/me")?;
     // The server knows the token by a name of its own.
     let name = person.unwrap_or(name);
     let mut known = KnownServers::read()?;
     let url = server.url().to_owned();
-    known.add(Known { url: url.clone(), token, name: name.clone(), role: role.clone() });
+    let ca = authority.pem().to_owned();
+    known.add(Known { url: url.clone(), token, ca, name: name.clone(), role: role.clone() });
     let path = known.write()?.display().to_string();
     ui.line(format_args!("Signed in to {url} as {}, {}", tame(&name), tame(&role)))?;
     ui.note(format_args!("Its token is kept in {path}"));
@@ -154,7 +172,7 @@ pub(super) fn ask(prompt: &str) -> Result<String, CommandError> {
 pub(super) fn logout(ui: &Ui, args: &LogoutArgs) -> Result<(), CommandError> {
     let mut known = KnownServers::read()?;
     let url = match &args.url {
-        Some(url) => Server::new(url, None)?.url().to_owned(),
+        Some(url) => Server::new(url, None, Authority::System)?.url().to_owned(),
         None => known.only()?.url.clone(),
     };
     if !known.remove(&url) {

@@ -1,6 +1,6 @@
 //! `lockstep serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use lockstep_device::mqtt::{BadPrefix, PREFIX_DEFAULT, Prefix};
@@ -8,6 +8,8 @@ use lockstep_proto::manifest::Trust;
 use lockstep_server::mqtt::{Broker, Login};
 use lockstep_server::run::{self, ServeError, ServeOptions};
 use lockstep_server::store::StoreError;
+use lockstep_server::tls::authority::Authority;
+use lockstep_server::tls::{Certificates, TlsError, TlsOptions};
 use serde_json::json;
 
 use crate::broker::BrokerUrl;
@@ -23,6 +25,10 @@ use crate::ui::Ui;
 ///
 /// A server on a desk:
 ///   lockstep serve --data fleet
+///
+/// For a network, with TLS for people; devices go on in plain, for what they trust is a release's
+/// signature. Without certificates the server makes an authority of its own, which you trust once:
+///   lockstep serve --data fleet --listen 0.0.0.0:8080 --tls-listen 0.0.0.0:8443
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ServeArgs {
@@ -34,9 +40,22 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// How people and leads find it, if that is not where it listens: https://fleet.example.org
-    #[arg(long, value_name = "URL")]
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    /// How people find it, if that is not where it listens: https://fleet.example.org
+    #[arg(long, value_name = "URL", value_parser = url)]
     public_url: Option<String>,
+
+    /// How leads and old firmware find it, who speak plain HTTP: http://fleet.example.org
+    /// [default: --public-url, if that is plain, else where it listens]
+    #[arg(long, value_name = "URL", value_parser = plain_url)]
+    lead_url: Option<String>,
+
+    /// Believe this proxy when it says for whom it asks, in X-Forwarded-For; may be given several
+    /// times
+    #[arg(long = "proxy", value_name = "ADDRESS")]
+    proxies: Vec<IpAddr>,
 
     /// A database elsewhere: postgres://USER:PASSWORD@HOST/NAME [default: SQLite in --data]
     #[arg(long, value_name = "URL", env = "LOCKSTEP_DATABASE", hide_env_values = true)]
@@ -75,6 +94,46 @@ pub(crate) struct ServeArgs {
     json_log: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArgs {
+    /// Where to listen for TLS. What is asked for at --listen is then answered only to devices
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    tls_listen: Option<SocketAddr>,
+
+    /// The certificate in PEM form, and behind it those that lead to its authority; read again
+    /// when it changes [default: one by an authority of the server's own, in the folder tls]
+    #[arg(long, value_name = "FILE", requires_all = ["tls_listen", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires_all = ["tls_listen", "tls_cert"])]
+    tls_key: Option<PathBuf>,
+
+    /// A name or an address of this server, for a certificate by its own authority; may be given
+    /// several times. The first stands in links [default: what the host calls itself]
+    #[arg(
+        long = "tls-name",
+        value_name = "NAME",
+        requires = "tls_listen",
+        conflicts_with = "tls_cert"
+    )]
+    tls_names: Vec<String>,
+}
+
+impl TlsArgs {
+    fn options(&self) -> Option<TlsOptions> {
+        let listen = self.tls_listen?;
+        let certificates = match (&self.tls_cert, &self.tls_key) {
+            (Some(chain), Some(key)) => {
+                Certificates::Given { chain: chain.clone(), key: key.clone() }
+            }
+            _ => Certificates::Own { names: self.tls_names.clone() },
+        };
+        Some(TlsOptions { listen, certificates })
+    }
+}
+
 pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
     let trust = match args.keys.as_slice() {
         [] => Trust::anybody(),
@@ -83,7 +142,10 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
     let options = ServeOptions {
         data: args.data.clone(),
         listen: args.listen,
+        tls: args.tls.options(),
         public_url: args.public_url.clone(),
+        lead_url: args.lead_url.clone(),
+        proxies: args.proxies.clone(),
         database: args.database.clone(),
         objects: args.objects.clone(),
         trust,
@@ -99,13 +161,45 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
         let ready = run::open(&options).await.map_err(|error| serve_error(&error, args))?;
         let url = ready.server.public_url.clone();
         ui.line(format_args!("Lockstep server at {url}/, listening at {}", ready.address))?;
+        let tls = ready.server.tls.as_ref();
+        let authority = tls.and_then(|tls| tls.authority());
+        if let Some(at) = ready.tls_address {
+            ui.line(format_args!("TLS at {at}; devices find it at {}", ready.server.lead_url))?;
+        }
+        if let Some(authority) = authority {
+            let path = authority.path().display();
+            ui.line(format_args!("Its own authority, to be trusted once: {path}"))?;
+            ui.line(format_args!("  SHA-256 {}", authority.fingerprint()))?;
+        }
         let setup = ready.setup_link();
         if let Some(link) = &setup {
             ui.line(format_args!("First start: make the first admin at {link}"))?;
         }
-        ui.json(&json!({ "url": url, "listens": ready.address.to_string(), "setup": setup }))?;
+        ui.json(&json!({
+            "url": url,
+            "lead_url": ready.server.lead_url,
+            "listens": ready.address.to_string(),
+            "listens_tls": ready.tls_address.map(|at| at.to_string()),
+            "ca_sha256": authority.map(Authority::fingerprint),
+            "setup": setup,
+        }))?;
         ready.serve(interrupted()).await.map_err(|error| serve_error(&error, args))
     })
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.is_empty() && !host.starts_with('/') => Ok(text.to_owned()),
+        _ => Err("expected https://HOST[:PORT], or http".into()),
+    }
+}
+
+fn plain_url(text: &str) -> Result<String, String> {
+    match text.starts_with("http://") {
+        true => url(text),
+        false => Err("expected http://HOST[:PORT]: devices speak no TLS".into()),
+    }
 }
 
 /// What a device takes as the beginning of its topics.
@@ -150,8 +244,11 @@ fn serve_error(error: &ServeError, args: &ServeArgs) -> CommandError {
     let failed = CommandError::failed("The server cannot run").because(error);
     match error {
         ServeError::Listen { .. } => failed.hinted(format!(
-            "Another program listens at {}, perhaps. Any free port: --listen 127.0.0.1:0",
-            args.listen
+            "Another program listens there, perhaps. Any free port: {}",
+            match args.tls.tls_listen {
+                Some(_) => "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0",
+                None => "--listen 127.0.0.1:0",
+            }
         )),
         ServeError::Folder { .. } => {
             failed.hinted("Name a folder that you may write to: --data DIR")
@@ -166,6 +263,17 @@ fn serve_error(error: &ServeError, args: &ServeArgs) -> CommandError {
         ServeError::Objects(_) => {
             failed.hinted("Such as --objects s3://lockstep, with AWS_ENDPOINT_URL and credentials")
         }
+        ServeError::Tls(TlsError::Name { .. }) => {
+            failed.hinted("Such as --tls-name fleet.local --tls-name 192.168.1.5")
+        }
+        ServeError::Tls(TlsError::Expired { .. }) => failed.hinted(
+            "Get another one. If it is the server's own authority: remove that file, and trust \
+             the new authority that the next start makes.",
+        ),
+        ServeError::Tls(TlsError::Content { .. } | TlsError::Pair { .. }) => failed.hinted(
+            "Give the certificate and the key that it was made for: --tls-cert FILE --tls-key FILE",
+        ),
+        ServeError::Tls(_) => failed.hinted("May this user read and write there?"),
         ServeError::Host(_) => failed,
     }
 }

@@ -1,4 +1,5 @@
-//! Talks to a fleet's server: blocking, one connection for each request.
+//! Talks to a fleet's server: blocking, one connection for each request, by TLS where its address
+//! says so.
 //!
 //! An answer is what was asked for, or a [`FleetError`] that says whether the server refused, could
 //! not be reached, or is no server of ours. Asking again is the caller's business.
@@ -6,6 +7,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -13,8 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::SendBody;
 use ureq::http::Uri;
-use ureq::http::uri::Authority;
+use ureq::http::uri;
 
+use super::trust::Authority;
 use crate::client::api::Refused;
 use crate::client::{ANSWER_MAX, UPLOAD_MAX, Watch, agent, plain};
 use crate::error::CommandError;
@@ -25,6 +28,7 @@ pub struct Server {
     /// Without a slash at its end.
     url: String,
     token: Option<String>,
+    authority: Authority,
 }
 
 /// An answer with one thing in it, whatever its name.
@@ -52,17 +56,10 @@ pub(super) fn url_of(text: &str) -> Result<String, CommandError> {
             .hinted("Such as http://fleet.local:8080")
     };
     let url: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-    match url.scheme_str() {
-        Some("http") => (),
-        Some("https") => {
-            return Err(CommandError::usage(format!("`{text}` is reached by TLS")).hinted(
-                "This command speaks plain HTTP: name the server behind its proxy, or a \
-                         tunnel to it.",
-            ));
-        }
-        _ => return Err(wrong("expected `http://HOST[:PORT]`")),
-    }
-    let host = url.authority().map(Authority::as_str).filter(|host| !host.is_empty());
+    let Some(scheme @ ("http" | "https")) = url.scheme_str() else {
+        return Err(wrong("expected `https://HOST[:PORT]`, or http"));
+    };
+    let host = url.authority().map(uri::Authority::as_str).filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| wrong("it names no host"))?;
     if host.contains('@') {
         return Err(wrong("a name or a password does not belong there"));
@@ -70,7 +67,7 @@ pub(super) fn url_of(text: &str) -> Result<String, CommandError> {
     if !matches!(url.path(), "" | "/") || url.query().is_some() {
         return Err(wrong("it goes on behind the port"));
     }
-    Ok(format!("http://{}", host.to_lowercase()))
+    Ok(format!("{scheme}://{}", host.to_lowercase()))
 }
 
 /// A path with a query.
@@ -92,9 +89,22 @@ pub fn encoded(text: &str) -> String {
 }
 
 impl Server {
-    /// The server at this address.
-    pub fn new(url: &str, token: Option<String>) -> Result<Self, CommandError> {
-        Ok(Self { url: url_of(url)?, token })
+    /// The server at this address, if this authority vouches for it.
+    pub fn new(
+        url: &str,
+        token: Option<String>,
+        authority: Authority,
+    ) -> Result<Self, CommandError> {
+        let url = url_of(url)?;
+        if !url.starts_with("https:") && authority != Authority::System {
+            return Err(CommandError::usage(format!("`{url}` is reached without TLS"))
+                .hinted("There is no authority to trust: use https://, or leave it out."));
+        }
+        Ok(Self { url, token, authority })
+    }
+
+    fn agent(&self, watch: &Arc<Watch>, answer_max: Duration) -> ureq::Agent {
+        agent(watch, answer_max, &self.authority.tls())
     }
 
     /// Its address.
@@ -104,31 +114,31 @@ impl Server {
 
     /// Asks for `path`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, FleetError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
         self.answer(self.let_in(agent.get(self.at(path))).call())
     }
 
     /// Sends something.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, FleetError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
         self.send(agent.post(self.at(path)), body)
     }
 
     /// Gives an order that needs no more words.
     pub fn order<T: DeserializeOwned>(&self, path: &str) -> Result<T, FleetError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
         self.answer(self.let_in(agent.post(self.at(path))).send_empty())
     }
 
     /// Puts something in the place of what is there.
     pub fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, FleetError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
         self.send(agent.put(self.at(path)), body)
     }
 
     /// Removes something.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, FleetError> {
-        let agent = agent(&Arc::default(), ANSWER_MAX);
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
         self.answer(self.let_in(agent.delete(self.at(path))).call())
     }
 
@@ -139,9 +149,11 @@ impl Server {
         mut bundle: &[u8],
         watch: &Arc<Watch>,
     ) -> Result<T, FleetError> {
-        let agent = agent(watch, UPLOAD_MAX);
+        let agent = self.agent(watch, UPLOAD_MAX);
         let request = self
             .let_in(agent.post(self.at(path)))
+            // Whoever is not let in hears so before it has sent megabytes.
+            .header("Expect", "100-continue")
             .header("Content-Type", "application/x-tar")
             .header("Content-Length", bundle.len().to_string());
         self.answer(request.send(SendBody::from_reader(&mut bundle)))
@@ -267,11 +279,19 @@ impl std::error::Error for FleetError {
 impl From<FleetError> for CommandError {
     fn from(error: FleetError) -> Self {
         match &error {
-            FleetError::Away { url, error } => {
-                Self::failed(format!("Server `{url}` does not answer"))
+            FleetError::Away { url, error } => match disbelief(error) {
+                Some(why) => {
+                    Self::failed(format!("Server `{url}` is not believed to be the one it says"))
+                        .because(why)
+                        .hinted(
+                            "If it has an authority of its own, trust that once: lockstep login \
+                             URL --ca FILE, or --ca-sha256 FINGERPRINT. The server prints both.",
+                        )
+                }
+                None => Self::failed(format!("Server `{url}` does not answer"))
                     .because(plain(error))
-                    .hinted("Does it run there, and is it in reach? Groups go on without it.")
-            }
+                    .hinted("Does it run there, and is it in reach? Groups go on without it."),
+            },
             FleetError::NotOurs { url, status } => {
                 Self::failed(format!("`{url}` is no server of ours: it answers with {status}"))
                     .hinted("Is that its address and its port?")
@@ -293,6 +313,16 @@ impl From<FleetError> for CommandError {
             }
         }
     }
+}
+
+/// What is wrong with a server's certificate, if that is why there is no connection.
+fn disbelief(error: &ureq::Error) -> Option<&rustls::Error> {
+    let why = match error {
+        ureq::Error::Rustls(why) => Some(why),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    };
+    why.filter(|why| matches!(why, rustls::Error::InvalidCertificate(_)))
 }
 
 /// A server's hints are no whole sentences.
@@ -319,6 +349,7 @@ mod tests {
         for text in ["http://Fleet.local:8080/", "http://fleet.local:8080"] {
             assert_eq!(url_of(text).unwrap(), "http://fleet.local:8080");
         }
+        assert_eq!(url_of("https://Fleet.local:8443/").unwrap(), "https://fleet.local:8443");
         for wrong in
             ["fleet.local", "ftp://a", "http://", "http://a/b", "http://u:p@a", "http://a?b"]
         {

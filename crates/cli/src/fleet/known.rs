@@ -15,6 +15,9 @@ pub struct Known {
     pub url: String,
     /// What lets this user in.
     pub token: String,
+    /// The authority that vouches for it, in PEM form; empty: those that this machine trusts.
+    #[serde(default)]
+    pub ca: String,
     /// Who that is.
     #[serde(default)]
     pub name: String,

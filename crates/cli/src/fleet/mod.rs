@@ -8,6 +8,7 @@ pub mod answers;
 mod client;
 mod known;
 pub mod paint;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -17,13 +18,14 @@ use crate::files;
 
 pub use client::{FleetError, Page, Server, encoded};
 pub use known::{Known, KnownServers};
+pub use trust::Authority;
 
 use answers::{Campaign, Campaigns, Group, Groups};
 
 /// Which server, and who asks
 #[derive(Debug, Default, clap::Args)]
 pub struct ServerArgs {
-    /// The fleet's server, such as `http://fleet.local:8080` [default: the one that `lockstep login`
+    /// The fleet's server, such as `https://fleet.local:8443` [default: the one that `lockstep login`
     /// has signed in to, if there is one alone]
     #[arg(long, value_name = "URL", env = "LOCKSTEP_SERVER", help_heading = "Server")]
     server: Option<String>,
@@ -42,6 +44,11 @@ pub struct ServerArgs {
         help_heading = "Server"
     )]
     token: Option<String>,
+
+    /// The certificate of the authority that vouches for the server, in PEM form [default: what
+    /// `lockstep login` was given, else the authorities that this machine trusts]
+    #[arg(long, value_name = "FILE", env = "LOCKSTEP_CA", help_heading = "Server")]
+    ca: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -56,8 +63,8 @@ impl ServerArgs {
         let known = match &self.server {
             Some(url) => {
                 let url = client::url_of(url)?;
-                let token = known.of(&url).map(|it| it.token.clone());
-                Known { url, token: token.unwrap_or_default(), ..Known::default() }
+                let known = known.of(&url).cloned();
+                known.unwrap_or_else(|| Known { url, ..Known::default() })
             }
             None => known.only()?.clone(),
         };
@@ -66,7 +73,11 @@ impl ServerArgs {
             None => self.token.clone(),
         };
         let token = given.unwrap_or(known.token);
-        Server::new(&known.url, Some(token).filter(|token| !token.is_empty()))
+        let authority = match &self.ca {
+            Some(path) => Authority::read(path)?,
+            None => Authority::known(&known.ca),
+        };
+        Server::new(&known.url, Some(token).filter(|token| !token.is_empty()), authority)
     }
 }
 

@@ -14,3 +14,4 @@ mod leads;
 mod orders;
 mod releases;
 mod server;
+mod tls;

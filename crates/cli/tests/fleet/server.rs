@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockstep_cli::fleet::Server;
+use lockstep_cli::fleet::{Authority, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -20,6 +20,8 @@ pub(crate) struct Fleet {
     options: Vec<String>,
     /// Known once it was on; it stays.
     address: String,
+    /// Where people find it.
+    url: String,
     folder: TempDir,
 }
 
@@ -33,14 +35,22 @@ impl Fleet {
     pub(crate) fn with(options: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let options = options.split_whitespace().map(str::to_owned).collect();
-        let address = "127.0.0.1:0".to_owned();
-        let mut fleet = Self { process: None, options, address, folder };
+        let address = ANY_PORT.to_owned();
+        let mut fleet = Self { process: None, options, address, url: String::new(), folder };
         fs::write(fleet.path("password"), PASSWORD).unwrap();
         fleet.operator("keygen --no-password --out a").succeeds();
         let begun = fleet.switch_on();
         fleet.address = begun["listens"].as_str().unwrap().to_owned();
-        let (url, link) = (fleet.url(), begun["setup"].as_str().unwrap().to_owned());
+        // The same port when it is switched on again.
+        for option in fleet.options.iter_mut().filter(|it| *it == ANY_PORT) {
+            begun["listens_tls"].as_str().unwrap().clone_into(option);
+        }
+        fleet.url = begun["url"].as_str().unwrap().to_owned();
+        let (url, link) = (&fleet.url, begun["setup"].as_str().unwrap());
+        let trust = begun["ca_sha256"].as_str().map(|print| format!("--ca-sha256 {print}"));
+        let trust = trust.unwrap_or_default();
         let login = format!("login {url} --name ada --password-file password --setup {link}");
+        let login = format!("{login} {trust}");
         fleet.operator(&login).succeeds().says("as ada, admin");
         fleet
     }
@@ -80,7 +90,12 @@ impl Fleet {
         process.wait().unwrap();
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where leads find it.
+    pub(crate) fn lead_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -112,7 +127,7 @@ impl Fleet {
 
     /// Asks the server past the command, with this secret.
     pub(crate) fn ask(&self, secret: &str) -> Server {
-        Server::new(&self.url(), Some(secret.to_owned())).unwrap()
+        Server::new(&self.lead_url(), Some(secret.to_owned()), Authority::System).unwrap()
     }
 
     /// A command that goes on while the test does something else; `name` is that of its output.
@@ -137,7 +152,7 @@ impl Fleet {
 
     /// The same, otherwise set up.
     pub(crate) fn pair_of(&self, plan: Plan) -> Desk {
-        let (url, token) = (self.url(), self.token("bench"));
+        let (url, token) = (self.lead_url(), self.token("bench"));
         let desk = plan.with(Receiver, &format!("--server {url} --enroll {token}")).start();
         self.wait(&desk, "the server has heard what both run", || {
             let shown = self.operator("--json group show bench");
@@ -265,12 +280,13 @@ fn command(folder: &Path, line: &str) -> Command {
     for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD"] {
         command.env_remove(name);
     }
-    command.env_remove("LOCKSTEP_SERVER").env_remove("LOCKSTEP_TOKEN");
+    command.env_remove("LOCKSTEP_SERVER").env_remove("LOCKSTEP_TOKEN").env_remove("LOCKSTEP_CA");
     command.env("XDG_CONFIG_HOME", folder.join("config"));
     command
 }
 
 /// The admin's password.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
+const ANY_PORT: &str = "127.0.0.1:0";
 const WAIT_MAX: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -326,7 +326,7 @@ async fn make_enrolment(
 
 /// What to start a lead with.
 pub(super) fn enrol_command(server: &Server, token: &str) -> String {
-    format!("lockstep device … --server {} --enroll {token}", server.public_url)
+    format!("lockstep device … --server {} --enroll {token}", server.lead_url)
 }
 
 /// Makes a token; its secret, and until when it is good.

@@ -11,12 +11,12 @@ mod given;
 mod groups;
 mod leads;
 pub mod limits;
+pub mod listen;
 pub(crate) mod ordered;
 mod people;
 mod problem;
 mod releases;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -26,12 +26,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
-use tokio::net::TcpListener;
 
 use problem::Problem;
 
 use crate::publish::BUNDLE_BYTES_MAX;
-use crate::server::{Change, Server};
+use crate::server::Server;
 
 /// Everything that this server answers.
 pub fn router(server: Arc<Server>) -> Router {
@@ -51,6 +50,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(campaigns::routes())
         .merge(people::routes())
         .merge(console::routes())
+        .route("/ca.pem", get(authority))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -99,20 +99,16 @@ async fn metrics(
     Ok((kind, server.metrics.text(&fleet)))
 }
 
-/// Serves until `stop` comes; requests that are being answered are answered then.
-pub async fn serve(
-    listener: TcpListener,
-    server: Arc<Server>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let changes = server.changes.clone();
-    let stop = async move {
-        stop.await;
-        // It does not matter if nobody looks on.
-        let _ = changes.send(Change::Ends);
+/// `GET /ca.pem`: whom to trust, for people and phones; open to everybody.
+async fn authority(
+    State(server): State<Arc<Server>>,
+) -> Result<impl axum::response::IntoResponse, Problem> {
+    let Some(authority) = server.tls.as_ref().and_then(|tls| tls.authority()) else {
+        return Err(Problem::not_found("authority", "ca.pem"));
     };
-    let service = router(server).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
+    // With this type phones offer to trust it.
+    let kind = [(header::CONTENT_TYPE, "application/x-x509-ca-cert")];
+    Ok((kind, authority.pem().to_owned()))
 }
 
 /// A body other than a bundle, at most: a check-in of a group of 32 with all its documents.

@@ -179,7 +179,7 @@ pub(super) async fn newest_manifest(
         .filter(|release| release.withdrawn_at.is_none())
         .max_by_key(|release| (release.number, release.uploaded_at));
     let Some(newest) = newest else { return Err(Problem::not_found("release", "newest")) };
-    let text = with_addresses(newest, &server.public_url);
+    let text = with_addresses(newest, &server.lead_url);
     let response = Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ETAG, format!("\"{}\"", newest.bundle_sha256))
@@ -189,14 +189,14 @@ pub(super) async fn newest_manifest(
 
 /// The manifest with addresses at which this server has the artifacts: in a bundle they are the
 /// names of its own files.
-fn with_addresses(release: &Release, public_url: &str) -> String {
+fn with_addresses(release: &Release, lead_url: &str) -> String {
     let Ok(mut manifest) = serde_json::from_str::<Value>(&release.manifest) else {
         return release.manifest.clone();
     };
     let devices = manifest.get_mut("devices").and_then(Value::as_object_mut);
     for (role, entry) in devices.into_iter().flatten() {
         let version = entry.get("version").and_then(Value::as_str).unwrap_or(&release.version);
-        let address = format!("{public_url}/firmware/{role}/{version}");
+        let address = format!("{lead_url}/firmware/{role}/{version}");
         if let Some(entry) = entry.as_object_mut() {
             entry.insert("firmware_url".into(), address.into());
         }

@@ -1,7 +1,5 @@
 //! Groups, their devices, what happened to them, and the tokens by which they come in.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -355,32 +353,6 @@ impl Store {
         rows.iter().map(Group::of).collect()
     }
 
-    /// How many groups there are on each release: number, phase, whether a person should look, and
-    /// how many.
-    pub async fn census(&self) -> Result<Vec<Count>, StoreError> {
-        let sql = "SELECT number, phase, attention, COUNT(*) AS groups_count FROM fleet_group \
-            GROUP BY number, phase, attention";
-        let rows = sqlx::query(sql).fetch_all(&mut *self.read().await?).await?;
-        let count = |row: &AnyRow| {
-            Ok(Count {
-                number: number_of(row, "number")?,
-                phase: row.try_get("phase")?,
-                attention: row.try_get("attention")?,
-                groups: number_of(row, "groups_count")?,
-            })
-        };
-        rows.iter().map(count).collect()
-    }
-
-    /// How many groups' leads have not come since then; who never came counts from its enrolment.
-    pub async fn silent_since(&self, since: Timestamp) -> Result<u64, StoreError> {
-        let sql = "SELECT COUNT(*) AS groups_count FROM fleet_group \
-            WHERE COALESCE(seen_at, enrolled_at) < $1";
-        let query = sqlx::query(sql).bind(moment(since));
-        let row = query.fetch_one(&mut *self.read().await?).await?;
-        number_of(&row, "groups_count")
-    }
-
     /// The devices of a group, the lead first.
     pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
         let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \
@@ -485,28 +457,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// How many groups are alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
-    /// Number of their release; 0 if unknown.
-    pub number: u32,
-    /// Phase of their rollout; empty: none is open.
-    pub phase: String,
-    /// What a person should look at; empty: nothing.
-    pub attention: String,
-    /// So many.
-    pub groups: u64,
-}
-
-/// How many groups there are on each release, by its number.
-pub fn by_number(census: &[Count]) -> BTreeMap<u32, u64> {
-    let mut groups = BTreeMap::new();
-    for count in census {
-        *groups.entry(count.number).or_default() += count.groups;
-    }
-    groups
 }
 
 /// Takes down that something happened in a group.

@@ -1,4 +1,6 @@
-//! What the console's first page asks for: the few rows of all that somebody should look at.
+//! How the whole fleet stands: what figures and the console's first page are made of.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use sqlx::Row as _;
@@ -6,6 +8,28 @@ use sqlx::any::AnyRow;
 
 use super::{Store, StoreError, moment, moment_maybe, moment_of, number_of};
 use crate::fleet::Labels;
+
+/// How many groups are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// Number of their release; 0 if unknown.
+    pub number: u32,
+    /// Phase of their rollout; empty: none is open.
+    pub phase: String,
+    /// What a person should look at; empty: nothing.
+    pub attention: String,
+    /// So many.
+    pub groups: u64,
+}
+
+/// How many groups there are on each release, by its number.
+pub fn by_number(census: &[Count]) -> BTreeMap<u32, u64> {
+    let mut groups = BTreeMap::new();
+    for count in census {
+        *groups.entry(count.number).or_default() += count.groups;
+    }
+    groups
+}
 
 /// A group that has not been heard for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +73,32 @@ pub struct FailedGroup {
 }
 
 impl Store {
+    /// How many groups there are on each release: number, phase, whether a person should look, and
+    /// how many.
+    pub async fn census(&self) -> Result<Vec<Count>, StoreError> {
+        let sql = "SELECT number, phase, attention, COUNT(*) AS groups_count FROM fleet_group \
+            GROUP BY number, phase, attention";
+        let rows = sqlx::query(sql).fetch_all(&mut *self.read().await?).await?;
+        let count = |row: &AnyRow| {
+            Ok(Count {
+                number: number_of(row, "number")?,
+                phase: row.try_get("phase")?,
+                attention: row.try_get("attention")?,
+                groups: number_of(row, "groups_count")?,
+            })
+        };
+        rows.iter().map(count).collect()
+    }
+
+    /// How many groups' leads have not come since then; who never came counts from its enrolment.
+    pub async fn silent_since(&self, since: Timestamp) -> Result<u64, StoreError> {
+        let sql = "SELECT COUNT(*) AS groups_count FROM fleet_group \
+            WHERE COALESCE(seen_at, enrolled_at) < $1";
+        let query = sqlx::query(sql).bind(moment(since));
+        let row = query.fetch_one(&mut *self.read().await?).await?;
+        number_of(&row, "groups_count")
+    }
+
     /// Groups whose leads were not heard since `before`, those that are silent longest first.
     pub async fn silent_groups(&self, before: Timestamp) -> Result<Vec<Silent>, StoreError> {
         let sql = "SELECT id, name, seen_at FROM fleet_group \

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use lockstep_proto::manifest::Trust;
 use lockstep_server::run::{self, ServeOptions};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,14 +22,8 @@ pub struct Server {
 /// On the database that is named, else on SQLite in the folder.
 pub async fn serve(folder: &Path, database: Option<&str>) -> Server {
     let options = ServeOptions {
-        data: folder.to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        public_url: None,
         database: database.map(str::to_owned),
-        objects: None,
-        trust: Trust::anybody(),
-        poll_s: 300,
-        mqtt: None,
+        ..ServeOptions::in_folder(folder.to_owned())
     };
     let ready = run::open(&options).await.unwrap();
     let (address, setup_word) = (ready.address, ready.server.setup_word.clone());

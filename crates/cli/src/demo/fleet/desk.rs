@@ -19,7 +19,7 @@ use crate::client::api::Version;
 use crate::commands::device::make_group;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
-use crate::fleet::Server;
+use crate::fleet::{Authority, Server};
 use crate::keys;
 
 /// The server, the devices, and their folder.
@@ -102,27 +102,22 @@ impl FleetDesk {
         };
         let runtime = Runtime::new().map_err(|error| failed(&error))?;
         let options = ServeOptions {
-            data: self.folder.join("server"),
-            listen: ([127, 0, 0, 1], 0).into(),
-            public_url: None,
-            database: None,
-            objects: None,
             trust: Trust::signed_by(keys::read_key_set(&[key.to_owned()], None)?),
             poll_s: POLL_S,
-            mqtt: None,
+            ..ServeOptions::in_folder(self.folder.join("server"))
         };
         let ready = runtime.block_on(run::open(&options)).map_err(|error| failed(&error))?;
         let (url, word) = (ready.server.public_url.clone(), ready.server.setup_word.clone());
         // When it ends by itself, the next question to it says that it does not answer.
         runtime.spawn(ready.serve(std::future::pending()));
         self.runtime = Some(runtime);
-        let stranger = Server::new(&url, None)?;
+        let stranger = Server::new(&url, None, Authority::System)?;
         let (name, password) = (ADMIN, &self.password);
         let setup = json!({ "word": word.unwrap_or_default(), "name": name, "password": password });
         stranger.post::<Value>("/api/setup", &setup)?;
         let login = json!({ "name": name, "password": password });
         let token: Token = stranger.post("/api/login", &login)?;
-        self.server = Some(Server::new(&url, Some(token.token))?);
+        self.server = Some(Server::new(&url, Some(token.token), Authority::System)?);
         Ok(())
     }
 

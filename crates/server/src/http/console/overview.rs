@@ -15,8 +15,8 @@ use super::{Frame, Looking, Trouble, frame, page};
 use crate::campaign::State as CampaignState;
 use crate::server::Server;
 use crate::store::campaigns::Campaign;
-use crate::store::groups::{Attention, Count, Filter, Group, by_number};
-use crate::store::overview::{FailedGroup, InRollout, Silent};
+use crate::store::groups::{Attention, Filter, Group};
+use crate::store::overview::{Count, FailedGroup, InRollout, Silent, by_number};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/", get(show))

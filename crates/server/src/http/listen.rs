@@ -1,0 +1,302 @@
+//! Connections: where they come in, how many there may be, and how long one may take.
+//!
+//! A connection holds a place from its first byte to its last. Whoever says nothing, says it too
+//! slowly or does not listen loses it, so that places cannot be held by doing nothing.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum_server::accept::Accept;
+use axum_server::tls_rustls::RustlsAcceptor;
+use axum_server::{Control, Handle, Server as Listening};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_io_timeout::TimeoutStream;
+use tracing::warn;
+
+use super::problem::Problem;
+use crate::server::{Change, Server};
+use crate::tls::Tls;
+
+/// Where connections come in.
+#[derive(Debug)]
+pub struct Doors {
+    /// In plain.
+    pub plain: TcpListener,
+    /// By TLS.
+    pub tls: Option<(TcpListener, Arc<Tls>)>,
+    /// Connections at one time, through both.
+    pub places: usize,
+    /// How long what a connection does may take.
+    pub waits: Waits,
+    /// Who is believed when it says for whom it asks.
+    pub proxies: Vec<IpAddr>,
+}
+
+/// How long what a connection does may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// A request's head, a handshake, and the pause between two requests of a connection.
+    pub head: Duration,
+    /// All of a small body; a piece of a bundle.
+    pub body: Duration,
+    /// Whoever takes nothing of its answer for so long gets no more of it.
+    pub write: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { head: HEAD_WAIT, body: BODY_WAIT, write: WRITE_WAIT }
+    }
+}
+
+/// Serves until `stop` comes; requests that are being answered are answered then.
+pub async fn serve(
+    doors: Doors,
+    server: Arc<Server>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let control = Control::new();
+    let changes = server.changes.clone();
+    let ending = control.clone();
+    tokio::spawn(async move {
+        stop.await;
+        // It does not matter if nobody looks on.
+        let _ = changes.send(Change::Ends);
+        ending.graceful_shutdown(Some(END_WAIT));
+    });
+    let waits = doors.waits;
+    let door = Door { places: Arc::new(Semaphore::new(doors.places)), waits };
+    let in_time = middleware::from_fn(move |request, next| in_time(waits.body, request, next));
+    let proxies: Arc<[IpAddr]> = doors.proxies.into();
+    let for_whom = middleware::map_request_with_state(proxies, for_whom);
+    let router = super::router(Arc::clone(&server)).layer(in_time).layer(for_whom);
+    let Some((listener, tls)) = doors.tls else {
+        return plain(doors.plain, door, &control, router).await;
+    };
+    let beside = middleware::from_fn_with_state(server, only_what_may_be_plain);
+    let by_tls = by_tls(listener, door.clone(), &control, router.clone(), &tls);
+    let plain = plain(doors.plain, door, &control, router.layer(beside));
+    tokio::try_join!(by_tls, plain).map(|_| ())
+}
+
+async fn plain(
+    listener: TcpListener,
+    door: Door,
+    control: &Control,
+    router: Router,
+) -> io::Result<()> {
+    let head = door.waits.head;
+    let listening = Listening::<SocketAddr>::from_listener(listener);
+    let mut listening = listening.acceptor(door).http1_only();
+    listening.http_builder().http1().header_read_timeout(head);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    listening.handle(Handle::with_control(control.clone())).serve(service).await
+}
+
+async fn by_tls(
+    listener: TcpListener,
+    door: Door,
+    control: &Control,
+    router: Router,
+    tls: &Tls,
+) -> io::Result<()> {
+    let head = door.waits.head;
+    let acceptor = RustlsAcceptor::new(tls.config.clone()).handshake_timeout(head).acceptor(door);
+    let mut listening = Listening::<SocketAddr>::from_listener(listener).acceptor(acceptor);
+    let builder = listening.http_builder();
+    builder.http1().header_read_timeout(head);
+    builder.http2().keep_alive_interval(head).max_concurrent_streams(STREAMS_MAX);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let listening = listening.first_request_timeout(head);
+    listening.handle(Handle::with_control(control.clone())).serve(service).await
+}
+
+/// In plain, where there is TLS: what devices ask for, and the way to the rest. A password or a
+/// token that came in plain has been read by whoever listens, so it is not even looked at.
+async fn only_what_may_be_plain(
+    State(server): State<Arc<Server>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_for_devices = ["/api/lead/", "/firmware/"].iter().any(|start| path.starts_with(start))
+        || ["/manifest", "/healthz", "/readyz", "/ca.pem"].contains(&path);
+    if is_for_devices {
+        return next.run(request).await;
+    }
+    let rest = request.uri().path_and_query().map_or("/", |it| it.as_str());
+    let url = format!("{}{rest}", server.public_url);
+    if *request.method() == Method::GET && wants_page(request.headers()) {
+        return Redirect::temporary(&url).into_response();
+    }
+    let problem = Problem::new(
+        StatusCode::FORBIDDEN,
+        "tls-required",
+        "this is asked by TLS alone, and what came with it may have been read by others",
+        format_args!("use {}, and take back a token that came this way", server.public_url),
+    );
+    problem.into_response()
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    accept.contains("text/html")
+}
+
+/// Behind a proxy of ours a request comes from whomever the proxy names, so that one who guesses is
+/// not everybody. What stands before the last name may be the guesser's own words.
+async fn for_whom(State(proxies): State<Arc<[IpAddr]>>, mut request: Request) -> Request {
+    let Some(ConnectInfo(from)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
+        return request;
+    };
+    if !proxies.contains(&from.ip()) {
+        return request;
+    }
+    let named = request.headers().get_all(FORWARDED_FOR).iter().next_back();
+    let named = named.and_then(|it| it.to_str().ok()).and_then(|it| it.rsplit(',').next());
+    if let Some(Ok(address)) = named.map(|name| name.trim().parse::<IpAddr>()) {
+        let from = SocketAddr::new(address, from.port());
+        request.extensions_mut().insert(ConnectInfo(from));
+    }
+    request
+}
+
+/// Ends a request whose body takes too long; a bundle may take its time, but must go on.
+async fn in_time(wait: Duration, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let is_bundle = parts.uri.path() == "/api/releases" || parts.uri.path() == "/releases";
+    let whole = Instant::now() + wait;
+    let pieces = stream::unfold(body.into_data_stream(), move |mut body| async move {
+        let by = if is_bundle { Instant::now() + wait } else { whole };
+        let piece = match timeout_at(by, body.next()).await {
+            Ok(piece) => piece?.map_err(io::Error::other),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the body took too long")),
+        };
+        Some((piece, body))
+    });
+    next.run(Request::from_parts(parts, Body::from_stream(pieces))).await
+}
+
+/// Lets connections in while there are places.
+#[derive(Debug, Clone)]
+struct Door {
+    places: Arc<Semaphore>,
+    waits: Waits,
+}
+
+impl<S> Accept<TcpStream, S> for Door {
+    type Stream = Visit;
+    type Service = S;
+    type Future = Ready<io::Result<(Visit, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            warn!("a connection was closed at once: all places are taken");
+            return ready(Err(io::Error::other("all places are taken")));
+        };
+        let (prepared, write) = (stream.set_nodelay(true), self.waits.write);
+        ready(prepared.map(|()| {
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(write));
+            (Visit { stream: Box::pin(stream), _place: place }, service)
+        }))
+    }
+}
+
+/// A connection and its place.
+#[derive(Debug)]
+struct Visit {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Visit {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Visit {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+}
+
+/// As many open files as the host allows are asked for, and what is left for connections once the
+/// server has its own.
+pub fn places() -> usize {
+    #[cfg(unix)]
+    let files = rlimit::increase_nofile_limit(FILES_MAX).unwrap_or(FILES_USUAL);
+    #[cfg(not(unix))]
+    let files = FILES_MAX;
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    files.saturating_sub(FILES_KEPT).max(PLACES_MIN)
+}
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+/// Slow lines take seconds; whoever does nothing holds a place for so long.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// A check-in of 256 KiB at 35 kbit/s.
+const BODY_WAIT: Duration = Duration::from_secs(60);
+/// A device that writes to its flash takes nothing for a while.
+const WRITE_WAIT: Duration = Duration::from_secs(60);
+/// What is being answered when the server ends has so long.
+const END_WAIT: Duration = Duration::from_secs(30);
+/// Requests at one time over one connection of HTTP/2.
+const STREAMS_MAX: u32 = 64;
+/// More connections than one server serves well.
+const FILES_MAX: u64 = 65_536;
+/// What a process may open where it cannot be asked.
+#[cfg(unix)]
+const FILES_USUAL: u64 = 1_024;
+/// The database's, the objects', the log.
+const FILES_KEPT: usize = 256;
+/// However little the host allows.
+const PLACES_MIN: usize = 64;
