@@ -1,11 +1,13 @@
 //! What a server carries: check-ins with their durable writes, polls of leads that have nothing new
-//! to hear, and bytes of bundles; the last two beside nginx in the same run, if it is here.
+//! to hear, and bytes of bundles; the last two beside nginx in the same run, if it is here; and
+//! what memory open pages take.
 //! `cargo bench -p lockstep-server --bench fleet`
 //!
 //! Load and server share the machine, so a figure says what both take. The ratios to nginx are
 //! under the same load from the same program, and depend little on the machine.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -21,48 +23,141 @@ use lockstep_server::server::Server;
 use lockstep_server::store::groups::{Enrolled, Settings};
 use lockstep_server::store::new_id;
 use lockstep_server::store::releases::Release;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 fn main() {
+    if let Some(folder) = std::env::var_os(SERVES_IN) {
+        return serve(Path::new(&folder));
+    }
     let folder = tempfile::tempdir().expect("a folder");
-    let runtime = Runtime::new().expect("a runtime");
-    let (server, address) = runtime.block_on(start(folder.path()));
-    let credentials = runtime.block_on(enrol(&server));
-    let check_ins = credentials.iter().enumerate().map(|(at, it)| check_in(at, it)).collect();
-    let rate = requests(address, check_ins, CONNECTIONS);
+    let _ = rlimit::increase_nofile_limit(FILES);
+    let ours = Ours::start(folder.path());
+    let at = |number: usize| ours.credentials[number].as_str();
+    let check_ins = (0..LEADS).map(|number| check_in(number, at(number))).collect();
+    let rate = requests(ours.address, check_ins, CONNECTIONS);
     println!("check-ins, each durable: {rate:.0} a second, {CONNECTIONS} connections");
 
-    let polls: Vec<_> = credentials.iter().map(|it| get("/api/lead/desired", it)).collect();
-    let ours = requests(address, polls, CONNECTIONS);
-    let bundle = bundle();
-    let sha256 = runtime.block_on(publish(&server, &bundle));
-    let first = &credentials[0];
-    let fetches = vec![get(&format!("/api/lead/bundles/{sha256}"), first)];
-    let our_bytes = requests(address, fetches, FETCHES) * bundle.len() as f64;
-    println!("polls: {ours:.0} a second; bundles: {:.0} MB/s", our_bytes / 1e6);
-    match Nginx::start(folder.path(), &bundle) {
+    let polls = (0..LEADS).map(|number| get("/api/lead/desired", at(number))).collect();
+    let our_polls = requests(ours.address, polls, CONNECTIONS);
+    let fetches = vec![get(&format!("/api/lead/bundles/{}", ours.sha256), at(0))];
+    let our_bytes = requests(ours.address, fetches, FETCHES) * BUNDLE_BYTES as f64;
+    println!("polls: {our_polls:.0} a second; bundles: {:.0} MB/s", our_bytes / 1e6);
+    match Nginx::start(folder.path(), &bundle()) {
         None => println!("nginx is not here: nothing to compare with"),
         Some(nginx) => {
-            let theirs = requests(nginx.address, vec![get("/poll", first)], CONNECTIONS);
-            let their_bytes =
-                requests(nginx.address, vec![get("/bundle", first)], FETCHES) * bundle.len() as f64;
-            println!("nginx: {theirs:.0} a second; {:.0} MB/s", their_bytes / 1e6);
-            let (polls, bytes) = (ours / theirs, our_bytes / their_bytes);
+            let polls = requests(nginx.address, vec![get("/poll", at(0))], CONNECTIONS);
+            let fetches = vec![get("/bundle", at(0))];
+            let bytes = requests(nginx.address, fetches, FETCHES) * BUNDLE_BYTES as f64;
+            println!("nginx: {polls:.0} a second; {:.0} MB/s", bytes / 1e6);
+            let (polls, bytes) = (our_polls / polls, our_bytes / bytes);
             println!("beside nginx: polls {polls:.2}, bytes {bytes:.2}");
         }
     }
+    streams(&ours);
 }
 
-async fn start(folder: &Path) -> (Arc<Server>, SocketAddr) {
-    let options = ServeOptions::in_folder(folder.to_owned());
-    let ready = run::open(&options).await.expect("a server");
-    let (server, address) = (Arc::clone(&ready.server), ready.address);
-    tokio::spawn(ready.serve(std::future::pending()));
-    (server, address)
+/// Pages that are open, each with its stream of events.
+fn streams(ours: &Ours) {
+    let before = ours.resident_bytes();
+    let runtime = one_thread();
+    let request = format!(
+        "GET /console/events HTTP/1.1\r\nHost: bench\r\nCookie: lockstep_session={}\r\n\r\n",
+        ours.session
+    );
+    runtime.block_on(async {
+        let mut open = Vec::new();
+        for _ in 0..STREAMS {
+            let mut stream = TcpStream::connect(ours.address).await.expect("a connection");
+            stream.write_all(request.as_bytes()).await.expect("is sent");
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.expect("an answer");
+            assert_eq!(&head, b"HTTP/1.1 200");
+            open.push(stream);
+        }
+        let after = ours.resident_bytes();
+        let (all, each) = ((after - before) as f64, (after - before) as f64 / STREAMS as f64);
+        println!(
+            "{STREAMS} streams of events: {:.0} MB more, {each:.0} bytes each; {:.0} MB in all",
+            all / 1e6,
+            after as f64 / 1e6
+        );
+    });
+}
+
+/// Our server in a process of its own, and what lets its visitors in.
+struct Ours {
+    child: Child,
+    address: SocketAddr,
+    credentials: Vec<String>,
+    session: String,
+    sha256: String,
+}
+
+impl Ours {
+    fn start(folder: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.env(SERVES_IN, folder.join("fleet")).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a server");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let said: Value = serde_json::from_str(&line).expect("what lets visitors in");
+        let text = |name: &str| said[name].as_str().expect("is there").to_owned();
+        Self {
+            child,
+            address: text("address").parse().expect("an address"),
+            credentials: serde_json::from_value(said["credentials"].clone()).expect("a list"),
+            session: text("session"),
+            sha256: text("sha256"),
+        }
+    }
+
+    /// What of it is in memory.
+    fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).expect("a number");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// In the other process: serves, and says in one line what lets visitors in.
+fn serve(folder: &Path) {
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let options = ServeOptions::in_folder(folder.to_owned());
+        let ready = run::open(&options).await.expect("a server");
+        let credentials = enrol(&ready.server).await;
+        let sha256 = publish(&ready.server, &bundle()).await;
+        let (store, now) = (&ready.server.store, Timestamp::now());
+        store.add_first_person("bench", "no password", now).await.expect("somebody who looks");
+        let people = store.people().await.expect("a table");
+        let session = store.begin_session(&people[0], now).await.expect("a session");
+        let said = json!({
+            "address": ready.address.to_string(),
+            "credentials": credentials,
+            "session": session,
+            "sha256": sha256,
+        });
+        println!("{said}");
+        ready.serve(std::future::pending()).await.expect("it serves");
+    });
+}
+
+fn one_thread() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// The credentials of many leads.
@@ -146,8 +241,7 @@ async fn publish(server: &Server, bundle: &[u8]) -> String {
 /// Answers a second, over connections that stay open.
 fn requests(address: SocketAddr, requests: Vec<Vec<u8>>, connections: usize) -> f64 {
     let (requests, answers) = (Arc::new(requests), Arc::new(AtomicU64::new(0)));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
+    let runtime = one_thread();
     let start = Instant::now();
     runtime.block_on(async {
         let mut tasks = Vec::new();
@@ -251,6 +345,11 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|it| it.stdout == b"0\n")
 }
 
+/// Tells this program to be the server, in this folder.
+const SERVES_IN: &str = "LOCKSTEP_BENCH_SERVES_IN";
+const STREAMS: usize = 10_000;
+/// For as many connections, and what else is open.
+const FILES: u64 = 20_000;
 const LEADS: usize = 500;
 const CONNECTIONS: usize = 64;
 const FETCHES: usize = 16;

@@ -15,6 +15,7 @@ async fn fleet(folder: &Path) -> PathBuf {
     let bundle = b"a bundle, as far as this is concerned".repeat(1000);
     let digest = Sha256(sha2::Sha256::digest(&bundle).into());
     let objects = Objects::in_folder(&data.join("objects")).unwrap();
+    objects.claim(None).await.unwrap();
     objects.put(digest, &mut &bundle[..]).await.unwrap();
     let release = Release {
         id: new_id().unwrap(),

@@ -26,6 +26,9 @@ pub enum ObjectError {
         /// What was given.
         found: String,
     },
+    /// The store answers, and is not the one that bundles were put into: a disk that is not mounted
+    /// is an empty folder.
+    Lost,
     /// The store is away, full, or refuses.
     Store(object_store::Error),
     /// What was to be put away could not be read.
@@ -38,6 +41,7 @@ impl fmt::Display for ObjectError {
             Self::Url { found } => {
                 write!(f, "`{found}` is no object store, expected s3://BUCKET or a folder")
             }
+            Self::Lost => write!(f, "the store of bundles is not the one that they were put into"),
             Self::Store(_) => write!(f, "the store of bundles cannot be used"),
             Self::Read(_) => write!(f, "the bundle cannot be read"),
         }
@@ -47,7 +51,7 @@ impl fmt::Display for ObjectError {
 impl std::error::Error for ObjectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Url { .. } => None,
+            Self::Url { .. } | Self::Lost => None,
             Self::Store(error) => Some(error),
             Self::Read(error) => Some(error),
         }
@@ -85,6 +89,8 @@ impl Objects {
         digest: Sha256,
         source: &mut (impl AsyncRead + Unpin),
     ) -> Result<(), ObjectError> {
+        // A folder that is gone would be made anew, in the wrong place.
+        self.is_there().await?;
         let mut upload = self.store.put_multipart(&place(digest)).await?;
         loop {
             let mut part = Vec::with_capacity(PART_BYTES);
@@ -104,10 +110,32 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the store answers.
+    /// Marks an empty store as ours, and one that has the bundle which it should have.
+    pub async fn claim(&self, bundle: Option<Sha256>) -> Result<(), ObjectError> {
+        if self.has(&ObjectPath::from(MARK)).await? {
+            return Ok(());
+        }
+        if let Some(bundle) = bundle
+            && !self.has(&place(bundle)).await?
+        {
+            return Err(ObjectError::Lost);
+        }
+        self.store.put(&ObjectPath::from(MARK), MARK_TEXT.into()).await?;
+        Ok(())
+    }
+
+    /// Whether the store answers, and is the one that was claimed.
     pub async fn is_there(&self) -> Result<(), ObjectError> {
-        match self.store.head(&ObjectPath::from("bundles/none")).await {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        match self.has(&ObjectPath::from(MARK)).await? {
+            true => Ok(()),
+            false => Err(ObjectError::Lost),
+        }
+    }
+
+    async fn has(&self, place: &ObjectPath) -> Result<bool, ObjectError> {
+        match self.store.head(place).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -134,6 +162,9 @@ pub(crate) fn place(digest: Sha256) -> ObjectPath {
     ObjectPath::from(format!("bundles/{front}/{name}.lockstep"))
 }
 
+/// Is in every store that bundles are put into.
+const MARK: &str = "bundles/lockstep.txt";
+const MARK_TEXT: &str = "Bundles of Lockstep's server, by the SHA-256 of their bytes.\n";
 /// Bytes of one part of an upload: at least 5 MiB, which S3 asks for.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 

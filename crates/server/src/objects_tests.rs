@@ -22,7 +22,34 @@ async fn place() -> Place {
             Objects::at(&url).unwrap()
         }
     };
+    objects.claim(None).await.unwrap();
     Place { objects, _folder: folder }
+}
+
+/// A disk that is not mounted is an empty folder in the same place.
+#[tokio::test]
+async fn an_empty_store_in_the_place_of_ours_is_not_taken_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::in_folder(folder.path()).unwrap();
+    objects.claim(None).await.unwrap();
+    let bytes = bundle();
+    objects.put(digest(1), &mut &bytes[..]).await.unwrap();
+    let (ours, elsewhere) = (folder.path().join("bundles"), folder.path().join("elsewhere"));
+    std::fs::rename(&ours, &elsewhere).unwrap();
+    for lost in [
+        objects.is_there().await,
+        objects.put(digest(2), &mut &bytes[..]).await,
+        objects.claim(Some(digest(1))).await,
+    ] {
+        assert!(matches!(lost, Err(ObjectError::Lost)), "{lost:?}");
+    }
+    assert!(!ours.exists());
+    std::fs::rename(&elsewhere, &ours).unwrap();
+    objects.is_there().await.unwrap();
+    // What comes from a backup has bundles and no mark.
+    std::fs::remove_file(ours.join("lockstep.txt")).unwrap();
+    objects.claim(Some(digest(1))).await.unwrap();
+    objects.is_there().await.unwrap();
 }
 
 /// As `aws s3 mb` would; that it is there already is as good.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use lockstep_proto::id::Sha256;
 use lockstep_proto::manifest::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -168,6 +169,8 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
     };
     let url = options.database.clone().unwrap_or_else(|| Store::url_in(&options.data));
     let store = Store::open(&url).await?;
+    let first = store.releases().await?.first().map(|release| release.bundle_sha256.clone());
+    objects.claim(first.as_deref().and_then(Sha256::from_hex)).await?;
     let setup_word = if store.is_new().await? { Some(new_secret()?) } else { None };
     let (plain, address) = listen(options.listen).await?;
     let (tls, tls_address) = match &options.tls {

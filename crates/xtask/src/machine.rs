@@ -59,6 +59,8 @@ pub(crate) enum Tool {
     MosquittoSub,
     /// A database.
     Postgres,
+    /// Tells a program another time of day.
+    Faketime,
     /// An S3 store.
     Moto,
     /// Checks licences and sources of dependencies.
@@ -210,6 +212,7 @@ impl Tool {
             Self::Mosquitto => "mosquitto",
             Self::MosquittoSub => "mosquitto_sub",
             Self::Postgres => "postgres",
+            Self::Faketime => "faketime",
             Self::Moto => "moto_server",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
@@ -233,6 +236,7 @@ impl Tool {
             Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
             Self::Curl => &["curl"],
             Self::Postgres => &["postgresql"],
+            Self::Faketime => &["faketime"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser | Self::Moto => &[],
         }
     }
@@ -276,6 +280,7 @@ impl Tool {
                  see mosquitto.org"
             }
             Self::Postgres => "run `apt-get install postgresql`",
+            Self::Faketime => "run `apt-get install faketime`, or see wolfcw/libfaketime",
             Self::Moto => "run `pip install 'moto[server]'`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",

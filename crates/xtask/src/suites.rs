@@ -52,7 +52,8 @@ pub(crate) const ALL: &[Suite] = &[
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
-    Suite::new("fleet", "a server, its leads and its operators over real processes", fleet),
+    Suite::new("fleet", "a server, its leads and its operators over real processes", fleet)
+        .with(&[Tool::Postgres, Tool::Faketime]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,
@@ -174,13 +175,20 @@ fn unit(machine: &Machine) -> Result<(), Failure> {
 fn server(machine: &Machine) -> Result<(), Failure> {
     let postgres = services::postgres(machine)?;
     let objects = services::object_store(machine)?;
-    let mut cargo = machine.cargo();
+    let mut cargo = if has_nextest() {
+        let mut cargo = nextest(machine);
+        cargo.args(["--workspace", "-E", "package(=lockstep-server)"]);
+        cargo
+    } else {
+        let mut cargo = machine.cargo();
+        cargo.args(["test", "--package", "lockstep-server"]).args(locked(machine));
+        cargo
+    };
     cargo.env("LOCKSTEP_TEST_DATABASE", &postgres.url);
     cargo.env("LOCKSTEP_TEST_OBJECTS", "s3://lockstep");
     cargo.env("AWS_ENDPOINT", &objects.url).env("AWS_ALLOW_HTTP", "true");
     cargo.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
     cargo.env("AWS_REGION", "us-east-1");
-    cargo.args(["test", "--package", "lockstep-server"]).args(locked(machine));
     shell::run(&mut cargo)
 }
 
@@ -249,17 +257,18 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
 }
 
 fn fleet(machine: &Machine) -> Result<(), Failure> {
-    if has_nextest() {
+    let postgres = services::postgres(machine)?;
+    let mut cargo = if has_nextest() {
         let mut cargo = nextest(machine);
-        return shell::run(cargo.args([
-            "--workspace",
-            "-E",
-            "package(=lockstep) & binary(=fleet)",
-        ]));
-    }
-    let mut cargo = machine.cargo();
-    cargo.args(["test", "--package", "lockstep", "--test", "fleet"]).args(locked(machine));
-    shell::run(cargo.args(["--", "--test-threads=2"]))
+        cargo.args(["--workspace", "-E", "package(=lockstep) & binary(=fleet)"]);
+        cargo
+    } else {
+        let mut cargo = machine.cargo();
+        cargo.args(["test", "--package", "lockstep", "--test", "fleet"]).args(locked(machine));
+        cargo.args(["--", "--test-threads=2"]);
+        cargo
+    };
+    shell::run(cargo.env("LOCKSTEP_TEST_DATABASE", &postgres.url))
 }
 
 /// One test after the other: each has a browser and two devices.

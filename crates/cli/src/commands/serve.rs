@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use lockstep_device::mqtt::{BadPrefix, PREFIX_DEFAULT, Prefix};
 use lockstep_proto::manifest::Trust;
 use lockstep_server::mqtt::{Broker, Login};
+use lockstep_server::objects::ObjectError;
 use lockstep_server::run::{self, ServeError, ServeOptions};
 use lockstep_server::store::StoreError;
 use lockstep_server::tls::authority::Authority;
@@ -260,6 +261,9 @@ fn serve_error(error: &ServeError, args: &ServeArgs) -> CommandError {
             failed.hinted("Such as --database postgres://lockstep@localhost/lockstep")
         }
         ServeError::Store(_) => failed.hinted("Is it there, and may this user write to it?"),
+        ServeError::Objects(ObjectError::Lost) => failed.hinted(
+            "Is its disk mounted? Bundles that are lost come back from a backup: lockstep restore",
+        ),
         ServeError::Objects(_) => {
             failed.hinted("Such as --objects s3://lockstep, with AWS_ENDPOINT_URL and credentials")
         }

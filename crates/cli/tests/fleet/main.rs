@@ -6,10 +6,12 @@
 //! nothing here measures time.
 
 mod access;
+mod cable;
 mod campaigns;
 #[expect(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
+mod faults;
 mod leads;
 mod orders;
 mod releases;

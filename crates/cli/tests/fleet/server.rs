@@ -1,7 +1,8 @@
 //! The fixture: a server as a process, its admin, and pairs that are enrolled there.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -18,6 +19,7 @@ use super::desk::{Desk, Image, Plan, Receiver, Said};
 pub(crate) struct Fleet {
     process: Option<Child>,
     options: Vec<String>,
+    variables: Vec<(String, String)>,
     /// Known once it was on; it stays.
     address: String,
     /// Where people find it.
@@ -33,10 +35,26 @@ impl Fleet {
 
     /// A server with further options; `a.pub` is a key that is there.
     pub(crate) fn with(options: &str) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::in_folder(TempDir::new().unwrap(), options)
+    }
+
+    /// In a folder that was prepared.
+    pub(crate) fn in_folder(folder: TempDir, options: &str) -> Self {
+        Self::with_variables(folder, options, &[])
+    }
+
+    /// In another environment.
+    pub(crate) fn with_variables(
+        folder: TempDir,
+        options: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let variables = variables.collect();
         let options = options.split_whitespace().map(str::to_owned).collect();
         let address = ANY_PORT.to_owned();
-        let mut fleet = Self { process: None, options, address, url: String::new(), folder };
+        let url = String::new();
+        let mut fleet = Self { process: None, options, variables, address, url, folder };
         fs::write(fleet.path("password"), PASSWORD).unwrap();
         fleet.operator("keygen --no-password --out a").succeeds();
         let begun = fleet.switch_on();
@@ -64,6 +82,7 @@ impl Fleet {
             .args(["--json", "serve", "--data", "data", "--poll", "5"])
             .args(["--listen", &self.address])
             .args(&self.options)
+            .envs(self.variables.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -123,6 +142,17 @@ impl Fleet {
         let said = self.operator(&format!("--json {line}"));
         said.succeeds();
         serde_json::from_str(&said.text).unwrap()
+    }
+
+    /// What a browser gets, head and all.
+    pub(crate) fn page(&self, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n");
+        let head = format!("{head}Connection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// Asks the server past the command, with this secret.

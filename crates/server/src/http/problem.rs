@@ -1,6 +1,8 @@
 //! What is said when something is not done: the same form as a device's own API has.
 
 use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -105,14 +107,49 @@ impl From<NotTaken> for Problem {
 }
 
 fn away(what: &'static str, trouble: &dyn std::error::Error) -> Problem {
-    let cause = trouble.source().map(ToString::to_string).unwrap_or_default();
-    error!(%trouble, cause, "the {what} did not do what it should");
+    if let Some(unsaid) = turn_to_say(Instant::now()) {
+        let cause = trouble.source().map(ToString::to_string).unwrap_or_default();
+        error!(%trouble, cause, unsaid, "the {what} did not do what it should");
+    }
     let message = format_args!("{what} of this server cannot be used now");
-    let hint = "nothing was changed; the server's log has the cause. Try again";
+    let hint =
+        "nothing was changed, and groups go on by themselves; the server's log has the cause";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "away", message, hint).later(AWAY_S)
 }
 
+/// Whether the log is told of a trouble, and of how many before it was not: while a database is
+/// away, each of hundreds of requests a second has the same.
+fn turn_to_say(now: Instant) -> Option<u64> {
+    static SAID: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *said {
+        Some((at, unsaid)) if now.duration_since(*at) < SAY_EVERY => {
+            *unsaid += 1;
+            None
+        }
+        _ => said.replace((now, 0)).map_or(Some(0), |(_, unsaid)| Some(unsaid)),
+    }
+}
+
+/// So often the log is told of the same trouble.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// After how long a lead that found the server busy comes again, in seconds.
 const BUSY_S: u64 = 5;
 /// The same for a database that is away.
 const AWAY_S: u64 = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_is_told_once_in_ten_seconds_and_how_often_it_was_not() {
+        let start = Instant::now();
+        assert_eq!(turn_to_say(start), Some(0));
+        for _ in 0..3 {
+            assert_eq!(turn_to_say(start + Duration::from_secs(9)), None);
+        }
+        assert_eq!(turn_to_say(start + Duration::from_secs(10)), Some(3));
+        assert_eq!(turn_to_say(start + Duration::from_secs(11)), None);
+    }
+}
