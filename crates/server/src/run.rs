@@ -226,14 +226,8 @@ fn urls(
     tls: Option<(SocketAddr, &Tls)>,
 ) -> (String, String) {
     let trimmed = |url: &String| url.trim_end_matches('/').to_owned();
-    let in_plain = || format!("http://{address}");
-    let by_tls = |(at, tls): (SocketAddr, &Tls)| {
-        let name = tls.name().map_or_else(|| at.ip().to_string(), str::to_owned);
-        match name.contains(':') {
-            true => format!("https://[{name}]:{}", at.port()),
-            false => format!("https://{name}:{}", at.port()),
-        }
-    };
+    let in_plain = || format!("http://{}", reached_at(address, None));
+    let by_tls = |(at, tls): (SocketAddr, &Tls)| format!("https://{}", reached_at(at, tls.name()));
     let public = options.public_url.as_ref().map(trimmed);
     let public = public.unwrap_or_else(|| tls.map_or_else(in_plain, by_tls));
     let lead = options.lead_url.as_ref().map(trimmed);
@@ -242,6 +236,17 @@ fn urls(
         false => public.clone(),
     });
     (public, lead)
+}
+
+/// Host and port for links: everywhere at once is no place to go to.
+fn reached_at(at: SocketAddr, name: Option<&str>) -> String {
+    let name = name.map(str::to_owned);
+    let of_host = || tls::host_names().into_iter().next().filter(|_| at.ip().is_unspecified());
+    match name.or_else(of_host) {
+        None => at.to_string(),
+        Some(name) if name.contains(':') => format!("[{name}]:{}", at.port()),
+        Some(name) => format!("{name}:{}", at.port()),
+    }
 }
 
 async fn make_folder(path: &PathBuf) -> Result<(), ServeError> {
@@ -277,3 +282,19 @@ impl Ready {
 
 /// Changes that a page may be behind before it is told to look at everything again.
 const CHANGES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_never_leads_to_everywhere_at_once() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reached_at(at("192.168.1.5:80"), None), "192.168.1.5:80");
+        assert_eq!(reached_at(at("0.0.0.0:80"), Some("fleet.local")), "fleet.local:80");
+        assert_eq!(reached_at(at("[::1]:80"), Some("::1")), "[::1]:80");
+        if let Some(name) = tls::host_names().first() {
+            assert_eq!(reached_at(at("0.0.0.0:80"), None), format!("{name}:80"));
+        }
+    }
+}

@@ -61,7 +61,7 @@ pub(crate) const ALL: &[Suite] = &[
     ]),
     Suite::new("fuzz", "every decoder on bytes that a fuzzer makes up", fuzz::suite)
         .with(fuzz::TOOLS),
-    Suite::new("demo", "the demonstrations, without staying", demo),
+    Suite::new("demo", "the demonstrations, without staying", demo).with(&[Tool::Mosquitto]),
     Suite::new("deny", "licences and sources of dependencies", deny).with(&[Tool::CargoDeny]),
 ];
 
@@ -306,7 +306,7 @@ pub(crate) fn soak(machine: &Machine, rollouts: u32, seed: u64) -> Result<(), Fa
 }
 
 fn demo(machine: &Machine) -> Result<(), Failure> {
-    for which in [&["--headless"][..], &["--headless", "--fleet"]] {
+    for which in [&["--headless"][..], &["--headless", "--fleet", "--mqtt"]] {
         let mut cargo = machine.cargo();
         cargo.args(["run", "--release"]).args(locked(machine));
         shell::run(cargo.args(["--", "demo"]).args(which))?;

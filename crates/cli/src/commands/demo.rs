@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use lockstep_sim::board::random_password;
 use serde_json::{Value, json};
 
-use crate::demo::fleet::{After, Telling};
+use crate::demo::fleet::{After, Mqtt, Telling};
 use crate::demo::{self, Desk, Interrupt, Outcome, Plan, ROLES, Step, program};
 use crate::error::CommandError;
 use crate::ui::Ui;
@@ -35,6 +35,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, conflicts_with = "firmware")]
     fleet: bool,
 
+    /// With a broker on this machine (mosquitto, if it is installed), which all devices and the
+    /// server tell how they are
+    #[arg(long, requires = "fleet")]
+    mqtt: bool,
+
     /// Leave the fleet running afterwards, with its console, until Ctrl-C
     #[arg(long, requires = "fleet", conflicts_with = "headless")]
     keep: bool,
@@ -48,7 +53,8 @@ pub(super) fn demo(ui: &Ui, args: &DemoArgs) -> Result<(), CommandError> {
     if args.fleet {
         let telling = if args.headless { Telling::Results } else { Telling::Everything };
         let after = if args.keep { After::Stay } else { After::End };
-        return demo::fleet::play(ui, args.dir.as_deref(), telling, after);
+        let mqtt = if args.mqtt { Mqtt::On } else { Mqtt::Off };
+        return demo::fleet::play(ui, args.dir.as_deref(), telling, mqtt, after);
     }
     let password = random_password()
         .map_err(|error| CommandError::failed("Cannot make a password").because(&error))?;

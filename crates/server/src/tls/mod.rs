@@ -326,21 +326,28 @@ fn config_of(
 /// The names that were given, then those that the host knows itself by.
 fn all_names(given: &[String], listen: IpAddr) -> Vec<String> {
     let mut names = given.to_vec();
-    let host = gethostname::gethostname().to_string_lossy().to_lowercase();
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-.".contains(letter);
     if !listen.is_unspecified() {
         names.push(listen.to_string());
     }
-    if !listen.is_loopback() && !host.is_empty() && host.chars().all(is_plain) {
-        if !host.contains('.') {
-            names.push(format!("{host}.local"));
-        }
-        names.push(host);
+    if !listen.is_loopback() {
+        names.extend(host_names());
     }
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
+}
+
+/// What this host calls itself, as others find it: first the name that it tells its neighbours.
+pub(crate) fn host_names() -> Vec<String> {
+    let host = gethostname::gethostname().to_string_lossy().to_lowercase();
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-.".contains(letter);
+    match host.as_str() {
+        "" | "localhost" => Vec::new(),
+        host if !host.chars().all(is_plain) => Vec::new(),
+        host if host.contains('.') => vec![host.to_owned()],
+        host => vec![format!("{host}.local"), host.to_owned()],
+    }
 }
 
 /// A certificate of our own is made anew when so little of it is left: 30 days.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lockstep_device::mqtt::PREFIX_DEFAULT;
 use lockstep_proto::manifest::Trust;
+use lockstep_server::mqtt;
 use lockstep_server::run::{self, ServeOptions};
 use lockstep_sim::board::random_password;
 use serde::Deserialize;
@@ -14,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::super::ROLES;
 use super::super::releases::Release;
+use super::broker::Broker;
 use crate::client::Client;
 use crate::client::api::Version;
 use crate::commands::device::make_group;
@@ -31,6 +34,8 @@ pub(super) struct FleetDesk {
     /// The server runs as long as this is there.
     runtime: Option<Runtime>,
     pairs: Vec<Pair>,
+    /// Last, so that it ends after those that speak to it.
+    broker: Option<Broker>,
 }
 
 /// A group of two.
@@ -70,8 +75,8 @@ impl FleetDesk {
         let (folder, is_temporary) = super::super::desk::new_folder(folder)?;
         let path = folder.join(PASSWORD_FILE);
         files::write(&path, &[password.as_bytes()], Existing::Keep, Readers::Owner)?;
-        let (server, runtime, pairs) = (None, None, Vec::new());
-        Ok(Self { folder, is_temporary, password, server, runtime, pairs })
+        let (broker, server, runtime, pairs) = (None, None, None, Vec::new());
+        Ok(Self { folder, is_temporary, password, broker, server, runtime, pairs })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -95,6 +100,16 @@ impl FleetDesk {
         self.server.as_ref().expect("it serves before it is asked")
     }
 
+    /// Starts a broker, which the server and all devices tell how they are.
+    pub(super) fn start_broker(&mut self) -> Result<(), CommandError> {
+        self.broker = Some(Broker::start(&self.folder)?);
+        Ok(())
+    }
+
+    pub(super) const fn broker(&self) -> Option<&Broker> {
+        self.broker.as_ref()
+    }
+
     /// Starts the server, which takes releases of this key alone, and makes its admin.
     pub(super) fn serve(&mut self, key: &Path) -> Result<(), CommandError> {
         let failed = |error: &dyn std::error::Error| {
@@ -104,6 +119,12 @@ impl FleetDesk {
         let options = ServeOptions {
             trust: Trust::signed_by(keys::read_key_set(&[key.to_owned()], None)?),
             poll_s: POLL_S,
+            mqtt: self.broker.as_ref().map(|broker| mqtt::Broker {
+                host: "127.0.0.1".to_owned(),
+                port: broker.port,
+                login: None,
+                prefix: PREFIX_DEFAULT.to_owned(),
+            }),
             ..ServeOptions::in_folder(self.folder.join("server"))
         };
         let ready = runtime.block_on(run::open(&options)).map_err(|error| failed(&error))?;
@@ -174,6 +195,9 @@ impl FleetDesk {
             let mut command =
                 self.device(&folder, role, &format!("{number:02x}:{:02x}", index + 1))?;
             command.args(options);
+            if let Some(broker) = &self.broker {
+                command.args(["--mqtt", &broker.url()]);
+            }
             if index == 0 {
                 let url = self.server().url();
                 command.args(["--server", url]).env("LOCKSTEP_ENROLL", &token.token);

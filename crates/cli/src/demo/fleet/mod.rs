@@ -5,6 +5,7 @@
 //! published and campaigns made over the server's own API. What the last table says was asked of
 //! every device, not of the server. Every wait has a limit, and says what did not happen.
 
+mod broker;
 mod desk;
 mod tale;
 
@@ -36,6 +37,15 @@ pub(crate) enum Telling {
     Results,
 }
 
+/// Whether there is a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mqtt {
+    /// There is none.
+    Off,
+    /// All tell it how they are.
+    On,
+}
+
 /// What becomes of the fleet when all is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
@@ -50,10 +60,14 @@ pub(crate) fn play(
     ui: &Ui,
     folder: Option<&Path>,
     telling: Telling,
+    mqtt: Mqtt,
     after: After,
 ) -> Result<(), CommandError> {
     let mut desk = FleetDesk::set_up(folder)?;
     let interrupt = Interrupt::watch(desk.temporary_folder());
+    if mqtt == Mqtt::On {
+        desk.start_broker()?;
+    }
     show(ui, &mut desk, telling, after, &interrupt).map_err(|error| {
         desk.keep_folder();
         error.hinted(format!("What the devices said is in {}", desk.folder().display()))
@@ -274,12 +288,22 @@ fn say_farewell(ui: &Ui, desk: &FleetDesk) -> Result<(), CommandError> {
     ui.line(format_args!("  console    {url}/"))?;
     ui.line(format_args!("  name       {ADMIN}"))?;
     ui.line(format_args!("  password   {}", desk.password()))?;
+    if let Some(broker) = desk.broker() {
+        ui.line(format_args!("  broker     {}", broker.url()))?;
+    }
     ui.line("\nTry, in another terminal:")?;
     ui.line(format_args!(
         "  {program} login {url} --name {ADMIN} --password-file {folder}/password"
     ))?;
     ui.line(format_args!("  {program} group list"))?;
-    ui.line(format_args!("  {program} campaign show '1.1.0 in waves'"))
+    ui.line(format_args!("  {program} campaign show '1.1.0 in waves'"))?;
+    match desk.broker() {
+        Some(broker) => {
+            let port = broker.port;
+            ui.line(format_args!("  mosquitto_sub -h 127.0.0.1 -p {port} -t 'lockstep/#' -v"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// So many groups.
