@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 /// What a group is called by, `key=value` each: `site=berlin`, `stage=canary`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Labels(BTreeMap<String, String>);
@@ -125,7 +128,8 @@ pub(crate) fn excerpt(text: &str) -> String {
 }
 
 /// How a group takes a release that it is offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Its lead begins by itself.
     #[default]

@@ -50,8 +50,12 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Mosquitto,
         Tool::MosquittoSub,
     ]),
-    Suite::new("server", "the server on PostgreSQL and an S3 store", server)
-        .with(&[Tool::Postgres, Tool::Moto]),
+    Suite::new(
+        "server",
+        "the server on PostgreSQL and an S3 store; its API and its document",
+        server,
+    )
+    .with(&[Tool::Postgres, Tool::Moto, Tool::Schemathesis]),
     Suite::new("fleet", "a server, its leads and its operators over real processes", fleet),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
@@ -181,7 +185,17 @@ fn server(machine: &Machine) -> Result<(), Failure> {
     cargo.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
     cargo.env("AWS_REGION", "us-east-1");
     cargo.args(["test", "--package", "lockstep-server"]).args(locked(machine));
-    shell::run(&mut cargo)
+    shell::run(&mut cargo)?;
+    contract(machine, &postgres.url)
+}
+
+/// A running server, asked by somebody who knows its document and nothing else.
+fn contract(machine: &Machine, database: &str) -> Result<(), Failure> {
+    let program = machine.path_of(Tool::Schemathesis).unwrap_or_default();
+    let mut cargo = machine.cargo();
+    cargo.env("LOCKSTEP_SCHEMATHESIS", program).env("LOCKSTEP_TEST_DATABASE", database);
+    cargo.args(["test", "--package", "lockstep", "--test", "fleet"]).args(locked(machine));
+    shell::run(cargo.args(["--", "contract::", "--test-threads=1"]))
 }
 
 /// Optimised, and with the tables that it is about.

@@ -7,6 +7,7 @@
 
 mod access;
 mod campaigns;
+mod contract;
 #[expect(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
