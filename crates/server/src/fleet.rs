@@ -113,7 +113,7 @@ pub(crate) fn is_title(text: &str) -> bool {
     let is_trimmed = text.trim() == text;
     is_trimmed
         && !text.is_empty()
-        && text.len() <= TITLE_BYTES_MAX
+        && text.chars().count() <= TITLE_CHARS_MAX
         && !text.contains(char::is_control)
 }
 
@@ -164,8 +164,8 @@ impl FromStr for Mode {
 pub const LABELS_MAX: usize = 16;
 /// Bytes of a label's key or value, at most.
 const NAME_BYTES_MAX: usize = 40;
-/// Bytes of what people call something, at most.
-pub const TITLE_BYTES_MAX: usize = 80;
+/// Characters of what people call something, at most.
+pub const TITLE_CHARS_MAX: usize = 80;
 /// Characters of a bad text that are shown again.
 const EXCERPT_CHARS_MAX: usize = 32;
 

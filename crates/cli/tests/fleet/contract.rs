@@ -47,20 +47,28 @@ fn explore(program: &str, fleet: &Fleet) {
     }
     fleet.operator("publish bundles/1.0.0.lockstep").succeeds();
     let token = fleet.json("token create stranger --role admin")["token"].take();
-    let tokens: Value = fleet.ask(token.as_str().unwrap()).get("/api/tokens").unwrap();
+    let server = fleet.ask(token.as_str().unwrap());
+    let releases: Value = server.get("/api/releases").unwrap();
+    let release = releases["releases"][0]["id"].as_str().unwrap();
+    let tokens: Value = server.get("/api/tokens").unwrap();
     let own = &tokens["tokens"][0];
     assert_eq!(own["name"], "stranger");
-    let kept = format!("{group},{}", own["id"].as_str().unwrap());
+    let kept = format!("{group},{release},{}", own["id"].as_str().unwrap());
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fleet/contract");
     let output = Command::new(program)
-        .current_dir(&folder)
-        .args(["--config-file", "schemathesis.toml", "run", "--checks", "all", "--no-color"])
+        // What it keeps for its next run goes with the server.
+        .current_dir(fleet.path(""))
+        .arg("--config-file")
+        .arg(folder.join("schemathesis.toml"))
+        .args(["run", "--checks", "all", "--no-color"])
         .arg(format!("{}/api/openapi.json", fleet.url()))
         .env("LOCKSTEP_CONTRACT_TOKEN", token.as_str().unwrap())
         .env("LOCKSTEP_CONTRACT_CREDENTIAL", credential)
         .env("LOCKSTEP_CONTRACT_KEPT", kept)
+        .env("LOCKSTEP_CONTRACT_RELEASE", release)
         .env("LOCKSTEP_CONTRACT_BUNDLES", &bundles)
+        .env("SCHEMATHESIS_HOOKS", folder.join("hooks.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();

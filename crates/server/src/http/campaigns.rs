@@ -16,7 +16,7 @@ use super::answers::{
     Paused, Resumed, Retried, Reverting, WholeCampaign,
 };
 use super::auth::{Operator, Viewer};
-use super::contract::{Identity, Labels as LabelsText, MaybeTitle, Moment, Waves};
+use super::contract::{Identity, Labels as LabelsText, MaybeTitle, Moment, ReleaseName, Waves};
 use super::given;
 use super::groups::labels;
 use super::problem::Problem;
@@ -87,7 +87,7 @@ pub(super) struct Given {
     #[serde(default)]
     #[schema(value_type = MaybeTitle)]
     pub(super) name: String,
-    /// The release's identity, or its version: the newest upload of it.
+    #[schema(value_type = ReleaseName)]
     pub(super) release: String,
     /// All groups with these labels.
     #[serde(default)]
@@ -106,14 +106,14 @@ pub(super) struct Given {
     #[schema(value_type = Waves)]
     pub(super) waves: String,
     /// So long a wave must have kept the release before the next begins, in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::whole")]
     pub(super) soak_s: u32,
     /// A wave does not wait longer for groups that do not begin, in seconds; 0: it waits.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::whole")]
     pub(super) patience_s: u32,
     /// More failures than these, and it pauses.
-    #[serde(default)]
-    pub(super) failures_max: usize,
+    #[serde(default, deserialize_with = "given::whole")]
+    pub(super) failures_max: u32,
     /// Nothing is offered before this moment.
     #[serde(default)]
     #[schema(value_type = Option<Moment>)]
@@ -126,15 +126,16 @@ pub(super) struct Given {
 /// Make a campaign
 ///
 /// Whoever may have the release now is offered it.
-#[utoipa::path(post, path = "/api/campaigns", tag = "campaigns", operation_id = "makeCampaign", request_body = Given,
+#[utoipa::path(post, path = "/api/campaigns", tag = "campaigns", operation_id = "makeCampaign",
+    request_body = Given,
     security(("token" = ["operator"])),
     responses(
         (status = 201, description = "Made.", body = NewCampaignAnswer),
         (status = 404, description = "`not-found`: there is no such release, or no such group."),
         (status = 409, description = "`withdrawn`: the release is. `in-another-campaign`: a group \
             is, which is not over."),
-        (status = 422, description = "`no-groups`: none was chosen. `would-be-refused`: by some, \
-            as a check says."),
+        (status = 422, description = "`no-groups`: none was chosen. `no-canary`: none for it. \
+            `would-be-refused`: by some, as a check says."),
     ))]
 async fn make(
     State(server): State<Arc<Server>>,
@@ -155,7 +156,7 @@ async fn make(
         (status = 200, description = "What was found.", body = Findings),
         (status = 404, description = "`not-found`: there is no such release, or no such group."),
         (status = 409, description = "`withdrawn`: the release is."),
-        (status = 422, description = "`no-groups`: none was chosen."),
+        (status = 422, description = "`no-groups`: none was chosen. `no-canary`: none for it."),
     ))]
 async fn check(
     State(server): State<Arc<Server>>,
@@ -170,6 +171,7 @@ async fn check(
 pub(super) async fn foresee(server: &Server, given: &Given) -> Result<Vec<Finding>, Problem> {
     let release = find_release(server, &given.release).await?;
     let chosen = choose(server, given).await?;
+    plan(given, &release, &chosen)?;
     Ok(findings(&server.store, &release, &chosen).await?)
 }
 
@@ -277,7 +279,7 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
         name => {
             return Err(Problem::bad_request(
                 format_args!("`{}` is no name of a campaign", excerpt(name)),
-                "give it 1 to 80 bytes of text, without a blank at either end",
+                "give it 1 to 80 characters, without a blank at either end",
             ));
         }
     };
@@ -290,7 +292,9 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
     let is_canary = |group: &&Group| has_canary && group.labels.has_all(&canary);
     let (first, rest): (Vec<&Group>, Vec<&Group>) = chosen.iter().partition(is_canary);
     if has_canary && first.is_empty() {
-        return Err(Problem::bad_request(
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no-canary",
             format_args!("no group among the chosen ones has the labels `{canary}` of the canary"),
             "choose other labels, or none",
         ));
@@ -315,7 +319,7 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
         name,
         release: release.id.clone(),
         waves,
-        failures_max: given.failures_max,
+        failures_max: usize::try_from(given.failures_max).unwrap_or(usize::MAX),
         not_before: given.not_before,
         groups: groups.collect(),
     })
@@ -355,7 +359,8 @@ async fn pause(
 #[serde(deny_unknown_fields, default)]
 struct Resume {
     /// So many failures are allowed from now on.
-    failures_max: Option<usize>,
+    #[serde(deserialize_with = "given::whole_maybe")]
+    failures_max: Option<u32>,
 }
 
 /// Let a campaign go on
@@ -364,7 +369,8 @@ struct Resume {
     params(("id" = Identity, Path)), request_body = Option<Resume>,
     responses(
         (status = 200, description = "It goes on.", body = Resumed),
-        (status = 409, description = "`not-now`: it is not paused. `too-many-failures`: it would pause again."),
+        (status = 409, description = "`not-now`: it is not paused. `too-many-failures`: it would \
+            pause again."),
     ))]
 async fn resume(
     State(server): State<Arc<Server>>,
@@ -379,6 +385,7 @@ async fn resume(
         })?,
     };
     let failures_max = resume.and_then(|it| it.failures_max);
+    let failures_max = failures_max.map(|it| usize::try_from(it).unwrap_or(usize::MAX));
     go_on(&server, &id, failures_max, &caller.name).await?;
     Ok(Json(Resumed { resumed: id }))
 }
@@ -574,6 +581,7 @@ pub(super) async fn retry_group(
     group: &str,
     who: &str,
 ) -> Result<(), Problem> {
+    find(server, id).await?;
     let now = Timestamp::now();
     if !server.store.retry_group(id, group, who, now).await? {
         return Err(Problem::conflict(

@@ -7,7 +7,8 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 use super::BODY_BYTES_MAX;
 use super::problem::Problem;
@@ -70,26 +71,80 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
+/// A body of JSON from a lead: it need not say what it is, and a NUL in it becomes the character
+/// that stands for what cannot be shown. A report is worth more than a character of it.
+#[derive(Debug)]
+pub(super) struct FromLead(pub(super) Vec<u8>);
+
+impl<S: Send + Sync> FromRequest<S> for FromLead {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let mut body = bytes(request, state).await?.to_vec();
+        while let Some(at) = nul_in(&body) {
+            body.splice(at..at + NUL.len(), *INSTEAD);
+        }
+        Ok(Self(body))
+    }
+}
+
 /// Reads JSON; else why not.
 pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    if has_nul(body) {
+    if nul_in(body).is_some() {
         return Err("a text in the body has a NUL in it".to_owned());
     }
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-/// Whether a text of this JSON has a NUL in it: as `\u0000`, for itself it is refused anyway.
-fn has_nul(json: &[u8]) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
-        let escape = rest.get(at + 1..).unwrap_or_default();
-        if escape.starts_with(b"u0000") {
-            return true;
+/// Where a text of this JSON has its first NUL: as `\u0000`, for itself it is refused anyway.
+fn nul_in(json: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let rest = json.get(from..)?;
+        let at = from + rest.iter().position(|&byte| byte == b'\\')?;
+        if json.get(at..)?.starts_with(NUL) {
+            return Some(at);
         }
         // What is escaped may be a backslash itself.
-        rest = escape.get(1..).unwrap_or_default();
+        from = at + 2;
     }
-    false
+}
+
+/// A text behind the `?` that is no longer than what it is looked for in.
+pub(super) fn at_most(name: &str, text: &str, chars_max: usize) -> Result<(), Problem> {
+    let found = text.chars().count();
+    if found <= chars_max {
+        return Ok(());
+    }
+    let message = format_args!("`{name}` has {found} characters, expected at most {chars_max}");
+    Err(Problem::bad_request(message, QUERY_HINT))
+}
+
+/// A whole number, as JSON Schema has it: it may be written `3600.0`.
+pub(crate) fn whole<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let plain = number.as_u64().or_else(|| {
+        let float = number.as_f64().filter(|it| it.fract() == 0.0)?;
+        format!("{float:.0}").parse().ok()
+    });
+    let whole = plain.and_then(|it| T::try_from(it).ok());
+    whole.ok_or_else(|| D::Error::custom(format_args!("`{number}` is out of range")))
+}
+
+/// The same, or null.
+pub(crate) fn whole_maybe<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    #[derive(Deserialize)]
+    #[serde(bound = "T: TryFrom<u64>")]
+    struct Whole<T>(#[serde(deserialize_with = "whole")] T);
+    Ok(Option::<Whole<T>>::deserialize(deserializer)?.map(|Whole(it)| it))
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -121,10 +176,34 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
 const BODY_HINT: &str = "send JSON as `application/json`; /api/docs on this server has the fields";
 const QUERY_HINT: &str = "/api/docs on this server has the fields";
+/// A NUL in JSON.
+const NUL: &[u8] = b"\\u0000";
+/// What stands in its place, as long as it.
+const INSTEAD: &[u8; 6] = b"\\ufffd";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_as_json_schema_lets_it() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct It {
+            #[serde(default, deserialize_with = "whole")]
+            a: u32,
+            #[serde(default, deserialize_with = "whole_maybe")]
+            b: Option<u8>,
+        }
+        let read = |text: &str| json::<It>(text.as_bytes());
+        assert_eq!(read(r#"{"a":3600.0,"b":255.0}"#), Ok(It { a: 3600, b: Some(255) }));
+        assert_eq!(read(r#"{"a":3600,"b":null}"#), Ok(It { a: 3600, b: None }));
+        assert_eq!(read("{}"), Ok(It { a: 0, b: None }));
+        for wrong in
+            [r#"{"a":0.5}"#, r#"{"a":-1}"#, r#"{"b":256}"#, r#"{"a":"1"}"#, r#"{"a":1e30}"#]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_nul_is_found_however_it_is_written_and_nothing_else_is() {
@@ -135,7 +214,7 @@ mod tests {
             (r#""\n\u0001""#, false),
             (r#""\"#, false),
         ] {
-            assert_eq!(has_nul(text.as_bytes()), expected, "{text}");
+            assert_eq!(nul_in(text.as_bytes()).is_some(), expected, "{text}");
         }
     }
 }

@@ -17,10 +17,12 @@ use super::answers::{
     Changed, Enrolments, Groups, NewEnrolmentToken, OneGroup, Ordered, Removed, Revoked, WholeGroup,
 };
 use super::auth::{Admin, Operator, Viewer};
-use super::contract::{Identity, Labels as LabelsText, MaybeTitle, Title, Version, Window, Zone};
+use super::contract::{
+    Identity, Labels as LabelsText, MaybeTitle, MaybeVersion, Title, Window, Zone,
+};
 use super::given;
 use super::problem::Problem;
-use crate::fleet::{Labels, Mode, is_title};
+use crate::fleet::{Labels, Mode, TITLE_CHARS_MAX, is_title};
 use crate::hours::Hours;
 use crate::server::{Change, Server};
 use crate::store::groups::{Attention, Filter, Settings};
@@ -46,15 +48,15 @@ struct Wanted {
     labels: String,
     /// A part of the name.
     #[serde(default)]
-    #[param(max_length = 80)]
+    #[param(max_length = 80, pattern = "^[^\\u0000]*$")]
     name: String,
-    /// On this release.
+    /// On this release; empty: on any.
     #[serde(default)]
-    #[param(value_type = Version)]
+    #[param(value_type = MaybeVersion)]
     version: String,
     /// Behind this name: `next` of the page before.
     #[serde(default)]
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\u0000]*$")]
     after: String,
     /// Those that a person should look at.
     #[serde(default)]
@@ -72,6 +74,8 @@ async fn list(
     _: Viewer,
     given::Query(wanted): given::Query<Wanted>,
 ) -> Result<Json<Groups>, Problem> {
+    given::at_most("name", &wanted.name, TITLE_CHARS_MAX)?;
+    given::at_most("after", &wanted.after, AFTER_CHARS_MAX)?;
     let number = match wanted.version.as_str() {
         "" => None,
         text => Some(version(text)?),
@@ -137,7 +141,7 @@ impl GivenSettings {
         if !is_title(&self.name) {
             return Err(Problem::bad_request(
                 format_args!("`{}` is no name of a group", crate::fleet::excerpt(&self.name)),
-                "give it 1 to 80 bytes of text, without a blank at either end",
+                "give it 1 to 80 characters, without a blank at either end",
             ));
         }
         let mode = match self.mode.as_str() {
@@ -173,7 +177,8 @@ pub(super) fn version(text: &str) -> Result<u32, Problem> {
 /// Change a group's settings
 ///
 /// All of them: what is left out is empty.
-#[utoipa::path(put, path = "/api/groups/{id}", tag = "groups", operation_id = "changeGroup", request_body = GivenSettings,
+#[utoipa::path(put, path = "/api/groups/{id}", tag = "groups", operation_id = "changeGroup",
+    request_body = GivenSettings,
     security(("token" = ["operator"])), params(("id" = Identity, Path)),
     responses(
         (status = 200, description = "Changed.", body = Changed),
@@ -318,6 +323,7 @@ pub(super) struct NewEnrolment {
     #[schema(value_type = Option<Identity>)]
     pub(super) group: Option<String>,
     /// The token is good for so long; null: a week.
+    #[serde(default, deserialize_with = "given::whole_maybe")]
     #[schema(minimum = 60, maximum = 7_948_800)]
     pub(super) expires_in_s: Option<u32>,
 }
@@ -325,11 +331,13 @@ pub(super) struct NewEnrolment {
 /// Make a token that lets a lead in
 ///
 /// For a new group, or for a new lead of one that is here. It is told only in this answer.
-#[utoipa::path(post, path = "/api/enrolments", tag = "groups", operation_id = "makeEnrolment", request_body = NewEnrolment,
+#[utoipa::path(post, path = "/api/enrolments", tag = "groups", operation_id = "makeEnrolment",
+    request_body = NewEnrolment,
     security(("token" = ["admin"])),
     responses(
         (status = 201, description = "Made.", body = NewEnrolmentToken),
         (status = 404, description = "`not-found`: there is no such group."),
+        (status = 422, description = "`no-name`: neither a name nor a group."),
     ))]
 async fn make_enrolment(
     State(server): State<Arc<Server>>,
@@ -357,13 +365,30 @@ pub(super) async fn enrolment(
             let group = server.store.group(id).await?;
             group.ok_or_else(|| Problem::not_found("group", id))?.name
         }
+        (None, "") => {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no-name",
+                "neither the name of a new group nor a group that is here",
+                "give it a `name`, or name a `group`",
+            ));
+        }
         (None, name) => name.to_owned(),
     };
+    let seconds = new.expires_in_s.unwrap_or(EXPIRES_S);
+    if !(EXPIRES_S_MIN..=EXPIRES_S_MAX).contains(&seconds) {
+        return Err(Problem::bad_request(
+            format_args!(
+                "`expires_in_s` is {seconds}, expected {EXPIRES_S_MIN} to {EXPIRES_S_MAX}"
+            ),
+            "leave it out for a week",
+        ));
+    }
     let (labels, zone) = (new.labels.clone(), new.zone.clone());
     let given = GivenSettings { name, labels, zone, hours: String::new(), mode: String::new() };
-    let seconds = i64::from(new.expires_in_s.unwrap_or(EXPIRES_S).clamp(60, EXPIRES_S_MAX));
     let now = Timestamp::now();
-    let expires_at = now.checked_add(Span::new().seconds(seconds)).unwrap_or(Timestamp::MAX);
+    let expires_at =
+        now.checked_add(Span::new().seconds(i64::from(seconds))).unwrap_or(Timestamp::MAX);
     let (settings, group) = (given.read()?, new.group.as_deref());
     let token = server.store.make_enrolment(&settings, group, who, now, expires_at).await?;
     Ok((token, expires_at))
@@ -385,9 +410,13 @@ async fn revoke_enrolment(
     Ok(Json(Revoked { revoked: id }))
 }
 
+/// Characters of a group's name that has a number behind it, and more.
+const AFTER_CHARS_MAX: usize = 200;
 /// Groups of one page.
 const PAGE_GROUPS: i64 = 100;
 /// An enrolment token is good for so long unless somebody says otherwise, in seconds: a week.
 const EXPIRES_S: u32 = 7 * 24 * 3600;
+/// At least: a minute.
+const EXPIRES_S_MIN: u32 = 60;
 /// And at most: three months.
 const EXPIRES_S_MAX: u32 = 92 * 24 * 3600;

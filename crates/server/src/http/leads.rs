@@ -59,7 +59,8 @@ struct Welcome {
 ///
 /// A token is for one group and is good once. The answer may be lost on its way: the same board
 /// may come again with the same token, and gets a new credential, until it has used one.
-#[utoipa::path(post, path = "/api/lead/enroll", tag = "leads", operation_id = "enrollLead", request_body = Enrolment,
+#[utoipa::path(post, path = "/api/lead/enroll", tag = "leads", operation_id = "enrollLead",
+    request_body = Enrolment,
     responses(
         (status = 200, description = "Let in.", body = Welcome),
         (status = 403, description = "`bad-token`: not known, or expired. `used-token`: another \
@@ -69,9 +70,11 @@ struct Welcome {
 async fn enroll(
     State(server): State<Arc<Server>>,
     ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
-    given::Json(enrolment): given::Json<Enrolment>,
+    given::FromLead(body): given::FromLead,
 ) -> Result<Json<Welcome>, Problem> {
     refuse_guesser(&server, from.ip())?;
+    let enrolment: Enrolment = given::json(&body)
+        .map_err(|why| Problem::bad_request(why, "send the token, and the lead's address"))?;
     let lead = lead_of(&enrolment.id)?;
     let enrolled = server.store.enrol(&enrolment.token, &lead, Timestamp::now()).await?;
     let problem = |code, message, hint| Problem::new(StatusCode::FORBIDDEN, code, message, hint);
@@ -115,7 +118,7 @@ fn lead_of(text: &str) -> Result<String, Problem> {
 async fn check_in(
     State(server): State<Arc<Server>>,
     Lead(seat): Lead,
-    given::Body(body): given::Body,
+    given::FromLead(body): given::FromLead,
 ) -> Result<Response, Problem> {
     let start = Instant::now();
     let answer = take_check_in(&server, &seat, &body).await;

@@ -9,7 +9,7 @@ mod bytes;
 mod campaigns;
 mod console;
 pub mod contract;
-mod given;
+pub(crate) mod given;
 mod groups;
 mod leads;
 pub mod limits;
@@ -103,7 +103,9 @@ async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Proble
 /// Figures for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "watching", operation_id = "getMetrics",
     security(("token" = ["viewer"])),
-    responses((status = 200, description = "As text.", body = String, content_type = "text/plain")))]
+    responses(
+        (status = 200, description = "As text.", body = String, content_type = "text/plain"),
+    ))]
 async fn metrics(
     State(server): State<Arc<Server>>,
     _: auth::Viewer,

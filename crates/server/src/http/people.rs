@@ -57,7 +57,8 @@ struct LetIn {
 /// Make the first admin
 ///
 /// Once, while nobody has been let in, with the word of the link that the first start has printed.
-#[utoipa::path(post, path = "/api/setup", tag = "people", operation_id = "setUp", request_body = Setup,
+#[utoipa::path(post, path = "/api/setup", tag = "people", operation_id = "setUp",
+    request_body = Setup,
     responses(
         (status = 201, description = "It is let in, and signs in.", body = LetIn),
         (status = 403, description = "`bad-word`: not the link that the server has printed."),
@@ -126,7 +127,8 @@ struct Welcome {
 /// Sign in
 ///
 /// A token for a program, in place of a password that it would have to keep. Good for 30 days.
-#[utoipa::path(post, path = "/api/login", tag = "people", operation_id = "logIn", request_body = Login,
+#[utoipa::path(post, path = "/api/login", tag = "people", operation_id = "logIn",
+    request_body = Login,
     responses(
         (status = 200, description = "Signed in.", body = Welcome),
         (status = 401, description = "`unauthorized`: name or password is wrong."),
@@ -271,7 +273,8 @@ struct NewPerson {
 }
 
 /// Let somebody in
-#[utoipa::path(post, path = "/api/people", tag = "people", operation_id = "addPerson", request_body = NewPerson,
+#[utoipa::path(post, path = "/api/people", tag = "people", operation_id = "addPerson",
+    request_body = NewPerson,
     security(("token" = ["admin"])),
     responses(
         (status = 201, description = "Let in.", body = LetIn),
@@ -395,6 +398,7 @@ pub(super) struct NewToken {
     #[schema(value_type = Role)]
     pub(super) role: String,
     /// Null: until it is taken back.
+    #[serde(default, deserialize_with = "given::whole_maybe")]
     pub(super) expires_in_s: Option<u32>,
 }
 
@@ -410,7 +414,8 @@ struct NewTokenSecret {
 /// Make a token
 ///
 /// The secret is told only in this answer.
-#[utoipa::path(post, path = "/api/tokens", tag = "people", operation_id = "makeToken", request_body = NewToken,
+#[utoipa::path(post, path = "/api/tokens", tag = "people", operation_id = "makeToken",
+    request_body = NewToken,
     security(("token" = ["admin"])),
     responses((status = 201, description = "Made.", body = NewTokenSecret)))]
 async fn make_token(
@@ -507,8 +512,21 @@ async fn audit(
     _: Viewer,
     given::Query(page): given::Query<Page>,
 ) -> Result<Json<Audit>, Problem> {
+    given::at_most("about", page.about.as_deref().unwrap_or_default(), ABOUT_CHARS_MAX)?;
+    let is_entry = |text: &str| text.len() <= ENTRY_CHARS && text.bytes().all(is_digit);
+    if let Some(before) = page.before.as_deref().filter(|it| !is_entry(it)) {
+        return Err(Problem::bad_request(
+            format_args!("`before` is `{}`, which is no entry", excerpt(before)),
+            "it is the `id` of the last entry of the page before",
+        ));
+    }
     let entries = server.store.audit(page.about.as_deref(), page.before.as_deref()).await?;
     Ok(Json(Audit { audit: entries.into_iter().map(Entry::from).collect() }))
+}
+
+/// A digit of an identity.
+fn is_digit(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
 fn read_role(text: &str) -> Result<Role, Problem> {
@@ -523,7 +541,7 @@ fn title(text: &str) -> Result<&str, Problem> {
     }
     Err(Problem::bad_request(
         format_args!("`{}` is no name", excerpt(text)),
-        "give it 1 to 80 bytes of text, without a blank at either end",
+        "give it 1 to 80 characters, without a blank at either end",
     ))
 }
 
@@ -533,3 +551,7 @@ fn after(now: Timestamp, seconds: u32) -> Timestamp {
 
 /// A token that `lockstep login` gets is good for so long, in seconds: a month.
 const LOGIN_TOKEN_S: u32 = 30 * 24 * 3600;
+/// Characters of an identity, and more: what is looked for in the audit.
+const ABOUT_CHARS_MAX: usize = 200;
+/// Digits of the identity of an entry of the audit.
+const ENTRY_CHARS: usize = 28;

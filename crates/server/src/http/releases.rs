@@ -218,7 +218,7 @@ fn with_addresses(release: &Release, public_url: &str) -> String {
     operation_id = "getFirmware",
     params(
         ("device" = String, Path, description = "Its role.", example = "receiver"),
-        ("version" = String, Path, description = "Its version.", example = "1.2.0"),
+        ("version" = String, Path, description = "Its version.", example = "1.0.0"),
     ),
     responses(Bytes))]
 async fn firmware(

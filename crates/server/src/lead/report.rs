@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::http::contract::Address;
+use crate::http::given::{whole, whole_maybe};
 use crate::store::groups::{Device, PastRollout};
 
 /// The body of `POST /api/lead/check-in`.
@@ -111,6 +112,7 @@ struct Version {
     role: String,
     #[serde(default)]
     product: Option<String>,
+    #[serde(deserialize_with = "whole")]
     version_number: u32,
     image: String,
     #[serde(default)]
@@ -123,6 +125,7 @@ struct Version {
 struct Peer {
     id: String,
     role: Option<String>,
+    #[serde(default, deserialize_with = "whole_maybe")]
     version_number: Option<u32>,
     image: Option<String>,
     compatible: Option<bool>,

@@ -365,15 +365,22 @@ fn str_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The document's texts are ours; what is between backticks is code.
+/// The document's texts are ours; what is between backticks is code, and between stars a word of
+/// the domain.
 fn marked(text: &str) -> String {
     let mut html = String::new();
     for (number, part) in text.split('`').enumerate() {
         let part = escaped(part).replace("\n\n", "<br>");
-        let _ = match number % 2 {
-            0 => write!(html, "{part}"),
-            _ => write!(html, "<code>{part}</code>"),
-        };
+        if number % 2 == 1 {
+            let _ = write!(html, "<code>{part}</code>");
+            continue;
+        }
+        for (number, part) in part.split('*').enumerate() {
+            let _ = match number % 2 {
+                0 => write!(html, "{part}"),
+                _ => write!(html, "<em>{part}</em>"),
+            };
+        }
     }
     html
 }

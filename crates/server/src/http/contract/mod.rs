@@ -4,24 +4,29 @@
 //! described by the types that are read and written. Here is what they have in common: whom the
 //! server lets in, texts of one kind, and answers that follow from how an operation is asked.
 
+mod plain;
+mod texts;
+
 use std::sync::{Arc, LazyLock};
 
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::Value;
+use utoipa::PartialSchema as _;
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     Components, ContentBuilder, Header, Info, LicenseBuilder, ObjectBuilder, OpenApi,
-    OpenApiBuilder, RefOr, Response, ResponseBuilder, Schema, SecurityRequirement, Type,
+    OpenApiBuilder, RefOr, Response, ResponseBuilder, SecurityRequirement, Type,
 };
-use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{COOKIE, FORM_TOKEN_HEADER};
 use super::problem::ErrorAnswer;
 use crate::server::Server;
+
+pub(crate) use texts::*;
 
 /// The document, as text.
 pub(super) fn text() -> &'static str {
@@ -47,32 +52,8 @@ pub fn document() -> Value {
     }
     // Texts and numbers alone: that cannot fail.
     let mut document = serde_json::to_value(&document).unwrap_or_default();
-    plain(&mut document);
+    plain::finish(&mut document);
     document
-}
-
-/// What the types say of themselves, in the words of JSON Schema: a number's range in place of a
-/// format that nobody knows, and a parameter that may be left out, but is never null.
-fn plain(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(plain),
-        Value::Object(fields) => {
-            let format = fields.get("format").and_then(Value::as_str).unwrap_or_default();
-            if let Some(bits) = format.strip_prefix("u-int").and_then(|it| it.parse::<u32>().ok()) {
-                fields.remove("format");
-                let maximum = u64::MAX.checked_shr(64 - bits.min(64));
-                fields.entry("maximum").or_insert(maximum.into());
-            }
-            if fields.contains_key("in")
-                && let Some(kind) = fields.get_mut("schema").and_then(|it| it.get_mut("type"))
-                && let Some(first) = kind.get(0).cloned()
-            {
-                *kind = first;
-            }
-            fields.values_mut().for_each(plain);
-        }
-        _ => (),
-    }
 }
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
@@ -108,12 +89,15 @@ fn components() -> Components {
     let session = ApiKeyValue::with_description(COOKIE, "A session of the console.");
     let form = ApiKeyValue::with_description(
         FORM_TOKEN_HEADER,
-        "Whatever a session changes carries its form token, which pages of other sites do not know.",
+        "Whatever a session changes carries its form token, which no other site's page knows.",
     );
     components.add_security_scheme("token", bearer(ABOUT_TOKEN));
     components.add_security_scheme("credential", bearer(ABOUT_CREDENTIAL));
     components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
     components.add_security_scheme("form", SecurityScheme::ApiKey(ApiKey::Header(form)));
+    for (name, schema) in texts::all() {
+        components.schemas.insert(name.to_owned(), schema);
+    }
     components.schemas.insert("ErrorAnswer".to_owned(), ErrorAnswer::schema());
     for refusal in Refusal::ALL {
         components.responses.insert(refusal.name().to_owned(), refusal.response().into());
@@ -292,136 +276,6 @@ fn error_content() -> utoipa::openapi::Content {
     let schema = utoipa::openapi::Ref::from_schema_name("ErrorAnswer");
     ContentBuilder::new().schema(Some(schema)).build()
 }
-
-/// A kind of text: what it is, its form as a regular expression, the name of what the expression
-/// cannot say, how long it may be, and one of it.
-struct Text {
-    about: &'static str,
-    pattern: Option<&'static str>,
-    format: Option<&'static str>,
-    chars: Option<(usize, usize)>,
-    example: &'static str,
-}
-
-impl Text {
-    fn schema(self) -> RefOr<Schema> {
-        let Self { about, pattern, format, chars, example } = self;
-        let format = format.map(|it| utoipa::openapi::SchemaFormat::Custom(it.to_owned()));
-        let object = ObjectBuilder::new().schema_type(Type::String).description(Some(about));
-        let examples = Some(example).filter(|it| !it.is_empty());
-        let object = object.pattern(pattern).format(format).examples(examples);
-        let object = object.min_length(chars.map(|(min, _)| min));
-        object.max_length(chars.map(|(_, max)| max)).into()
-    }
-}
-
-/// Declares kinds of texts, which stand for strings in the document.
-macro_rules! texts {
-    ($($name:ident: $text:expr;)*) => {
-        $(
-            #[derive(Debug)]
-            pub(crate) struct $name;
-
-            impl PartialSchema for $name {
-                fn schema() -> RefOr<Schema> {
-                    $text.schema()
-                }
-            }
-
-            impl ToSchema for $name {}
-        )*
-    };
-}
-
-texts! {
-    Identity: Text {
-        about: "An identity that this server has drawn.",
-        pattern: Some("^[0-9a-f]{20}$"),
-        example: "1f02a96c4be0d7093351",
-        ..PLAIN
-    };
-    Address: Text {
-        about: "The address of a board.",
-        pattern: Some("^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"),
-        example: "02:00:00:00:00:01",
-        ..PLAIN
-    };
-    Digest: Text {
-        about: "A SHA-256 in hexadecimal digits.",
-        pattern: Some("^[0-9a-f]{64}$"),
-        example: "bc6d9a4e7f1b8c02d3e4f5061728394a5b6c7d8e9f00112233445566778899aa",
-        ..PLAIN
-    };
-    Moment: Text {
-        about: "A moment, as RFC 3339 has it.",
-        format: Some("date-time"),
-        example: "2026-12-01T22:00:00Z",
-        ..PLAIN
-    };
-    Version: Text {
-        about: "A version, with the number MAJOR·10000 + MINOR·100 + PATCH.",
-        pattern: Some("^(0|[1-9][0-9]{0,4})[.](0|[1-9][0-9]?)[.](0|[1-9][0-9]?)$"),
-        example: "1.2.0",
-        ..PLAIN
-    };
-    Labels: Text {
-        about: "Labels, `key=value` each, at most 16; empty: none.",
-        pattern: Some(LABELS),
-        example: "site=berlin,stage=canary",
-        ..PLAIN
-    };
-    Zone: Text {
-        about: "A time zone; empty: UTC.",
-        format: Some("time-zone"),
-        example: "Europe/Berlin",
-        ..PLAIN
-    };
-    Window: Text {
-        about: "Hours in which a group may be touched, by its own clock; empty: any.",
-        format: Some("hours"),
-        example: "mon-fri 22:00-05:00",
-        ..PLAIN
-    };
-    Waves: Text {
-        about: "Shares in percent, 100 together, at most 20; `!` behind one: a person approves \
-            it first. Empty: all at once.",
-        format: Some("waves"),
-        example: "10,40!,50",
-        ..PLAIN
-    };
-    Title: Text {
-        about: "What people call something: 1 to 80 characters, without a blank at either end.",
-        pattern: Some(TITLE),
-        chars: Some((1, 80)),
-        example: "bench 1",
-        ..PLAIN
-    };
-    MaybeTitle: Text {
-        about: "What people call something, or empty.",
-        pattern: Some(MAYBE_TITLE),
-        chars: Some((0, 80)),
-        example: "bench 1",
-        ..PLAIN
-    };
-    Octets: Text { about: "Bytes as they are.", format: Some("binary"), ..PLAIN };
-    Secret: Text {
-        about: "A password.",
-        pattern: Some("^[^\\u0000]*$"),
-        chars: Some((10, 200)),
-        example: "correct horse battery staple",
-        ..PLAIN
-    };
-}
-
-const PLAIN: Text = Text { about: "", pattern: None, format: None, chars: None, example: "" };
-
-const LABELS: &str = "^([A-Za-z0-9._-]{1,40}=[A-Za-z0-9._-]{1,40}\
-    (,[A-Za-z0-9._-]{1,40}=[A-Za-z0-9._-]{1,40}){0,15})?$";
-const TITLE: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]([^\\u0000-\\u001f\\u007f-\\u009f]*\
-    [^\\s\\u0000-\\u001f\\u007f-\\u009f])?$";
-
-const MAYBE_TITLE: &str = "^([^\\s\\u0000-\\u001f\\u007f-\\u009f]\
-    ([^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f])?)?$";
 
 const ABOUT: &str = "The HTTP API of `lockstep serve`: leads come to it for releases, people and \
     programs look after groups. docs/server-api.md tells it in words.\n\nRoles: a *viewer* looks, \
