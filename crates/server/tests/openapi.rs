@@ -184,6 +184,28 @@ async fn whoever_the_document_says_may_ask_and_nobody_else() {
     assert!(guarded > 30 && open > 5, "{guarded} guarded, {open} open");
 }
 
+#[tokio::test]
+async fn the_page_shows_every_operation_to_everybody_and_runs_nothing_of_others() {
+    let world = World::new().await;
+    let request = Request::builder().uri("/api/docs").body(Body::empty()).unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'"), "{policy}");
+    let page = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let page = String::from_utf8(page.to_vec()).unwrap();
+    for Operation { value, path, .. } in operations() {
+        let id = format!("id=\"{}\"", value["operationId"].as_str().unwrap());
+        assert!(page.contains(&id) && page.contains(&path), "{id} {path}");
+    }
+    for (name, _) in document()["components"]["schemas"].as_object().unwrap() {
+        assert!(page.contains(&format!("id=\"{name}\"")), "{name}");
+    }
+    for other in ["src=\"http", "href=\"http", "style=\""] {
+        assert!(!page.contains(other), "{other}");
+    }
+}
+
 /// What stands behind every `$ref`.
 #[test]
 fn nothing_in_the_document_leads_nowhere() {

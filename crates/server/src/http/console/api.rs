@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::{Frame, Trouble, frame, page, shown};
 use crate::access::Caller;
 use crate::http::auth::known_caller;
-use crate::http::contract;
+use crate::http::contract::{self, NO_NUL};
 use crate::server::Server;
 
 pub(super) fn routes() -> Router<Arc<Server>> {
@@ -273,8 +273,13 @@ fn fields_of(document: &Value, schema: &Value) -> Vec<Field> {
     let properties = schema.get("properties").and_then(Value::as_object);
     fields.extend(properties.into_iter().flatten().map(|(name, of)| {
         let about = text(of, "description");
+        // What a kind of text is need not be said of each field again.
         let about = match about.is_empty() {
-            true => of.pointer("/oneOf/0").map(|it| text(it, "description")).unwrap_or_default(),
+            true => {
+                let first = of.pointer("/oneOf/0").unwrap_or(of);
+                let said = text(first, "description");
+                if said.is_empty() { text(resolved(document, first), "description") } else { said }
+            }
             false => about,
         };
         Field {
@@ -306,7 +311,8 @@ fn kind(schema: &Value) -> String {
         let of = |name: &str| schema.get(name).map(ToString::to_string);
         match first.as_str() {
             "array" => {
-                *first = format!("list of {}", schema.get("items").map(kind).unwrap_or_default())
+                let items = schema.get("items").map(kind).unwrap_or_default();
+                *first = format!("list of {items}");
             }
             "integer" => match (of("minimum"), of("maximum")) {
                 (Some(least), Some(most)) => *first = format!("number, {least} to {most}"),
@@ -331,7 +337,9 @@ fn string_kind(schema: &Value) -> String {
     if let Some(format) = schema.get("format").and_then(Value::as_str) {
         words.push(format!("format <code>{}</code>", escaped(format)));
     }
-    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
+    // That no text has a NUL is said once for all.
+    let pattern = schema.get("pattern").and_then(Value::as_str).filter(|it| *it != NO_NUL);
+    if let Some(pattern) = pattern {
         words.push(format!("<code>{}</code>", escaped(pattern)));
     }
     if let Some(one) = schema.pointer("/examples/0").and_then(Value::as_str) {

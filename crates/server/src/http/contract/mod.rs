@@ -279,7 +279,8 @@ fn error_content() -> utoipa::openapi::Content {
 
 const ABOUT: &str = "The HTTP API of `lockstep serve`: leads come to it for releases, people and \
     programs look after groups. docs/server-api.md tells it in words.\n\nRoles: a *viewer* looks, \
-    an *operator* moves groups, an *admin* lets others in; each may what the one before may.";
+    an *operator* moves groups, an *admin* lets others in; each may what the one before may. \
+    No text that is sent has a NUL in it.";
 const LICENSE: &str = "MIT OR Apache-2.0";
 const ABOUT_TOKEN: &str = "A token of a program: `POST /api/login`, or an admin makes one.";
 const ABOUT_CREDENTIAL: &str = "What a lead has got when it enrolled. It is of one board.";

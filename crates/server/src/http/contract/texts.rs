@@ -154,4 +154,4 @@ const MAYBE_TITLE: &str = "^([^\\s\\u0000-\\u001f\\u007f-\\u009f]\
     ([^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f])?)?$";
 
 /// Whatever it is, it has no NUL.
-pub(super) const NO_NUL: &str = "^[^\\u0000]*$";
+pub(crate) const NO_NUL: &str = "^[^\\u0000]*$";
