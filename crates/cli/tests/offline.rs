@@ -978,7 +978,7 @@ fn the_first_screen_is_what_one_needs_first() {
           backup       Back up a server's folder into one file
           restore      Put a backup back into an empty folder
           login        Sign in to a fleet's server, so that other commands need only its name
-          logout       Forget a fleet's server, and the token that it gave
+          logout       Sign out of a fleet's server, and forget it
           publish      Upload releases to a fleet's server
           campaign     Bring many groups to a release in waves, with a fleet's server
           person       See who may sign in to a fleet's server, and let people in and out

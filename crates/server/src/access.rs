@@ -6,9 +6,12 @@ use std::str::FromStr;
 
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Argon2, PasswordHash};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What somebody may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Looks.
     Viewer,
@@ -69,7 +72,10 @@ pub enum By {
         form_token: String,
     },
     /// With a token, which no browser sends by itself.
-    Token,
+    Token {
+        /// The token's identity.
+        id: String,
+    },
 }
 
 /// Why a password is not taken.

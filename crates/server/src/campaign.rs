@@ -18,11 +18,13 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::hours::Hours;
 
 /// How a group stands in a campaign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// Its turn has not come.
     Waits,
@@ -80,7 +82,7 @@ pub struct Member {
 }
 
 /// One step of a campaign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Wave {
     /// Its share of all groups, in percent.
     pub percent: u8,
@@ -96,7 +98,9 @@ pub struct Wave {
 }
 
 /// Where a campaign stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schema(as = CampaignState)]
 pub enum State {
     /// It offers.
     Running,

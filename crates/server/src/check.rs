@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use lockstep_proto::version::ReleaseVersion;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::manifests::{Facts, RoleFacts};
 use crate::route::{Stop, next_stop};
@@ -48,7 +49,7 @@ pub struct LeadFacts {
 }
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weight {
     /// The groups would refuse it.
@@ -58,7 +59,7 @@ pub enum Weight {
 }
 
 /// Something that will go wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Finding {
     /// How bad it is.
     pub weight: Weight,

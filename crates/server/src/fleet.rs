@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 /// What a group is called by, `key=value` each: `site=berlin`, `stage=canary`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Labels(BTreeMap<String, String>);
@@ -110,7 +113,7 @@ pub(crate) fn is_title(text: &str) -> bool {
     let is_trimmed = text.trim() == text;
     is_trimmed
         && !text.is_empty()
-        && text.len() <= TITLE_BYTES_MAX
+        && text.chars().count() <= TITLE_CHARS_MAX
         && !text.contains(char::is_control)
 }
 
@@ -125,7 +128,8 @@ pub(crate) fn excerpt(text: &str) -> String {
 }
 
 /// How a group takes a release that it is offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Its lead begins by itself.
     #[default]
@@ -160,8 +164,8 @@ impl FromStr for Mode {
 pub const LABELS_MAX: usize = 16;
 /// Bytes of a label's key or value, at most.
 const NAME_BYTES_MAX: usize = 40;
-/// Bytes of what people call something, at most.
-pub const TITLE_BYTES_MAX: usize = 80;
+/// Characters of what people call something, at most.
+pub const TITLE_CHARS_MAX: usize = 80;
 /// Characters of a bad text that are shown again.
 const EXCERPT_CHARS_MAX: usize = 32;
 

@@ -21,7 +21,7 @@ pub struct Window {
     days: Vec<Weekday>,
     /// From this time of day on.
     from: Time,
-    /// Until this one; before `from`: of the next day.
+    /// Until this one; before `from`: of the next day; the same: the whole day.
     until: Time,
 }
 
@@ -47,7 +47,10 @@ impl Hours {
         let here = self.zone.to_datetime(now);
         let (day, time) = (here.date().weekday(), here.time());
         let is_day = |day| days.is_empty() || days.contains(&day);
-        if from <= until {
+        if from == until {
+            return is_day(day);
+        }
+        if from < until {
             return is_day(day) && time >= *from && time < *until;
         }
         let yesterday = here.date().checked_sub(Span::new().days(1));
@@ -77,8 +80,9 @@ impl FromStr for Window {
             }
         }
         let (from, until) = hours.split_once('-').ok_or_else(error)?;
+        let is_whole_day = until.trim() == DAY_END;
         let (from, until) = (time_of(from).ok_or_else(error)?, time_of(until).ok_or_else(error)?);
-        if from == until {
+        if from == until && !is_whole_day {
             return Err(error());
         }
         Ok(Self { days: on, from, until })
@@ -94,7 +98,7 @@ fn day_of(text: &str) -> Option<Weekday> {
 fn time_of(text: &str) -> Option<Time> {
     let (hour, minute) = text.trim().split_once(':')?;
     let (hour, minute): (i8, i8) = (hour.parse().ok()?, minute.parse().ok()?);
-    if (hour, minute) == (24, 0) {
+    if text.trim() == DAY_END {
         return Time::new(0, 0, 0, 0).ok();
     }
     Time::new(hour, minute, 0, 0).ok()
@@ -132,6 +136,8 @@ impl fmt::Display for HoursError {
 
 impl std::error::Error for HoursError {}
 
+/// The end of a day, which no clock shows.
+const DAY_END: &str = "24:00";
 const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Monday),
     ("tue", Weekday::Tuesday),
@@ -184,6 +190,11 @@ mod tests {
             assert!(Hours::new(wrong, "").is_err(), "{wrong}");
         }
         assert!(Hours::new("22:00-24:00", "").unwrap().has(at("2026-11-23T23:59:00Z")));
+        let weekend = Hours::new("sat-sun 00:00-24:00", "").unwrap();
+        assert!(weekend.has(at("2026-11-28T00:00:00Z")) && weekend.has(at("2026-11-29T23:59:00Z")));
+        assert!(
+            !weekend.has(at("2026-11-27T23:59:00Z")) && !weekend.has(at("2026-11-30T00:00:00Z"))
+        );
         assert!(Hours::new("", "Mars/Olympus").is_err());
         assert!(Hours::new("", "").unwrap().has(at("2026-11-23T20:59:00Z")));
     }

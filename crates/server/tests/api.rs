@@ -72,7 +72,15 @@ async fn whatever_cannot_be_read_is_answered_in_one_form_with_a_way_out() {
         ("POST", "/api/campaigns/none/waves/x/approve", "", code(404, "not-found")),
         ("GET", "/api/groups?labels=a", "", code(400, "bad-request")),
         ("GET", "/api/groups?attention=perhaps", "", code(400, "bad-request")),
+        ("GET", "/api/groups?nmae=x", "", code(400, "bad-request")),
+        ("GET", "/api/groups?name=a%00", "", code(400, "bad-request")),
         ("GET", "/api/groups/none", "", code(404, "not-found")),
+        ("GET", "/api/groups/a%00", "", code(404, "not-found")),
+        ("POST", "/api/campaigns", r#"{"release":"a\u0000"}"#, code(400, "bad-request")),
+        ("POST", "/api/enrolments", r#"{"name":"x","expires_in_s":1}"#, code(400, "bad-request")),
+        ("POST", "/api/enrolments", "{}", code(422, "no-name")),
+        ("POST", "/api/campaigns/none/groups/none/retry", "", code(404, "not-found")),
+        ("DELETE", "/api/people/none", "", code(404, "not-found")),
         ("POST", "/api/releases", "no bundle", code(422, "bad-bundle")),
         ("GET", "/manifest", "", code(404, "not-found")),
     ] {
@@ -130,6 +138,48 @@ async fn a_guesser_waits_and_the_setup_link_is_good_once() {
     let right = r#"{"name":"ada","password":"correct horse"}"#;
     let found = scene.refused("POST", "/api/login", "", right).await;
     assert_eq!(found, code(429, "too-many-attempts"));
+}
+
+/// Behind a router or a proxy all come from one address.
+#[tokio::test]
+async fn a_good_token_is_let_in_whatever_others_at_its_address_did() {
+    let scene = scene().await;
+    let lead = scene.lead().await;
+    for _ in 0..5 {
+        assert_eq!(scene.refused("GET", "/api/me", "wrong", "").await.0, 401);
+    }
+    let found = scene.refused("GET", "/api/me", "wrong", "").await;
+    assert_eq!(found, code(429, "too-many-attempts"));
+    assert_eq!(scene.refused("GET", "/api/lead/desired", "wrong", "").await.0, 429);
+    assert_eq!(scene.ask("GET", "/api/me", &scene.token, "").await.0, 200);
+    assert_eq!(scene.ask("GET", "/api/lead/desired", &lead, "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_signs_out_is_good_no_more_and_others_are() {
+    let scene = scene().await;
+    let new = r#"{"name":"screen","role":"viewer"}"#;
+    let made = scene.ask("POST", "/api/tokens", &scene.token, new).await;
+    let viewer = made.1["token"].as_str().unwrap();
+    assert_eq!(scene.ask("POST", "/api/logout", viewer, "").await.0, 204);
+    assert_eq!(scene.refused("GET", "/api/me", viewer, "").await.0, 401);
+    assert_eq!(scene.refused("POST", "/api/logout", viewer, "").await.0, 401);
+    assert_eq!(scene.ask("GET", "/api/me", &scene.token, "").await.0, 200);
+    let audit = scene.ask("GET", "/api/audit", &scene.token, "").await.1;
+    let newest = (&audit["audit"][0]["who"], &audit["audit"][0]["did"]);
+    assert_eq!(newest, (&"token screen".into(), &"token.revoke".into()));
+}
+
+/// What a lead says is worth more than one character of it.
+#[tokio::test]
+async fn a_check_in_with_a_nul_in_it_is_taken_down_without_it() {
+    let scene = scene().await;
+    let lead = scene.lead().await;
+    let said = desk::check_in().to_string().replace("\"errors\":[]", "\"errors\":[\"a\\u0000b\"]");
+    assert!(said.contains("u0000"), "{said}");
+    assert_eq!(scene.ask("POST", "/api/lead/check-in", &lead, &said).await.0, 200);
+    let groups = scene.ask("GET", "/api/groups", &scene.token, "").await.1;
+    assert_eq!(groups["groups"][0]["attention"], "a\u{fffd}b");
 }
 
 /// A password in the tables, or in the log, would be everybody's who has a backup.

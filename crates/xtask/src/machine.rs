@@ -30,6 +30,9 @@ const TERSER_REQUIREMENT: &str = "terser@5.51.4";
 /// An S3 store for tests.
 const MOTO_REQUIREMENT: &str = "moto[server]==5.1.22";
 
+/// Asks an API whatever its document allows, and whatever it does not.
+const SCHEMATHESIS_REQUIREMENT: &str = "schemathesis==4.32.5";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -63,6 +66,8 @@ pub(crate) enum Tool {
     Faketime,
     /// An S3 store.
     Moto,
+    /// Holds an API against its document.
+    Schemathesis,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -214,6 +219,7 @@ impl Tool {
             Self::Postgres => "postgres",
             Self::Faketime => "faketime",
             Self::Moto => "moto_server",
+            Self::Schemathesis => "schemathesis",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -237,7 +243,8 @@ impl Tool {
             Self::Curl => &["curl"],
             Self::Postgres => &["postgresql"],
             Self::Faketime => &["faketime"],
-            Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser | Self::Moto => &[],
+            Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
+            Self::Moto | Self::Schemathesis => &[],
         }
     }
 
@@ -246,6 +253,7 @@ impl Tool {
             Self::Esptool => Some(ESPTOOL_REQUIREMENT),
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
             Self::Moto => Some(MOTO_REQUIREMENT),
+            Self::Schemathesis => Some(SCHEMATHESIS_REQUIREMENT),
             _ => None,
         }
     }
@@ -282,6 +290,7 @@ impl Tool {
             Self::Postgres => "run `apt-get install postgresql`",
             Self::Faketime => "run `apt-get install faketime`, or see wolfcw/libfaketime",
             Self::Moto => "run `pip install 'moto[server]'`",
+            Self::Schemathesis => "run `pip install schemathesis`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",

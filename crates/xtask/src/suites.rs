@@ -52,8 +52,12 @@ pub(crate) const ALL: &[Suite] = &[
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
-    Suite::new("fleet", "a server, its leads and its operators over real processes", fleet)
-        .with(&[Tool::Postgres, Tool::Faketime]),
+    Suite::new(
+        "fleet",
+        "a server, its leads, its operators and its API's document over real processes",
+        fleet,
+    )
+    .with(&[Tool::Postgres, Tool::Faketime, Tool::Schemathesis]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,
@@ -268,6 +272,8 @@ fn fleet(machine: &Machine) -> Result<(), Failure> {
         cargo.args(["--", "--test-threads=2"]);
         cargo
     };
+    let schemathesis = machine.path_of(Tool::Schemathesis).unwrap_or_default();
+    cargo.env("LOCKSTEP_SCHEMATHESIS", schemathesis);
     shell::run(cargo.env("LOCKSTEP_TEST_DATABASE", &postgres.url))
 }
 

@@ -56,9 +56,11 @@ pub(crate) struct LoginArgs {
     ca_sha256: Option<String>,
 }
 
-/// Forget a fleet's server, and the token that it gave
+/// Sign out of a fleet's server, and forget it
 ///
-/// The token stays good until it expires; an admin takes it back with `lockstep token revoke`.
+/// The token that was kept is good no more. If the server does not answer it is forgotten here all
+/// the same, and stays good until it expires, or until an admin takes it back with `lockstep token
+/// revoke`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogoutArgs {
     /// The server [default: the only one that is known]
@@ -175,13 +177,32 @@ pub(super) fn logout(ui: &Ui, args: &LogoutArgs) -> Result<(), CommandError> {
         Some(url) => Server::new(url, None, Authority::System)?.url().to_owned(),
         None => known.only()?.url.clone(),
     };
-    if !known.remove(&url) {
+    let Some(forgotten) = known.remove(&url) else {
         return Err(CommandError::failed(format!("Server `{url}` is not known"))
             .hinted("Nothing is kept of it: there is nothing to forget."));
-    }
+    };
     known.write()?;
-    ui.line(format_args!("Forgot {url}"))?;
-    ui.json(&json!({ "forgot": url }))
+    let has_ended = has_ended(ui, &forgotten.server()?);
+    ui.line(match has_ended {
+        true => format!("Signed out of {url}"),
+        false => format!("Forgot {url}"),
+    })?;
+    ui.json(&json!({ "forgot": url, "ended": has_ended }))
+}
+
+/// Whether the server lets the token in no more. That it is forgotten here does not wait for that.
+fn has_ended(ui: &Ui, server: &Server) -> bool {
+    match server.log_out() {
+        Ok(()) => true,
+        // It had ended before.
+        Err(error) if error.code() == Some("unauthorized") => true,
+        Err(error) => {
+            ui.note(format_args!(
+                "The token stays good there until it expires, or an admin takes it back: {error}"
+            ));
+            false
+        }
+    }
 }
 
 #[cfg(test)]

@@ -130,6 +130,13 @@ impl Server {
         self.answer(self.let_in(agent.post(self.at(path))).send_empty())
     }
 
+    /// Ends the token that lets this command in.
+    pub fn log_out(&self) -> Result<(), FleetError> {
+        let agent = self.agent(&Arc::default(), ANSWER_MAX);
+        let request = self.let_in(agent.post(self.at("/api/logout")));
+        self.read(request.send_empty()).map(drop)
+    }
+
     /// Puts something in the place of what is there.
     pub fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, FleetError> {
         let agent = self.agent(&Arc::default(), ANSWER_MAX);
@@ -183,6 +190,16 @@ impl Server {
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<T, FleetError> {
+        let (status, body) = self.read(answer)?;
+        serde_json::from_slice(&body)
+            .map_err(|_| FleetError::NotOurs { url: self.url.clone(), status })
+    }
+
+    /// Status and body of an answer that is no refusal.
+    fn read(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(u16, Vec<u8>), FleetError> {
         let away = |error| FleetError::Away { url: self.url.clone(), error };
         let answer = answer.map_err(away)?;
         let status = answer.status().as_u16();
@@ -191,7 +208,7 @@ impl Server {
         reader.read_to_end(&mut body).map_err(|error| away(error.into()))?;
         let not_ours = || FleetError::NotOurs { url: self.url.clone(), status };
         if (200..300).contains(&status) {
-            return serde_json::from_slice(&body).map_err(|_| not_ours());
+            return Ok((status, body));
         }
         match serde_json::from_slice::<Refused>(&body) {
             Ok(refused) if !refused.error.code.is_empty() => {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::client::Server;
+use super::trust::Authority;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
 
@@ -24,6 +26,14 @@ pub struct Known {
     /// What that may do.
     #[serde(default)]
     pub role: String,
+}
+
+impl Known {
+    /// The server, with what lets this user in.
+    pub fn server(self) -> Result<Server, CommandError> {
+        let token = Some(self.token).filter(|token| !token.is_empty());
+        Server::new(&self.url, token, Authority::known(&self.ca))
+    }
 }
 
 /// All of them.
@@ -87,11 +97,10 @@ impl KnownServers {
         self.servers.push(known);
     }
 
-    /// Forgets a server. `false`: it was not known.
-    pub fn remove(&mut self, url: &str) -> bool {
-        let before = self.servers.len();
-        self.servers.retain(|it| it.url != url);
-        self.servers.len() < before
+    /// Forgets a server; what was known of it.
+    pub fn remove(&mut self, url: &str) -> Option<Known> {
+        let place = self.servers.iter().position(|it| it.url == url)?;
+        Some(self.servers.remove(place))
     }
 }
 
@@ -127,7 +136,7 @@ mod tests {
         assert_eq!(servers.only().unwrap().token, "2");
         servers.add(known("http://b", "3"));
         assert!(servers.only().is_err());
-        assert!(servers.remove("http://a") && !servers.remove("http://a"));
+        assert!(servers.remove("http://a").is_some() && servers.remove("http://a").is_none());
         assert_eq!(servers.only().unwrap().url, "http://b");
     }
 }

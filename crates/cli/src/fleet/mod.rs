@@ -73,11 +73,11 @@ impl ServerArgs {
             None => self.token.clone(),
         };
         let token = given.unwrap_or(known.token);
-        let authority = match &self.ca {
-            Some(path) => Authority::read(path)?,
-            None => Authority::known(&known.ca),
+        let ca = match &self.ca {
+            Some(path) => Authority::read(path)?.pem().to_owned(),
+            None => known.ca,
         };
-        Server::new(&known.url, Some(token).filter(|token| !token.is_empty()), authority)
+        Known { token, ca, ..known }.server()
     }
 }
 

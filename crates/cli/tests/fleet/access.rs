@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::server::Fleet;
 
 #[test]
@@ -15,12 +17,27 @@ fn a_sign_in_is_kept_where_nobody_else_reads_it_until_it_is_forgotten() {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
     fleet.operator("group list").succeeds();
-    fleet.operator("logout").succeeds().says("Forgot");
+    let known: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let token = known["servers"][0]["token"].as_str().unwrap().to_owned();
+    let with = format!("group list --server {} --token {token}", fleet.url());
+    fleet.operator(&with).succeeds();
+    fleet.operator("logout").succeeds().says("Signed out of");
+    // Whoever has copied it is let in no more.
+    fleet.operator(&with).fails().says("token is not known");
     let said = fleet.operator("group list");
     assert_eq!(said.code, Some(2), "{}", said.text);
     said.says("lockstep login URL");
     let url = fleet.url();
     fleet.operator(&format!("group list --server {url}")).fails().says("does not know who asks");
+}
+
+#[test]
+fn a_server_that_is_away_is_forgotten_all_the_same_and_it_is_said_what_stays() {
+    let mut fleet = Fleet::new();
+    fleet.kill();
+    let said = fleet.operator("logout");
+    said.succeeds().says("Forgot").says("stays good there until it expires");
+    assert_eq!(fleet.operator("logout").code, Some(2), "none is known any more");
 }
 
 #[test]

@@ -7,15 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::cable::Cable;
-use super::server::{Fleet, PASSWORD};
+use super::server::{Fleet, PASSWORD, database};
 
-/// The database that `LOCKSTEP_TEST_DATABASE` names, and nobody else uses, by way of a cable.
+/// A database by way of a cable.
 fn postgres() -> Option<(Cable, String)> {
-    let Ok(server) = std::env::var("LOCKSTEP_TEST_DATABASE") else {
-        eprintln!("skipped: LOCKSTEP_TEST_DATABASE names no PostgreSQL");
-        return None;
-    };
-    let (before, after) = server.split_once('@').expect("somebody at a server");
+    let database = database("faults")?;
+    let (before, after) = database.split_once('@').expect("somebody at a server");
     let (address, name) = after.split_once('/').expect("a database");
     let cable = Cable::to(address);
     let url = format!("{before}@{}/{name}", cable.address());

@@ -8,6 +8,7 @@
 mod access;
 mod cable;
 mod campaigns;
+mod contract;
 #[expect(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../e2e/desk/mod.rs"]
 mod desk;

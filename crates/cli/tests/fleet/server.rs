@@ -266,6 +266,20 @@ impl Drop for Fleet {
     }
 }
 
+/// A new database on the PostgreSQL that `LOCKSTEP_TEST_DATABASE` names; none where it does not.
+pub(crate) fn database(name: &str) -> Option<String> {
+    let Ok(server) = std::env::var("LOCKSTEP_TEST_DATABASE") else {
+        eprintln!("skipped: LOCKSTEP_TEST_DATABASE names no PostgreSQL");
+        return None;
+    };
+    let name = format!("{name}_{}", std::process::id());
+    let mut psql = Command::new("psql");
+    psql.args(["--quiet", &server, "-c", &format!("CREATE DATABASE {name}")]);
+    assert!(psql.status().expect("psql, which comes with PostgreSQL").success());
+    let (server, _) = server.rsplit_once('/').expect("a database");
+    Some(format!("{server}/{name}"))
+}
+
 /// A command that goes on; it ends with the test.
 #[derive(Debug)]
 pub(crate) struct Background {

@@ -75,8 +75,6 @@ impl FromRequestParts<Arc<Server>> for Lead {
         if let Some(seat) = server.roster.seat(&hash, now) {
             return Ok(Self(seat));
         }
-        let from = address(parts);
-        refuse_guesser(server, from)?;
         match server.store.group_of_credential(&hash).await? {
             Some((group, lead)) => {
                 let seat = server.roster.sit(hash, group, lead, now);
@@ -84,7 +82,7 @@ impl FromRequestParts<Arc<Server>> for Lead {
             }
             None => {
                 server.roster.forget(&hash);
-                server.attempts.wrong(from, Instant::now());
+                wrong_secret(parts, server)?;
                 Err(unauthorized("credential is of no group here", ENROLL))
             }
         }
@@ -118,11 +116,9 @@ pub(super) async fn known_caller(
 ) -> Result<Option<Caller>, Problem> {
     let now = Timestamp::now();
     if let Some(token) = bearer(&parts.headers) {
-        let from = address(parts);
-        refuse_guesser(server, from)?;
         let caller = server.store.caller_of_token(token, now).await?;
         if caller.is_none() {
-            server.attempts.wrong(from, Instant::now());
+            wrong_secret(parts, server)?;
             return Err(unauthorized("token is not known, or has expired", "make another one"));
         }
         return Ok(caller);
@@ -153,6 +149,15 @@ fn check_form(parts: &Parts, form_token: &str) -> Result<(), Problem> {
         "request has not come from a page of this server",
         "open the page again, and try again from there",
     ))
+}
+
+/// Nobody guesses 32 random bytes, so whoever has them is let in whatever others at its address
+/// did: behind a proxy or a router all have one. Whoever has not waits longer each time.
+fn wrong_secret(parts: &Parts, server: &Server) -> Result<(), Problem> {
+    let from = address(parts);
+    refuse_guesser(server, from)?;
+    server.attempts.wrong(from, Instant::now());
+    Ok(())
 }
 
 /// Whoever was wrong too often has to wait.

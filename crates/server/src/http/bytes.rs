@@ -5,7 +5,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use futures_util::StreamExt as _;
 use lockstep_proto::id::Sha256;
+use utoipa::IntoResponses;
 
+use super::contract::Octets;
 use super::problem::Problem;
 use crate::objects::Objects;
 
@@ -16,6 +18,24 @@ pub(super) struct Part {
     pub(super) first: u64,
     /// How long it is.
     pub(super) size_bytes: u64,
+}
+
+/// What is answered with bytes, in the API's document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it stands for what `answer` makes, and is never made itself")]
+pub(super) enum Bytes {
+    /// The whole.
+    #[response(status = 200, content_type = "application/octet-stream")]
+    Whole(Octets),
+    /// The range that was asked for.
+    #[response(status = 206, content_type = "application/octet-stream")]
+    Range(Octets),
+    /// Who asks has them already.
+    #[response(status = 304)]
+    Same,
+    /// There are no such bytes.
+    #[response(status = 416)]
+    Nowhere,
 }
 
 /// Answers with a part of an object, or with the range of it that is asked for.

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use jiff::Timestamp;
-use lockstep_proto::version::ReleaseVersion;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::answers::{
+    Aborted, Approved, Campaigns, Counts, Findings, NewCampaign as NewCampaignAnswer, OneCampaign,
+    Paused, Resumed, Retried, Reverting, WholeCampaign,
+};
 use super::auth::{Operator, Viewer};
+use super::contract::{Identity, Labels as LabelsText, MaybeTitle, Moment, ReleaseName, Waves};
 use super::given;
 use super::groups::labels;
 use super::problem::Problem;
@@ -24,80 +29,49 @@ use crate::store::campaigns::{Campaign, Made, NewCampaign, Participant};
 use crate::store::groups::{Attention, Filter, Group};
 use crate::store::releases::Release;
 
-pub(super) fn routes() -> Router<Arc<Server>> {
-    Router::new()
-        .route("/api/campaigns", get(list).post(make))
-        .route("/api/campaigns/check", post(check))
-        .route("/api/campaigns/{id}", get(show))
-        .route("/api/campaigns/{id}/pause", post(pause))
-        .route("/api/campaigns/{id}/resume", post(resume))
-        .route("/api/campaigns/{id}/abort", post(abort))
-        .route("/api/campaigns/{id}/waves/{wave}/approve", post(approve))
-        .route("/api/campaigns/{id}/waves/{wave}/revert", post(revert))
-        .route("/api/campaigns/{id}/groups/{group}/retry", post(retry))
+pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, make))
+        .routes(routes!(check))
+        .routes(routes!(show))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(abort))
+        .routes(routes!(approve))
+        .routes(routes!(revert))
+        .routes(routes!(retry))
 }
 
-/// `GET /api/campaigns`, newest first.
-async fn list(State(server): State<Arc<Server>>, _: Viewer) -> Result<Json<Value>, Problem> {
-    let campaigns = server.store.campaigns().await?;
-    let campaigns: Vec<_> = campaigns.iter().map(campaign_json).collect();
-    Ok(Json(json!({ "campaigns": campaigns })))
+/// All campaigns
+///
+/// Newest first.
+#[utoipa::path(get, path = "/api/campaigns", tag = "campaigns", operation_id = "listCampaigns",
+    security(("token" = ["viewer"])),
+    responses((status = 200, description = "All.", body = Campaigns)))]
+async fn list(State(server): State<Arc<Server>>, _: Viewer) -> Result<Json<Campaigns>, Problem> {
+    let campaigns = server.store.campaigns().await?.iter().map(Into::into).collect();
+    Ok(Json(Campaigns { campaigns }))
 }
 
-fn campaign_json(campaign: &Campaign) -> Value {
-    json!({
-        "id": campaign.id,
-        "name": campaign.name,
-        "release": campaign.release,
-        "state": campaign.plan.state.as_str(),
-        "why": campaign.why,
-        "failures_max": campaign.plan.failures_max,
-        "not_before": campaign.plan.not_before,
-        "waves": campaign.plan.waves,
-        "made_at": campaign.made_at,
-        "made_by": campaign.made_by,
-        "ended_at": campaign.ended_at,
-    })
-}
-
-fn participant_json(it: &Participant) -> Value {
-    json!({
-        "group": it.group,
-        "name": it.name,
-        "wave": it.wave,
-        "standing": it.standing.as_str(),
-        "since": it.since,
-        "cause": it.cause,
-        "version_before": (it.number_before > 0)
-            .then(|| ReleaseVersion::from_number(it.number_before).to_string()),
-        "phase": it.phase,
-        "seen_at": it.seen_at,
-        "offer_answer": it.offer_answer,
-    })
-}
-
-/// `GET /api/campaigns/ID`, with its groups.
+/// One campaign
+///
+/// With its groups.
+#[utoipa::path(get, path = "/api/campaigns/{id}", tag = "campaigns", operation_id = "showCampaign",
+    security(("token" = ["viewer"])), params(("id" = Identity, Path)),
+    responses((status = 200, description = "It.", body = OneCampaign)))]
 async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OneCampaign>, Problem> {
     let campaign = find(&server, &id).await?;
     let participants = server.store.participants(&id).await?;
-    let groups: Vec<_> = participants.iter().map(participant_json).collect();
-    let mut shown = campaign_json(&campaign);
-    let counts: serde_json::Map<_, _> = Standing::ALL
-        .into_iter()
-        .map(|standing| {
-            let count = participants.iter().filter(|it| it.standing == standing).count();
-            (standing.as_str().to_owned(), count.into())
-        })
-        .collect();
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("counts".into(), counts.into());
-        shown.insert("groups".into(), groups.into());
-    }
-    Ok(Json(json!({ "campaign": shown })))
+    let campaign = WholeCampaign {
+        campaign: (&campaign).into(),
+        counts: Counts::of(&participants),
+        groups: participants.into_iter().map(Into::into).collect(),
+    };
+    Ok(Json(OneCampaign { campaign }))
 }
 
 pub(super) async fn find(server: &Server, id: &str) -> Result<Campaign, Problem> {
@@ -105,68 +79,99 @@ pub(super) async fn find(server: &Server, id: &str) -> Result<Campaign, Problem>
 }
 
 /// What a person gives of a new campaign.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CampaignPlan)]
 pub(super) struct Given {
     /// What to call it; empty: after the release.
     #[serde(default)]
+    #[schema(value_type = MaybeTitle)]
     pub(super) name: String,
-    /// The release's identity, or its version.
+    #[schema(value_type = ReleaseName)]
     pub(super) release: String,
     /// All groups with these labels.
     #[serde(default)]
+    #[schema(value_type = LabelsText)]
     pub(super) labels: String,
     /// These groups alone, by identity; takes the place of `labels`.
     #[serde(default)]
+    #[schema(value_type = Vec<Identity>)]
     pub(super) groups: Vec<String>,
     /// Groups with these labels are a first wave of their own.
     #[serde(default)]
+    #[schema(value_type = LabelsText)]
     pub(super) canary: String,
     /// Shares of the others, as `10,40!,50`; empty: all at once.
     #[serde(default)]
+    #[schema(value_type = Waves)]
     pub(super) waves: String,
     /// So long a wave must have kept the release before the next begins, in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::whole")]
     pub(super) soak_s: u32,
     /// A wave does not wait longer for groups that do not begin, in seconds; 0: it waits.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::whole")]
     pub(super) patience_s: u32,
     /// More failures than these, and it pauses.
-    #[serde(default)]
-    pub(super) failures_max: usize,
+    #[serde(default, deserialize_with = "given::whole")]
+    pub(super) failures_max: u32,
     /// Nothing is offered before this moment.
     #[serde(default)]
+    #[schema(value_type = Option<Moment>)]
     pub(super) not_before: Option<Timestamp>,
     /// Somebody has read that some groups would refuse it, and wants it all the same.
     #[serde(default)]
     pub(super) despite_findings: bool,
 }
 
-/// `POST /api/campaigns`.
+/// Make a campaign
+///
+/// Whoever may have the release now is offered it.
+#[utoipa::path(post, path = "/api/campaigns", tag = "campaigns", operation_id = "makeCampaign",
+    request_body = Given,
+    security(("token" = ["operator"])),
+    responses(
+        (status = 201, description = "Made.", body = NewCampaignAnswer),
+        (status = 404, description = "`not-found`: there is no such release, or no such group."),
+        (status = 409, description = "`withdrawn`: the release is. `in-another-campaign`: a group \
+            is, which is not over."),
+        (status = 422, description = "`no-groups`: none was chosen. `no-canary`: none for it. \
+            `would-be-refused`: by some, as a check says."),
+    ))]
 async fn make(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Json(given): given::Json<Given>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<NewCampaignAnswer>), Problem> {
     let id = begin(&server, &given, &caller.name).await?;
-    let campaign = find(&server, &id).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "campaign": campaign_json(&campaign) }))))
+    let campaign = (&find(&server, &id).await?).into();
+    Ok((StatusCode::CREATED, Json(NewCampaignAnswer { campaign })))
 }
 
-/// `POST /api/campaigns/check`: what would go wrong with such a campaign; nothing is made.
+/// What would go wrong with a campaign
+///
+/// Nothing is made.
+#[utoipa::path(post, path = "/api/campaigns/check", tag = "campaigns",
+    operation_id = "checkCampaign", request_body = Given, security(("token" = ["viewer"])),
+    responses(
+        (status = 200, description = "What was found.", body = Findings),
+        (status = 404, description = "`not-found`: there is no such release, or no such group."),
+        (status = 409, description = "`withdrawn`: the release is."),
+        (status = 422, description = "`no-groups`: none was chosen. `no-canary`: none for it."),
+    ))]
 async fn check(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Json(given): given::Json<Given>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Findings>, Problem> {
     let findings = foresee(&server, &given).await?;
-    Ok(Json(json!({ "findings": findings })))
+    Ok(Json(Findings { findings }))
 }
 
 /// What would go wrong with such a campaign.
 pub(super) async fn foresee(server: &Server, given: &Given) -> Result<Vec<Finding>, Problem> {
     let release = find_release(server, &given.release).await?;
     let chosen = choose(server, given).await?;
+    plan(given, &release, &chosen)?;
     Ok(findings(&server.store, &release, &chosen).await?)
 }
 
@@ -274,7 +279,7 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
         name => {
             return Err(Problem::bad_request(
                 format_args!("`{}` is no name of a campaign", excerpt(name)),
-                "give it 1 to 80 bytes of text, without a blank at either end",
+                "give it 1 to 80 characters, without a blank at either end",
             ));
         }
     };
@@ -287,7 +292,9 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
     let is_canary = |group: &&Group| has_canary && group.labels.has_all(&canary);
     let (first, rest): (Vec<&Group>, Vec<&Group>) = chosen.iter().partition(is_canary);
     if has_canary && first.is_empty() {
-        return Err(Problem::bad_request(
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no-canary",
             format_args!("no group among the chosen ones has the labels `{canary}` of the canary"),
             "choose other labels, or none",
         ));
@@ -312,7 +319,7 @@ fn plan(given: &Given, release: &Release, chosen: &[Group]) -> Result<NewCampaig
         name,
         release: release.id.clone(),
         waves,
-        failures_max: given.failures_max,
+        failures_max: usize::try_from(given.failures_max).unwrap_or(usize::MAX),
         not_before: given.not_before,
         groups: groups.collect(),
     })
@@ -327,40 +334,60 @@ fn left_out(group: &Group, release: &Release) -> Option<String> {
     None
 }
 
-/// `POST /api/campaigns/ID/pause`.
+/// Pause a campaign
+///
+/// What was offered and not begun is taken back.
+#[utoipa::path(post, path = "/api/campaigns/{id}/pause", tag = "campaigns",
+    operation_id = "pauseCampaign", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)),
+    responses(
+        (status = 200, description = "It offers nothing.", body = Paused),
+        (status = 409, description = "`not-now`: it stands so that this cannot be."),
+    ))]
 async fn pause(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Paused>, Problem> {
     let why = format!("paused by {}", caller.name);
     steer(&server, &id, CampaignState::Paused, &why, &caller.name).await?;
-    Ok(Json(json!({ "paused": id })))
+    Ok(Json(Paused { paused: id }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What may change when a campaign goes on.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Resume {
     /// So many failures are allowed from now on.
-    failures_max: Option<usize>,
+    #[serde(deserialize_with = "given::whole_maybe")]
+    failures_max: Option<u32>,
 }
 
-/// `POST /api/campaigns/ID/resume`.
+/// Let a campaign go on
+#[utoipa::path(post, path = "/api/campaigns/{id}/resume", tag = "campaigns",
+    operation_id = "resumeCampaign", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)), request_body = Option<Resume>,
+    responses(
+        (status = 200, description = "It goes on.", body = Resumed),
+        (status = 409, description = "`not-now`: it is not paused. `too-many-failures`: it would \
+            pause again."),
+    ))]
 async fn resume(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-    body: axum::body::Bytes,
-) -> Result<Json<Value>, Problem> {
-    let resume: Resume = match body.is_empty() {
-        true => Resume::default(),
-        false => serde_json::from_slice(&body).map_err(|error| {
+    given::Body(body): given::Body,
+) -> Result<Json<Resumed>, Problem> {
+    let resume: Option<Resume> = match body.is_empty() {
+        true => None,
+        false => given::json(&body).map_err(|error| {
             Problem::bad_request(error, "the body is nothing, or `{\"failures_max\":NUMBER}`")
         })?,
     };
-    let who = caller.name.as_str();
-    go_on(&server, &id, resume.failures_max, who).await?;
-    Ok(Json(json!({ "resumed": id })))
+    let failures_max = resume.and_then(|it| it.failures_max);
+    let failures_max = failures_max.map(|it| usize::try_from(it).unwrap_or(usize::MAX));
+    go_on(&server, &id, failures_max, &caller.name).await?;
+    Ok(Json(Resumed { resumed: id }))
 }
 
 /// Resumes a campaign. One that paused for its failures would pause at once again, unless more of
@@ -388,15 +415,24 @@ pub(super) async fn go_on(
     steer(server, id, CampaignState::Running, "", who).await
 }
 
-/// `POST /api/campaigns/ID/abort`.
+/// End a campaign
+///
+/// Groups that have begun go on by themselves.
+#[utoipa::path(post, path = "/api/campaigns/{id}/abort", tag = "campaigns",
+    operation_id = "abortCampaign", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)),
+    responses(
+        (status = 200, description = "It has ended.", body = Aborted),
+        (status = 409, description = "`not-now`: it stands so that this cannot be."),
+    ))]
 async fn abort(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Aborted>, Problem> {
     let why = format!("ended by {}", caller.name);
     steer(&server, &id, CampaignState::Aborted, &why, &caller.name).await?;
-    Ok(Json(json!({ "aborted": id })))
+    Ok(Json(Aborted { aborted: id }))
 }
 
 /// Pauses, resumes or ends a campaign, and takes back or offers what follows.
@@ -426,14 +462,23 @@ pub(super) async fn steer(
     Ok(())
 }
 
-/// `POST /api/campaigns/ID/waves/NUMBER/approve`; waves are numbered from 1.
+/// Let a wave begin
+///
+/// Waves are counted from 1.
+#[utoipa::path(post, path = "/api/campaigns/{id}/waves/{wave}/approve", tag = "campaigns",
+    operation_id = "approveWave", security(("token" = ["operator"])),
+    params(("id" = Identity, Path), ("wave" = u32, Path, minimum = 1, maximum = 20)),
+    responses(
+        (status = 200, description = "It may begin.", body = Approved),
+        (status = 409, description = "`not-needed`: it needs no approval, or has it."),
+    ))]
 async fn approve(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path((id, wave)): given::Path<(String, usize)>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Approved>, Problem> {
     approve_wave(&server, &id, wave, &caller.name).await?;
-    Ok(Json(json!({ "approved": wave })))
+    Ok(Json(Approved { approved: wave }))
 }
 
 pub(super) async fn approve_wave(
@@ -461,14 +506,23 @@ pub(super) async fn approve_wave(
     Ok(())
 }
 
-/// `POST /api/campaigns/ID/waves/NUMBER/revert`: every group of it that kept the release goes back.
+/// Take a wave back
+///
+/// Every group of it that kept the release goes back, and the campaign pauses.
+#[utoipa::path(post, path = "/api/campaigns/{id}/waves/{wave}/revert", tag = "campaigns",
+    operation_id = "revertWave", security(("token" = ["operator"])),
+    params(("id" = Identity, Path), ("wave" = u32, Path, minimum = 1, maximum = 20)),
+    responses(
+        (status = 202, description = "Ordered.", body = Reverting),
+        (status = 409, description = "`nothing-to-revert`: no group of it has kept the release."),
+    ))]
 async fn revert(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path((id, wave)): given::Path<(String, usize)>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let groups = revert_wave(&server, &id, wave, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "reverting": groups }))))
+) -> Result<(StatusCode, Json<Reverting>), Problem> {
+    let reverting = revert_wave(&server, &id, wave, &caller.name).await?;
+    Ok((StatusCode::ACCEPTED, Json(Reverting { reverting })))
 }
 
 /// The campaign pauses first: else it would go on with what is being taken back.
@@ -502,14 +556,23 @@ pub(super) async fn revert_wave(
     Ok(groups)
 }
 
-/// `POST /api/campaigns/ID/groups/GROUP/retry`.
+/// Give a group another chance
+///
+/// It has failed in this campaign.
+#[utoipa::path(post, path = "/api/campaigns/{id}/groups/{group}/retry", tag = "campaigns",
+    operation_id = "retryGroup", security(("token" = ["operator"])),
+    params(("id" = Identity, Path), ("group" = Identity, Path)),
+    responses(
+        (status = 200, description = "Its turn comes again.", body = Retried),
+        (status = 409, description = "`has-not-failed`: it has not."),
+    ))]
 async fn retry(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path((id, group)): given::Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Retried>, Problem> {
     retry_group(&server, &id, &group, &caller.name).await?;
-    Ok(Json(json!({ "retried": group })))
+    Ok(Json(Retried { retried: group }))
 }
 
 pub(super) async fn retry_group(
@@ -518,6 +581,7 @@ pub(super) async fn retry_group(
     group: &str,
     who: &str,
 ) -> Result<(), Problem> {
+    find(server, id).await?;
     let now = Timestamp::now();
     if !server.store.retry_group(id, group, who, now).await? {
         return Err(Problem::conflict(

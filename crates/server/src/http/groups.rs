@@ -2,53 +2,80 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use jiff::{Span, Timestamp};
 use lockstep_proto::version::ReleaseVersion;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::answers::{
+    Changed, Enrolments, Groups, NewEnrolmentToken, OneGroup, Ordered, Removed, Revoked, WholeGroup,
+};
 use super::auth::{Admin, Operator, Viewer};
+use super::contract::{
+    Identity, Labels as LabelsText, MaybeTitle, MaybeVersion, Title, Window, Zone,
+};
 use super::given;
 use super::problem::Problem;
-use crate::fleet::{Labels, Mode, is_title};
+use crate::fleet::{Labels, Mode, TITLE_CHARS_MAX, is_title};
 use crate::hours::Hours;
 use crate::server::{Change, Server};
-use crate::store::groups::{Attention, Filter, Group, Settings};
+use crate::store::groups::{Attention, Filter, Settings};
 
-pub(super) fn routes() -> Router<Arc<Server>> {
-    Router::new()
-        .route("/api/groups", get(list))
-        .route("/api/groups/{id}", get(show).put(change).delete(remove))
-        .route("/api/groups/{id}/abort", post(abort))
-        .route("/api/groups/{id}/revert", post(revert))
-        .route("/api/enrolments", get(enrolments).post(make_enrolment))
-        .route("/api/enrolments/{id}", delete(revoke_enrolment))
+pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, change, remove))
+        .routes(routes!(abort))
+        .routes(routes!(revert))
+        .routes(routes!(enrolments, make_enrolment))
+        .routes(routes!(revoke_enrolment))
 }
 
-#[derive(Debug, Deserialize)]
+/// Which groups.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Wanted {
+    /// All of these labels.
     #[serde(default)]
+    #[param(value_type = LabelsText)]
     labels: String,
+    /// A part of the name.
     #[serde(default)]
+    #[param(max_length = 80, pattern = "^[^\\u0000]*$")]
     name: String,
+    /// On this release; empty: on any.
     #[serde(default)]
+    #[param(value_type = MaybeVersion)]
     version: String,
+    /// Behind this name: `next` of the page before.
     #[serde(default)]
+    #[param(max_length = 200, pattern = "^[^\\u0000]*$")]
     after: String,
+    /// Those that a person should look at.
     #[serde(default)]
     attention: bool,
 }
 
-/// `GET /api/groups`: a page of them, by name; `next` is where the one behind it begins.
+/// A page of groups
+///
+/// By name, 100 at a time; `next` is where the page behind it begins.
+#[utoipa::path(get, path = "/api/groups", tag = "groups", operation_id = "listGroups",
+    security(("token" = ["viewer"])), params(Wanted),
+    responses((status = 200, description = "A page.", body = Groups)))]
 async fn list(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Query(wanted): given::Query<Wanted>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Groups>, Problem> {
+    given::at_most("name", &wanted.name, TITLE_CHARS_MAX)?;
+    given::at_most("after", &wanted.after, AFTER_CHARS_MAX)?;
     let number = match wanted.version.as_str() {
         "" => None,
         text => Some(version(text)?),
@@ -58,98 +85,54 @@ async fn list(
     let groups = server.store.groups(&filter, &wanted.after, PAGE_GROUPS).await?;
     let is_full = i64::try_from(groups.len()).is_ok_and(|found| found == PAGE_GROUPS);
     let next = groups.last().filter(|_| is_full).map(|group| group.name.clone());
-    let groups: Vec<_> = groups.iter().map(group_json).collect();
-    Ok(Json(json!({ "groups": groups, "next": next })))
+    Ok(Json(Groups { groups: groups.iter().map(Into::into).collect(), next }))
 }
 
-pub(super) fn group_json(group: &Group) -> Value {
-    let labels: serde_json::Map<_, _> =
-        group.labels.iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-    json!({
-        "id": group.id,
-        "name": group.name,
-        "labels": labels,
-        "zone": group.zone,
-        "hours": group.hours,
-        "mode": group.mode.as_str(),
-        "lead": group.lead,
-        "enrolled_at": group.enrolled_at,
-        "seen_at": group.seen_at,
-        "system": group.system,
-        "version": shown_version(group.number),
-        "phase": some(&group.phase),
-        "attention": some(&group.attention),
-        "offer_answer": group.offer_answer,
-    })
-}
-
-fn some(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn shown_version(number: u32) -> Option<String> {
-    (number > 0).then(|| ReleaseVersion::from_number(number).to_string())
-}
-
-/// `GET /api/groups/ID`: with devices, history, events, and what its lead said last.
+/// One group
+///
+/// With devices, history, events, and what its lead said last.
+#[utoipa::path(get, path = "/api/groups/{id}", tag = "groups", operation_id = "showGroup",
+    security(("token" = ["viewer"])), params(("id" = Identity, Path)),
+    responses((status = 200, description = "It.", body = OneGroup)))]
 async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
-    let group = server.store.group(&id).await?;
+) -> Result<Json<OneGroup>, Problem> {
+    let store = &server.store;
+    let group = store.group(&id).await?;
     let group = group.ok_or_else(|| Problem::not_found("group", &id))?;
-    let devices = server.store.devices(&id).await?;
-    let devices: Vec<_> = devices
-        .iter()
-        .map(|it| {
-            json!({
-                "id": it.id, "role": it.role, "lead": it.is_lead, "image": it.image,
-                "version": shown_version(it.number), "linked": it.is_linked,
-            })
-        })
-        .collect();
-    let history = server.store.past_rollouts(&id).await?;
-    let history: Vec<_> = history
-        .iter()
-        .map(|it| {
-            json!({
-                "rollout": it.id, "kind": it.kind, "verdict": it.verdict, "cause": some(&it.cause),
-                "why": some(&it.why), "version": shown_version(it.number),
-                "version_before": shown_version(it.number_before), "told_at": it.told_at,
-            })
-        })
-        .collect();
-    let events = server.store.events(&id).await?;
-    let events: Vec<_> = events
-        .iter()
-        .map(|it| json!({ "at": it.at, "level": it.level, "kind": it.kind, "text": it.said }))
-        .collect();
-    let documents: Value = serde_json::from_str(&group.documents).unwrap_or_default();
-    let campaign = server.store.campaign_of(&id).await?;
-    let mut shown = group_json(&group);
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("devices".into(), devices.into());
-        shown.insert("history".into(), history.into());
-        shown.insert("events".into(), events.into());
-        shown.insert("campaign".into(), campaign.into());
-        shown.insert("documents".into(), documents);
-    }
-    Ok(Json(json!({ "group": shown })))
+    let documents: Value = serde_json::from_str(&group.documents).unwrap_or_else(|_| json!({}));
+    let group = WholeGroup {
+        group: (&group).into(),
+        devices: store.devices(&id).await?.into_iter().map(Into::into).collect(),
+        history: store.past_rollouts(&id).await?.into_iter().map(Into::into).collect(),
+        events: store.events(&id).await?.into_iter().map(Into::into).collect(),
+        campaign: store.campaign_of(&id).await?,
+        documents,
+    };
+    Ok(Json(OneGroup { group }))
 }
 
 /// What a person gives of a group's settings.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = GroupSettings)]
 pub(super) struct GivenSettings {
+    #[schema(value_type = Title)]
     pub(super) name: String,
     #[serde(default)]
+    #[schema(value_type = LabelsText)]
     pub(super) labels: String,
     #[serde(default)]
+    #[schema(value_type = Zone)]
     pub(super) zone: String,
     #[serde(default)]
+    #[schema(value_type = Window)]
     pub(super) hours: String,
+    /// `notify`: a person begins each release at the device. Empty: `automatic`.
     #[serde(default)]
+    #[schema(pattern = "^(automatic|notify)?$")]
     pub(super) mode: String,
 }
 
@@ -158,7 +141,7 @@ impl GivenSettings {
         if !is_title(&self.name) {
             return Err(Problem::bad_request(
                 format_args!("`{}` is no name of a group", crate::fleet::excerpt(&self.name)),
-                "give it 1 to 80 bytes of text, without a blank at either end",
+                "give it 1 to 80 characters, without a blank at either end",
             ));
         }
         let mode = match self.mode.as_str() {
@@ -191,16 +174,25 @@ pub(super) fn version(text: &str) -> Result<u32, Problem> {
     Ok(version.number())
 }
 
-/// `PUT /api/groups/ID`.
+/// Change a group's settings
+///
+/// All of them: what is left out is empty.
+#[utoipa::path(put, path = "/api/groups/{id}", tag = "groups", operation_id = "changeGroup",
+    request_body = GivenSettings,
+    security(("token" = ["operator"])), params(("id" = Identity, Path)),
+    responses(
+        (status = 200, description = "Changed.", body = Changed),
+        (status = 409, description = "`name-taken`: another group is called so."),
+    ))]
 async fn change(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
     given::Json(given): given::Json<GivenSettings>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Changed>, Problem> {
     let settings = given.read()?;
     change_to(&server, &id, &settings, &caller.name).await?;
-    Ok(Json(json!({ "changed": id })))
+    Ok(Json(Changed { changed: id }))
 }
 
 pub(super) async fn change_to(
@@ -226,14 +218,19 @@ pub(super) async fn change_to(
     }
 }
 
-/// `DELETE /api/groups/ID`.
+/// Forget a group
+///
+/// Its lead is let in no more.
+#[utoipa::path(delete, path = "/api/groups/{id}", tag = "groups", operation_id = "removeGroup",
+    security(("token" = ["admin"])), params(("id" = Identity, Path)),
+    responses((status = 200, description = "Forgotten.", body = Removed)))]
 async fn remove(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Removed>, Problem> {
     forget(&server, &id, &caller.name).await?;
-    Ok(Json(json!({ "removed": id })))
+    Ok(Json(Removed { removed: id }))
 }
 
 /// Forgets a group; its lead is let in no more.
@@ -246,24 +243,36 @@ pub(super) async fn forget(server: &Server, id: &str, who: &str) -> Result<(), P
     Ok(())
 }
 
-/// `POST /api/groups/ID/abort`: its open rollout.
+/// Abort a group's open rollout
+///
+/// An order, which its lead carries out when it comes.
+#[utoipa::path(post, path = "/api/groups/{id}/abort", tag = "groups",
+    operation_id = "abortGroup", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)),
+    responses((status = 202, description = "Ordered.", body = Ordered)))]
 async fn abort(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Ordered>), Problem> {
     let order = order(&server, &id, "abort", &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "order": order }))))
+    Ok((StatusCode::ACCEPTED, Json(Ordered { order })))
 }
 
-/// `POST /api/groups/ID/revert`: its last rollout.
+/// Take a group's last rollout back
+///
+/// An order, which its lead carries out when it comes.
+#[utoipa::path(post, path = "/api/groups/{id}/revert", tag = "groups",
+    operation_id = "revertGroup", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)),
+    responses((status = 202, description = "Ordered.", body = Ordered)))]
 async fn revert(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Ordered>), Problem> {
     let order = order(&server, &id, "revert", &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "order": order }))))
+    Ok((StatusCode::ACCEPTED, Json(Ordered { order })))
 }
 
 /// Orders something of a group's lead, which carries it out when it comes.
@@ -282,46 +291,62 @@ pub(super) async fn order(
     Ok(order)
 }
 
-/// `GET /api/enrolments`: tokens that were not used; not their secrets.
-async fn enrolments(State(server): State<Arc<Server>>, _: Admin) -> Result<Json<Value>, Problem> {
-    let enrolments = server.store.enrolments().await?;
-    let enrolments: Vec<_> = enrolments
-        .iter()
-        .map(|it| {
-            json!({
-                "id": it.id, "name": it.name, "labels": it.labels.to_string(), "zone": it.zone,
-                "group": it.group, "made_at": it.made_at, "made_by": it.made_by,
-                "expires_at": it.expires_at,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "enrolments": enrolments })))
+/// Tokens of groups that are to come
+///
+/// Those that were not used; not their secrets.
+#[utoipa::path(get, path = "/api/enrolments", tag = "groups", operation_id = "listEnrolments",
+    security(("token" = ["admin"])),
+    responses((status = 200, description = "All.", body = Enrolments)))]
+async fn enrolments(
+    State(server): State<Arc<Server>>,
+    _: Admin,
+) -> Result<Json<Enrolments>, Problem> {
+    let enrolments = server.store.enrolments().await?.into_iter().map(Into::into).collect();
+    Ok(Json(Enrolments { enrolments }))
 }
 
 /// The body of a new token for a group that is to come, or for a new lead of one that is here.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewEnrolment {
+    /// What the group is to be called.
     #[serde(default)]
+    #[schema(value_type = MaybeTitle)]
     pub(super) name: String,
     #[serde(default)]
+    #[schema(value_type = LabelsText)]
     pub(super) labels: String,
     #[serde(default)]
+    #[schema(value_type = Zone)]
     pub(super) zone: String,
+    /// A group that is to have a new lead; it keeps its name, labels and zone.
+    #[schema(value_type = Option<Identity>)]
     pub(super) group: Option<String>,
+    /// The token is good for so long; null: a week.
+    #[serde(default, deserialize_with = "given::whole_maybe")]
+    #[schema(minimum = 60, maximum = 7_948_800)]
     pub(super) expires_in_s: Option<u32>,
 }
 
-/// `POST /api/enrolments`: the token is told only in this answer.
+/// Make a token that lets a lead in
+///
+/// For a new group, or for a new lead of one that is here. It is told only in this answer.
+#[utoipa::path(post, path = "/api/enrolments", tag = "groups", operation_id = "makeEnrolment",
+    request_body = NewEnrolment,
+    security(("token" = ["admin"])),
+    responses(
+        (status = 201, description = "Made.", body = NewEnrolmentToken),
+        (status = 404, description = "`not-found`: there is no such group."),
+        (status = 422, description = "`no-name`: neither a name nor a group."),
+    ))]
 async fn make_enrolment(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
     given::Json(new): given::Json<NewEnrolment>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<NewEnrolmentToken>), Problem> {
     let (token, expires_at) = enrolment(&server, &new, &caller.name).await?;
     let command = enrol_command(&server, &token);
-    let made = json!({ "token": token, "expires_at": expires_at, "command": command });
-    Ok((StatusCode::CREATED, Json(made)))
+    Ok((StatusCode::CREATED, Json(NewEnrolmentToken { token, expires_at, command })))
 }
 
 /// What to start a lead with.
@@ -340,33 +365,58 @@ pub(super) async fn enrolment(
             let group = server.store.group(id).await?;
             group.ok_or_else(|| Problem::not_found("group", id))?.name
         }
+        (None, "") => {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no-name",
+                "neither the name of a new group nor a group that is here",
+                "give it a `name`, or name a `group`",
+            ));
+        }
         (None, name) => name.to_owned(),
     };
+    let seconds = new.expires_in_s.unwrap_or(EXPIRES_S);
+    if !(EXPIRES_S_MIN..=EXPIRES_S_MAX).contains(&seconds) {
+        return Err(Problem::bad_request(
+            format_args!(
+                "`expires_in_s` is {seconds}, expected {EXPIRES_S_MIN} to {EXPIRES_S_MAX}"
+            ),
+            "leave it out for a week",
+        ));
+    }
     let (labels, zone) = (new.labels.clone(), new.zone.clone());
     let given = GivenSettings { name, labels, zone, hours: String::new(), mode: String::new() };
-    let seconds = i64::from(new.expires_in_s.unwrap_or(EXPIRES_S).clamp(60, EXPIRES_S_MAX));
     let now = Timestamp::now();
-    let expires_at = now.checked_add(Span::new().seconds(seconds)).unwrap_or(Timestamp::MAX);
+    let expires_at =
+        now.checked_add(Span::new().seconds(i64::from(seconds))).unwrap_or(Timestamp::MAX);
     let (settings, group) = (given.read()?, new.group.as_deref());
     let token = server.store.make_enrolment(&settings, group, who, now, expires_at).await?;
     Ok((token, expires_at))
 }
 
-/// `DELETE /api/enrolments/ID`.
+/// Take a token back that was not used
+#[utoipa::path(delete, path = "/api/enrolments/{id}", tag = "groups",
+    operation_id = "revokeEnrolment", security(("token" = ["admin"])),
+    params(("id" = Identity, Path)),
+    responses((status = 200, description = "It is good no more.", body = Revoked)))]
 async fn revoke_enrolment(
     State(server): State<Arc<Server>>,
     Admin(caller): Admin,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Revoked>, Problem> {
     if !server.store.revoke_enrolment(&id, &caller.name, Timestamp::now()).await? {
         return Err(Problem::not_found("enrolment that was not used", &id));
     }
-    Ok(Json(json!({ "revoked": id })))
+    Ok(Json(Revoked { revoked: id }))
 }
 
+/// Characters of a group's name that has a number behind it, and more.
+const AFTER_CHARS_MAX: usize = 200;
 /// Groups of one page.
 const PAGE_GROUPS: i64 = 100;
 /// An enrolment token is good for so long unless somebody says otherwise, in seconds: a week.
 const EXPIRES_S: u32 = 7 * 24 * 3600;
+/// At least: a minute.
+const EXPIRES_S_MIN: u32 = 60;
 /// And at most: three months.
 const EXPIRES_S_MAX: u32 = 92 * 24 * 3600;

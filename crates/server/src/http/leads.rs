@@ -3,46 +3,78 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, body::Bytes};
 use jiff::Timestamp;
 use lockstep_proto::id::{DeviceId, Sha256};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{Lead, refuse_guesser};
 use super::bytes::{self, Part};
+use super::contract::{Address, Digest, Identity};
 use super::given;
 use super::problem::Problem;
 use crate::lead::report::{CheckIn, Line, Report};
-use crate::lead::roster::{Answer, Seat};
+use crate::lead::roster::{Answer, AnswerJson as DesiredAnswer, Seat};
 use crate::metrics;
 use crate::server::{Change, Server};
 use crate::store::checkins::{Arrival, LINES_MAX, News};
 use crate::store::groups::Enrolled;
 
-/// The body of an enrolment.
-#[derive(Debug, Deserialize)]
-pub(super) struct Enrolment {
+pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::new()
+        .routes(routes!(enroll))
+        .routes(routes!(check_in))
+        .routes(routes!(desired))
+        .routes(routes!(bundle))
+}
+
+/// A lead that comes with a token.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = LeadEnrolment)]
+struct Enrolment {
     token: String,
+    #[schema(value_type = Address)]
     id: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Welcome {
+/// A lead that is let in.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LeadWelcome)]
+struct Welcome {
+    #[schema(value_type = Identity)]
     group: String,
+    /// It is told only now.
+    #[schema(value_type = Digest)]
     credential: String,
 }
 
-/// `POST /api/lead/enroll`.
-pub(super) async fn enroll(
+/// Let a lead in
+///
+/// A token is for one group and is good once. The answer may be lost on its way: the same board
+/// may come again with the same token, and gets a new credential, until it has used one.
+#[utoipa::path(post, path = "/api/lead/enroll", tag = "leads", operation_id = "enrollLead",
+    request_body = Enrolment,
+    responses(
+        (status = 200, description = "Let in.", body = Welcome),
+        (status = 403, description = "`bad-token`: not known, or expired. `used-token`: another \
+            board has used it, or this one is in already."),
+        (status = 429, description = "`too-many-attempts`: wrong too often."),
+    ))]
+async fn enroll(
     State(server): State<Arc<Server>>,
     ConnectInfo(from): ConnectInfo<std::net::SocketAddr>,
-    given::Json(enrolment): given::Json<Enrolment>,
+    given::FromLead(body): given::FromLead,
 ) -> Result<Json<Welcome>, Problem> {
     refuse_guesser(&server, from.ip())?;
+    let enrolment: Enrolment = given::json(&body)
+        .map_err(|why| Problem::bad_request(why, "send the token, and the lead's address"))?;
     let lead = lead_of(&enrolment.id)?;
     let enrolled = server.store.enrol(&enrolment.token, &lead, Timestamp::now()).await?;
     let problem = |code, message, hint| Problem::new(StatusCode::FORBIDDEN, code, message, hint);
@@ -72,11 +104,21 @@ fn lead_of(text: &str) -> Result<String, Problem> {
     Ok(id.to_string())
 }
 
-/// `POST /api/lead/check-in`: answered when it is durable.
-pub(super) async fn check_in(
+/// How a group is
+///
+/// Answered when it is durable, with what the group should run. The documents are the answers of
+/// the device's own API, as it would give them now; fields that are not named here are kept.
+#[utoipa::path(post, path = "/api/lead/check-in", tag = "leads", operation_id = "checkIn",
+    security(("credential" = [])), request_body = CheckIn,
+    responses(
+        (status = 200, description = "What the group should run.", body = DesiredAnswer,
+            headers(("ETag" = String, description = "Changes with the answer."))),
+        (status = 403, description = "`other-lead`: the credential was given to another board."),
+    ))]
+async fn check_in(
     State(server): State<Arc<Server>>,
     Lead(seat): Lead,
-    body: Bytes,
+    given::FromLead(body): given::FromLead,
 ) -> Result<Response, Problem> {
     let start = Instant::now();
     let answer = take_check_in(&server, &seat, &body).await;
@@ -87,7 +129,7 @@ pub(super) async fn check_in(
 }
 
 async fn take_check_in(server: &Server, seat: &Seat, body: &[u8]) -> Result<Response, Problem> {
-    let check_in: CheckIn = serde_json::from_slice(body).map_err(|error| {
+    let check_in: CheckIn = given::json(body).map_err(|error| {
         Problem::bad_request(
             format_args!("check-in cannot be read: {error}"),
             "is the device's firmware newer than this server?",
@@ -162,9 +204,24 @@ fn tame(line: Line) -> (String, String) {
     (level, text)
 }
 
-/// `GET /api/lead/desired`: at once if it is not what the lead knows, else when it changes, or when
-/// the lead has waited for as long as it wanted to.
-pub(super) async fn desired(
+/// What a group should run
+///
+/// At once if it is not what the lead knows, else when it changes, or when the lead has waited for
+/// as long as it wanted to.
+#[utoipa::path(get, path = "/api/lead/desired", tag = "leads", operation_id = "getDesired",
+    security(("credential" = [])),
+    params(
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of the answer before."),
+        ("Prefer" = Option<String>, Header, example = "wait=0",
+            description = "`wait=SECONDS`: hold the answer back until there is another one, at \
+                most 60."),
+    ),
+    responses(
+        (status = 200, description = "What the group should run.", body = DesiredAnswer,
+            headers(("ETag" = String, description = "Changes with the answer."))),
+        (status = 304, description = "Nothing else than before."),
+    ))]
+async fn desired(
     State(server): State<Arc<Server>>,
     Lead(seat): Lead,
     headers: HeaderMap,
@@ -205,8 +262,13 @@ fn told(answer: &Answer) -> Response {
     (headers, answer.text.clone()).into_response()
 }
 
-/// `GET /api/lead/bundles/SHA256`, whole or in parts.
-pub(super) async fn bundle(
+/// A bundle for a lead
+///
+/// Whole, or one range of it.
+#[utoipa::path(get, path = "/api/lead/bundles/{sha256}", tag = "leads",
+    operation_id = "downloadBundle", security(("credential" = [])),
+    params(("sha256" = Digest, Path)), responses(bytes::Bytes))]
+async fn bundle(
     State(server): State<Arc<Server>>,
     _: Lead,
     given::Path(sha256): given::Path<String>,

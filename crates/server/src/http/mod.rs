@@ -3,11 +3,13 @@
 //! Bodies have a limit, a request that does not come to its end has one too, and an answer to
 //! anything that is not understood says what is wrong and what to do.
 
+mod answers;
 mod auth;
 mod bytes;
 mod campaigns;
 mod console;
-mod given;
+pub mod contract;
+pub(crate) mod given;
 mod groups;
 mod leads;
 pub mod limits;
@@ -24,8 +26,9 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use jiff::Timestamp;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use problem::Problem;
 
@@ -34,37 +37,34 @@ use crate::server::Server;
 
 /// Everything that this server answers.
 pub fn router(server: Arc<Server>) -> Router {
-    let upload = post(releases::upload).layer(bundle_limit());
-    Router::new()
-        .route("/api/lead/enroll", post(leads::enroll))
-        .route("/api/lead/check-in", post(leads::check_in))
-        .route("/api/lead/desired", get(leads::desired))
-        .route("/api/lead/bundles/{sha256}", get(leads::bundle))
-        .route("/manifest", get(releases::newest_manifest))
-        .route("/firmware/{device}/{version}", get(releases::firmware))
-        .route("/api/releases", get(releases::list).merge(upload))
-        .route("/api/releases/{id}", get(releases::show))
-        .route("/api/releases/{id}/bundle", get(releases::bundle))
-        .route("/api/releases/{id}/withdraw", post(releases::withdraw))
-        .merge(groups::routes())
-        .merge(campaigns::routes())
-        .merge(people::routes())
-        .merge(console::routes())
-        .route("/ca.pem", get(authority))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+    let (api, _) = api().split_for_parts();
+    api.merge(console::routes())
         .fallback(nothing)
         .method_not_allowed_fallback(async || {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
                 "this address is not asked in this way",
-                "see docs/server-api.md",
+                "see /api/docs on this server",
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(server)
+}
+
+/// What programs ask for; each route with what the API's document says of it.
+fn api() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::with_openapi(contract::base())
+        .merge(leads::routes())
+        .merge(releases::routes())
+        .merge(groups::routes())
+        .merge(campaigns::routes())
+        .merge(people::routes())
+        .merge(contract::routes())
+        .routes(routes!(alive))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .routes(routes!(authority))
 }
 
 /// What an upload may have.
@@ -82,14 +82,30 @@ async fn nothing(uri: axum::http::Uri, headers: HeaderMap) -> Response {
     }
 }
 
-/// `GET /readyz`: whether the database and the store of objects answer.
+/// Whether the server runs
+#[utoipa::path(get, path = "/healthz", tag = "watching", operation_id = "isAlive",
+    responses((status = 200, description = "`ok`", body = String, content_type = "text/plain")))]
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the server can do its work
+///
+/// Its database and its store of objects answer.
+#[utoipa::path(get, path = "/readyz", tag = "watching", operation_id = "isReady",
+    responses((status = 200, description = "`ready`", body = String, content_type = "text/plain")))]
 async fn ready(State(server): State<Arc<Server>>) -> Result<&'static str, Problem> {
     server.store.is_there().await?;
     server.objects.is_there().await?;
     Ok("ready\n")
 }
 
-/// `GET /metrics`: for whoever may look, with a token.
+/// Figures for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "watching", operation_id = "getMetrics",
+    security(("token" = ["viewer"])),
+    responses(
+        (status = 200, description = "As text.", body = String, content_type = "text/plain"),
+    ))]
 async fn metrics(
     State(server): State<Arc<Server>>,
     _: auth::Viewer,
@@ -99,7 +115,15 @@ async fn metrics(
     Ok((kind, server.metrics.text(&fleet)))
 }
 
-/// `GET /ca.pem`: whom to trust, for people and phones; open to everybody.
+/// The certificate of the server's own authority
+///
+/// For people and phones, which trust it once; 404 where the server shows a certificate of another.
+#[utoipa::path(get, path = "/ca.pem", tag = "watching", operation_id = "getAuthority",
+    responses(
+        (status = 200, description = "In PEM form.", body = String,
+            content_type = "application/x-x509-ca-cert"),
+        (status = 404, description = "`not-found`: it has none."),
+    ))]
 async fn authority(
     State(server): State<Arc<Server>>,
 ) -> Result<impl axum::response::IntoResponse, Problem> {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
 use crate::lead::writer::NotTaken;
 use crate::objects::ObjectError;
@@ -65,11 +66,30 @@ impl Problem {
     }
 }
 
+/// What is answered when something is not done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorAnswer {
+    #[schema(inline)]
+    error: ErrorBody,
+}
+
+/// Why, and what to do.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorBody {
+    /// For programs.
+    #[schema(value_type = String)]
+    code: &'static str,
+    /// Names what was found.
+    message: String,
+    /// What to do.
+    hint: String,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, code, message, hint, retry_after_s } = self;
-        let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
-        let mut response = (status, Json(body)).into_response();
+        let error = ErrorBody { code, message, hint };
+        let mut response = (status, Json(ErrorAnswer { error })).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert("www-authenticate", "Bearer".parse().expect("is plain"));

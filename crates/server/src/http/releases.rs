@@ -9,11 +9,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use jiff::Timestamp;
 use lockstep_proto::id::Sha256;
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
+use super::answers::{NewRelease, OneRelease, Releases, Withdrawn};
 use super::auth::{Operator, Viewer};
-use super::bytes::{self, Part};
+use super::bytes::{self, Bytes, Part};
+use super::contract::{Identity, Octets};
 use super::given;
 use super::problem::Problem;
 use crate::manifests::places;
@@ -21,76 +24,64 @@ use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
 use crate::store::releases::Release;
 
-#[derive(Debug, Serialize)]
-pub(super) struct ReleaseJson {
-    id: String,
-    system: String,
-    version: String,
-    version_number: u32,
-    sequence: u32,
-    epoch: u32,
-    bundle_sha256: String,
-    size_bytes: u64,
-    signatures: u32,
-    description: String,
-    uploaded_at: Timestamp,
-    uploaded_by: String,
-    withdrawn_at: Option<Timestamp>,
+pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, upload).layer(super::bundle_limit()))
+        .routes(routes!(show))
+        .routes(routes!(bundle))
+        .routes(routes!(withdraw))
+        .routes(routes!(newest_manifest))
+        .routes(routes!(firmware))
 }
 
-impl From<&Release> for ReleaseJson {
-    fn from(release: &Release) -> Self {
-        let it = release.clone();
-        Self {
-            id: it.id,
-            system: it.system,
-            version: it.version,
-            version_number: it.number,
-            sequence: it.sequence,
-            epoch: it.epoch,
-            bundle_sha256: it.bundle_sha256,
-            size_bytes: it.bundle_bytes,
-            signatures: it.signatures,
-            description: it.description,
-            uploaded_at: it.uploaded_at,
-            uploaded_by: it.uploaded_by,
-            withdrawn_at: it.withdrawn_at,
-        }
-    }
+/// All releases
+#[utoipa::path(get, path = "/api/releases", tag = "releases", operation_id = "listReleases",
+    security(("token" = ["viewer"])),
+    responses((status = 200, description = "All.", body = Releases)))]
+async fn list(State(server): State<Arc<Server>>, _: Viewer) -> Result<Json<Releases>, Problem> {
+    let releases = server.store.releases().await?.iter().map(Into::into).collect();
+    Ok(Json(Releases { releases }))
 }
 
-/// `GET /api/releases`.
-pub(super) async fn list(
-    State(server): State<Arc<Server>>,
-    _: Viewer,
-) -> Result<Json<Value>, Problem> {
-    let releases = server.store.releases().await?;
-    let releases: Vec<_> = releases.iter().map(ReleaseJson::from).collect();
-    Ok(Json(json!({ "releases": releases })))
-}
-
-/// `GET /api/releases/ID`, with its manifest.
-pub(super) async fn show(
+/// One release
+///
+/// With its manifest.
+#[utoipa::path(get, path = "/api/releases/{id}", tag = "releases", operation_id = "showRelease",
+    security(("token" = ["viewer"])), params(("id" = Identity, Path)),
+    responses((status = 200, description = "It.", body = OneRelease)))]
+async fn show(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OneRelease>, Problem> {
     let release = server.store.release(&id).await?;
     let release = release.ok_or_else(|| Problem::not_found("release", &id))?;
     let manifest: Value = serde_json::from_str(&release.manifest).unwrap_or_default();
-    Ok(Json(json!({ "release": ReleaseJson::from(&release), "manifest": manifest })))
+    Ok(Json(OneRelease { release: (&release).into(), manifest }))
 }
 
-/// `POST /api/releases`: the body is the bundle.
-pub(super) async fn upload(
+/// Upload a release
+///
+/// The body is a bundle, at most 64 MiB. The same bundle again is the same release.
+#[utoipa::path(post, path = "/api/releases", tag = "releases", operation_id = "uploadRelease",
+    security(("token" = ["operator"])),
+    request_body(content = Octets, content_type = "application/x-tar",
+        description = "A tar, as `lockstep release create` makes it."),
+    responses(
+        (status = 201, description = "Taken in.", body = NewRelease),
+        (status = 400, description = "`bad-request`: the upload was cut off."),
+        (status = 422, description = "`bad-bundle`: names everything that is wrong with it."),
+        (status = 507, description = "`no-room`: it could not be written to the server's disk."),
+    ))]
+async fn upload(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<NewRelease>), Problem> {
     let id = take(&server, &caller.name, body).await?;
     let release = server.store.release(&id).await?;
     let release = release.ok_or_else(|| Problem::not_found("release", &id))?;
-    Ok((StatusCode::CREATED, Json(json!({ "release": ReleaseJson::from(&release) }))))
+    Ok((StatusCode::CREATED, Json(NewRelease { release: (&release).into() })))
 }
 
 /// Takes a bundle in; the release's identity.
@@ -135,14 +126,20 @@ fn refused(error: PublishError) -> Problem {
     }
 }
 
-/// `POST /api/releases/ID/withdraw`.
-pub(super) async fn withdraw(
+/// Withdraw a release
+///
+/// It is offered no more; who has it keeps it.
+#[utoipa::path(post, path = "/api/releases/{id}/withdraw", tag = "releases",
+    operation_id = "withdrawRelease", security(("token" = ["operator"])),
+    params(("id" = Identity, Path)),
+    responses((status = 200, description = "It is offered no more.", body = Withdrawn)))]
+async fn withdraw(
     State(server): State<Arc<Server>>,
     Operator(caller): Operator,
     given::Path(id): given::Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Withdrawn>, Problem> {
     withdraw_release(&server, &id, &caller.name).await?;
-    Ok(Json(json!({ "withdrawn": id })))
+    Ok(Json(Withdrawn { withdrawn: id }))
 }
 
 /// Nobody is offered it any more.
@@ -154,8 +151,13 @@ pub(super) async fn withdraw_release(server: &Server, id: &str, who: &str) -> Re
     Ok(())
 }
 
-/// `GET /api/releases/ID/bundle`.
-pub(super) async fn bundle(
+/// The bundle of a release
+///
+/// Whole, or one range of it.
+#[utoipa::path(get, path = "/api/releases/{id}/bundle", tag = "releases",
+    operation_id = "downloadRelease", security(("token" = ["viewer"])),
+    params(("id" = Identity, Path)), responses(Bytes))]
+async fn bundle(
     State(server): State<Arc<Server>>,
     _: Viewer,
     given::Path(id): given::Path<String>,
@@ -168,11 +170,16 @@ pub(super) async fn bundle(
     bytes::answer(&server.objects, digest, whole, &release.bundle_sha256, &headers).await
 }
 
-/// `GET /manifest`: the newest release that was not withdrawn, for firmware that looks for itself.
-/// Open to everybody, as in the original plan; what stands in it is no secret.
-pub(super) async fn newest_manifest(
-    State(server): State<Arc<Server>>,
-) -> Result<Response<Body>, Problem> {
+/// The manifest of the newest release
+///
+/// For firmware that looks for itself. The newest that was not withdrawn; `firmware_url` of each
+/// device is an address of this server. Open to everybody: what stands in it is no secret.
+#[utoipa::path(get, path = "/manifest", tag = "leads", operation_id = "getManifest",
+    responses(
+        (status = 200, description = "`manifest.json` of its bundle.", body = Object),
+        (status = 404, description = "`not-found`: there is no release yet."),
+    ))]
+async fn newest_manifest(State(server): State<Arc<Server>>) -> Result<Response<Body>, Problem> {
     let releases = server.store.releases().await?;
     let newest = releases
         .iter()
@@ -204,8 +211,17 @@ fn with_addresses(release: &Release, lead_url: &str) -> String {
     serde_json::to_string_pretty(&manifest).unwrap_or_default()
 }
 
-/// `GET /firmware/DEVICE/VERSION`, as in the original plan: one role's artifact.
-pub(super) async fn firmware(
+/// One role's image
+///
+/// For firmware that looks for itself. Whole, or one range of it. Open to everybody.
+#[utoipa::path(get, path = "/firmware/{device}/{version}", tag = "leads",
+    operation_id = "getFirmware",
+    params(
+        ("device" = String, Path, description = "Its role.", example = "receiver"),
+        ("version" = String, Path, description = "Its version.", example = "1.0.0"),
+    ),
+    responses(Bytes))]
+async fn firmware(
     State(server): State<Arc<Server>>,
     given::Path((role, version)): given::Path<(String, String)>,
     headers: HeaderMap,

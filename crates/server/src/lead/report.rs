@@ -6,13 +6,17 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use crate::http::contract::Address;
+use crate::http::given::{whole, whole_maybe};
 use crate::store::groups::{Device, PastRollout};
 
 /// The body of `POST /api/lead/check-in`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct CheckIn {
     /// The board that speaks.
+    #[schema(value_type = Address)]
     pub id: String,
     /// How it is.
     pub documents: Documents,
@@ -35,22 +39,27 @@ impl CheckIn {
 }
 
 /// Answers of the device's own API.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct Documents {
     /// `GET /api/version`.
+    #[schema(value_type = Version)]
     pub version: Box<RawValue>,
     /// `GET /api/group`.
+    #[schema(value_type = GroupDocument)]
     pub group: Box<RawValue>,
     /// `GET /api/health`.
+    #[schema(value_type = Health)]
     pub health: Box<RawValue>,
     /// `GET /api/rollout`.
+    #[schema(value_type = RolloutDocument)]
     pub rollout: Box<RawValue>,
     /// `GET /api/history`.
+    #[schema(value_type = History)]
     pub history: Box<RawValue>,
 }
 
 /// A line of the lead's log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct Line {
     /// `debug`, `info`, `notice`, `warning`, `error`.
     pub level: String,
@@ -59,7 +68,7 @@ pub struct Line {
 }
 
 /// What a lead makes of an offer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct OfferAnswer {
     /// Which offer.
     pub id: String,
@@ -74,7 +83,7 @@ pub struct OfferAnswer {
 }
 
 /// How far an offer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferState {
     /// A person is to say so first.
@@ -86,7 +95,7 @@ pub enum OfferState {
 }
 
 /// What became of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct OrderAnswer {
     /// Which order.
     pub id: String,
@@ -95,34 +104,44 @@ pub struct OrderAnswer {
     pub refused: String,
 }
 
-#[derive(Deserialize)]
+/// What a device says of itself and of those that it hears.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = VersionDocument)]
 struct Version {
     id: String,
     role: String,
     #[serde(default)]
     product: Option<String>,
+    #[serde(deserialize_with = "whole")]
     version_number: u32,
     image: String,
     #[serde(default)]
     peers: Vec<Peer>,
 }
 
-#[derive(Deserialize)]
+/// A device that the lead hears.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PeerOfLead)]
 struct Peer {
     id: String,
     role: Option<String>,
+    #[serde(default, deserialize_with = "whole_maybe")]
     version_number: Option<u32>,
     image: Option<String>,
     compatible: Option<bool>,
     why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Who belongs to the group.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = GroupDocument)]
 struct GroupDocument {
     members: Vec<Member>,
 }
 
-#[derive(Deserialize)]
+/// A device of the group.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MemberOfGroup)]
 struct Member {
     id: String,
     role: String,
@@ -130,18 +149,24 @@ struct Member {
     linked: bool,
 }
 
-#[derive(Deserialize)]
+/// What is wrong with the lead.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = HealthDocument)]
 struct Health {
     #[serde(default)]
     errors: Vec<String>,
 }
 
-#[derive(Deserialize)]
+/// The rollout that goes on, or the last one.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RolloutDocument)]
 struct RolloutDocument {
     rollout: Option<Rollout>,
 }
 
-#[derive(Deserialize)]
+/// A rollout.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = OpenRollout)]
 struct Rollout {
     id: String,
     kind: String,
@@ -149,12 +174,16 @@ struct Rollout {
     release: String,
 }
 
-#[derive(Deserialize)]
+/// Rollouts that are over.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = HistoryDocument)]
 struct History {
     history: Vec<Outcome>,
 }
 
-#[derive(Deserialize)]
+/// How a rollout ended.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RolloutOutcome)]
 struct Outcome {
     rollout: String,
     kind: String,
@@ -164,7 +193,9 @@ struct Outcome {
     release_before: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Why a rollout was reverted.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RolloutCause)]
 struct Cause {
     code: String,
     text: String,

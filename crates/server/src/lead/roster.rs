@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::Digest as _;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::store::checkins::Desired;
 
@@ -48,32 +49,47 @@ pub struct Answer {
     pub text: String,
 }
 
-#[derive(Serialize)]
-struct AnswerJson<'a> {
+/// What a group should run.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Desired)]
+pub(crate) struct AnswerJson<'a> {
+    /// The lead comes again after so long, and sooner when something has changed.
     poll_s: u32,
+    /// Null: nothing is offered.
     release: Option<ReleaseJson<'a>>,
+    /// What a person has ordered.
     orders: Vec<OrderJson<'a>>,
 }
 
-#[derive(Serialize)]
+/// A release that a group may go to.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfferedRelease)]
 struct ReleaseJson<'a> {
+    /// Which offer.
     offer: &'a str,
     version: &'a str,
+    /// Its bundle's address on this server.
     bundle: String,
+    /// Its bundle's identity.
     sha256: &'a str,
     size_bytes: u64,
-    install: &'static str,
+    install: Install,
+    /// What is new, for people.
     description: &'a str,
 }
 
-#[derive(Serialize)]
+/// What a lead is to do.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Order)]
 struct OrderJson<'a> {
     id: &'a str,
+    /// `abort` its open rollout, or `revert` its last one.
     what: &'a str,
 }
 
-/// When a lead begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When a lead begins: `now`, or when a person has said so at the device (`ask`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Install {
     /// As soon as it can.
     Now,
@@ -90,10 +106,7 @@ impl Answer {
             bundle: format!("/api/lead/bundles/{}", offer.bundle_sha256),
             sha256: &offer.bundle_sha256,
             size_bytes: offer.bundle_bytes,
-            install: match install {
-                Install::Now => "now",
-                Install::Ask => "ask",
-            },
+            install,
             description: &offer.description,
         });
         let orders = desired.orders.iter().map(|(id, what)| OrderJson { id, what }).collect();

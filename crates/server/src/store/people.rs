@@ -124,22 +124,27 @@ impl Store {
         .await
     }
 
-    /// Lets somebody in no more. The last admin stays: `false`, as for who is not there.
+    /// Lets somebody in no more. The last admin stays: `Some(false)`; `None`: there is nobody of
+    /// that identity.
     pub async fn remove_person(
         &self,
         id: &str,
         who: &str,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<bool>, StoreError> {
         self.write(async |tx| {
+            let known = sqlx::query("SELECT id FROM person WHERE id = $1").bind(id);
+            if known.fetch_optional(&mut *tx).await?.is_none() {
+                return Ok(None);
+            }
             let sql = "DELETE FROM person WHERE id = $1 AND (role <> 'admin' OR EXISTS \
                 (SELECT 1 FROM person other WHERE other.role = 'admin' AND other.id <> $1))";
             if sqlx::query(sql).bind(id).execute(&mut *tx).await?.rows_affected() == 0 {
-                return Ok(false);
+                return Ok(Some(false));
             }
             sqlx::query("DELETE FROM session WHERE person = $1").bind(id).execute(&mut *tx).await?;
             audit::note(tx, now, who, "person.remove", id, "").await?;
-            Ok(true)
+            Ok(Some(true))
         })
         .await
     }
@@ -265,19 +270,19 @@ impl Store {
         let query = sqlx::query(sql).bind(hash_of(secret)).bind(moment(now));
         let row = query.fetch_optional(&mut *self.read().await?).await?;
         let Some(row) = row else { return Ok(None) };
+        let id: String = row.try_get("id")?;
         let used_at = moment_maybe(&row, "used_at")?;
         if used_at.is_none_or(|at| now.duration_since(at).as_hours() >= 1) {
-            let id: String = row.try_get("id")?;
             self.write(async |tx| {
                 let query = sqlx::query("UPDATE access_token SET used_at = $1 WHERE id = $2");
-                query.bind(moment(now)).bind(id).execute(tx).await?;
+                query.bind(moment(now)).bind(&id).execute(tx).await?;
                 Ok(())
             })
             .await?;
         }
         let name: String = row.try_get("name")?;
         let role = word_of(&row, "role")?;
-        Ok(Some(Caller { name: format!("token {name}"), role, by: By::Token }))
+        Ok(Some(Caller { name: format!("token {name}"), role, by: By::Token { id } }))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A broker for the demonstration: mosquitto, if it is installed, on loopback and without a password,
-//! for as long as the demonstration runs.
+//! A broker for the demonstration: mosquitto, if it is installed, on loopback and without a
+//! password, for as long as the demonstration runs.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

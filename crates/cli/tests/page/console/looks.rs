@@ -101,6 +101,7 @@ fn the_console_fits_a_phone_and_the_dark() {
         ("campaign", format!("/campaigns/{campaign}")),
         ("settings", "/settings".to_owned()),
         ("audit", "/audit".to_owned()),
+        ("api", "/api/docs#makeCampaign".to_owned()),
     ];
     for (name, path) in &pages {
         view.browser.open(&format!("{}{path}", fleet.url));

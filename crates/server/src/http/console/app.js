@@ -14,6 +14,15 @@ function localTimes(root) {
   }
 }
 
+// ---- places ------------------------------------------------------------------------------------
+// Whoever follows a link to something that is folded up wants to see it.
+function unfold() {
+  const it = $(decodeURIComponent(location.hash.slice(1)));
+  if (it && it.nodeName === 'DETAILS') { it.open = true; it.scrollIntoView(); }
+}
+addEventListener('hashchange', unfold);
+unfold();
+
 // ---- changes -----------------------------------------------------------------------------------
 // Makes `old` like `next` without touching what is the same: the focus, the selection, what a
 // person has typed and which details are open stay as they are.

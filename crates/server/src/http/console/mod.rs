@@ -5,6 +5,7 @@
 //! looks, and sends bundles. Nothing comes from elsewhere, and nothing runs that is not a file of
 //! ours: the headers of every page say so.
 
+mod api;
 mod assets;
 mod audit;
 mod campaign;
@@ -38,6 +39,7 @@ use crate::store::StoreError;
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
+        .merge(api::routes())
         .merge(assets::routes())
         .merge(audit::routes())
         .merge(campaign::routes())
@@ -126,7 +128,7 @@ struct Admitting(Caller);
 fn frame(caller: &Caller, here: &'static str, watch: impl Into<String>) -> Frame {
     let form = match &caller.by {
         By::Session { form_token } => form_token.clone(),
-        By::Token => String::new(),
+        By::Token { .. } => String::new(),
     };
     let name = caller.name.clone();
     Frame { name, role: Some(caller.role), form, here, watch: watch.into() }

@@ -121,7 +121,7 @@ fn given(fields: &Fields) -> Result<Given, Problem> {
         waves: fields.waves.clone(),
         soak_s: number("soak", &fields.soak_min)?.saturating_mul(60),
         patience_s: number("patience", &fields.patience_min)?.saturating_mul(60),
-        failures_max: usize::try_from(failures_max).unwrap_or(usize::MAX),
+        failures_max,
         not_before,
         despite_findings: !fields.despite_findings.is_empty(),
     })
