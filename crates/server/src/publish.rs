@@ -8,14 +8,15 @@ use std::path::Path;
 
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
-use lockstep_proto::manifest::{Manifest, Trust, VerifyError};
+use lockstep_proto::manifest::{KeySet, Manifest, Trust, VerifyError};
+use lockstep_proto::signature::{PublicKey, Signature};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use crate::bundle::{Bundle, Problem, ReadArtifact, Reading};
 use crate::manifests::Place;
 use crate::objects::{ObjectError, Objects};
-use crate::store::releases::Release;
+use crate::store::releases::{Release, Signer};
 use crate::store::{Store, StoreError, new_id};
 
 /// Why a bundle did not become a release.
@@ -128,11 +129,24 @@ fn judge(bundle: &Bundle, trust: &Trust, who: &str) -> Result<Release, PublishEr
         bundle_bytes: bundle.size_bytes(),
         manifest: String::from_utf8_lossy(bundle.manifest_bytes()).into_owned(),
         signatures: u32::try_from(signatures.len()).unwrap_or(u32::MAX),
+        signers: signatures.iter().filter_map(|it| signer(it, bundle, trust)).collect(),
         places: serde_json::to_string(&places).unwrap_or_default(),
         description: manifest.description.to_string(),
         uploaded_at: Timestamp::now(),
         uploaded_by: who.to_owned(),
         withdrawn_at: None,
+    })
+}
+
+/// Who made a signature. One by a key that this server does not have is what it says of itself.
+fn signer(file: &[u8], bundle: &Bundle, trust: &Trust) -> Option<Signer> {
+    let signature = Signature::parse(file).ok()?;
+    let keys = trust.keys().map(KeySet::keys).unwrap_or_default();
+    let is_by = |key: &&PublicKey| signature.verify(key, bundle.manifest_bytes()).is_ok();
+    Some(Signer {
+        key: signature.key_id().to_string(),
+        is_verified: keys.iter().any(|key| is_by(&key)),
+        comment: signature.trusted_comment().to_owned(),
     })
 }
 
@@ -147,3 +161,33 @@ fn place_of(artifact: &ReadArtifact) -> Place {
 
 /// The largest bundle: as large as a device takes one.
 pub const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests/golden/");
+
+    fn golden(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(GOLDEN).join(name)).unwrap()
+    }
+
+    #[test]
+    fn who_signed_a_bundle_is_read_and_verified_with_the_keys_that_are_there() {
+        let bytes = golden("release.lockstep");
+        let bundle = Bundle::read(&mut bytes.as_slice(), &|_| ()).unwrap();
+        let key = |name| PublicKey::parse(&golden(name)).unwrap();
+        let (first, second) = (key("release/test-key-1.pub"), key("release/test-key-2.pub"));
+        let signers = |trust: &Trust| -> Vec<_> {
+            let signatures = bundle.signatures();
+            let signers = signatures.iter().filter_map(|it| signer(it, &bundle, trust));
+            signers.map(|it| (it.key, it.is_verified)).collect()
+        };
+        let (first_id, second_id) = (first.id().to_string(), second.id().to_string());
+        let unknown = vec![(first_id.clone(), false), (second_id.clone(), false)];
+        assert_eq!(signers(&Trust::anybody()), unknown);
+        let trust = Trust::signed_by(KeySet::new(&[second], 1).unwrap());
+        assert_eq!(signers(&trust), [(first_id, false), (second_id, true)]);
+        assert!(signer(b"no signature", &bundle, &trust).is_none());
+    }
+}

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use crate::manifests::places;
 use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
-use crate::store::releases::Release;
+use crate::store::releases::{Release, Signer};
 
 #[derive(Debug, Serialize)]
 pub(super) struct ReleaseJson {
@@ -32,10 +32,25 @@ pub(super) struct ReleaseJson {
     bundle_sha256: String,
     size_bytes: u64,
     signatures: u32,
+    signers: Vec<SignerJson>,
     description: String,
     uploaded_at: Timestamp,
     uploaded_by: String,
     withdrawn_at: Option<Timestamp>,
+}
+
+/// Who made one signature of a release.
+#[derive(Debug, Serialize)]
+pub(super) struct SignerJson {
+    key: String,
+    verified: bool,
+    comment: String,
+}
+
+impl From<Signer> for SignerJson {
+    fn from(signer: Signer) -> Self {
+        Self { key: signer.key, verified: signer.is_verified, comment: signer.comment }
+    }
 }
 
 impl From<&Release> for ReleaseJson {
@@ -51,6 +66,7 @@ impl From<&Release> for ReleaseJson {
             bundle_sha256: it.bundle_sha256,
             size_bytes: it.bundle_bytes,
             signatures: it.signatures,
+            signers: it.signers.into_iter().map(SignerJson::from).collect(),
             description: it.description,
             uploaded_at: it.uploaded_at,
             uploaded_by: it.uploaded_by,
