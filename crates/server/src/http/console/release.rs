@@ -11,8 +11,13 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::group::fits;
+use super::plot::Strips;
+use super::said::range;
 use super::shown;
 use super::{Frame, Looking, Moving, Trouble, frame, page, see_other};
+use crate::check::Finding;
+use crate::field::{field_of, foresee};
 use crate::http::problem::Problem;
 use crate::http::releases::withdraw_release;
 use crate::server::Server;
@@ -35,6 +40,19 @@ struct ReleasePage {
     groups: Vec<Group>,
     is_more: bool,
     campaigns: Vec<Campaign>,
+    foreseen: Foreseen,
+    took: Option<Strips>,
+    disagreement: Option<Strips>,
+}
+
+/// What would go wrong if all groups got a release.
+#[derive(Debug, Default)]
+struct Foreseen {
+    findings: Vec<Finding>,
+    /// So many groups were looked at.
+    checked: usize,
+    /// There are more than are looked at.
+    is_more: bool,
 }
 
 /// What a manifest says, as far as it is shown.
@@ -78,11 +96,7 @@ impl Manifest {
 
 impl Device {
     fn protocol(&self) -> String {
-        match self.protocol_range.as_slice() {
-            [from, to] if from == to => from.to_string(),
-            [from, to] => format!("{from} to {to}"),
-            _ => "–".to_owned(),
-        }
+        range(&self.protocol_range).unwrap_or_else(|| "–".to_owned())
     }
 }
 
@@ -99,14 +113,34 @@ async fn show(
     let is_more = groups.len() > shown;
     groups.truncate(shown);
     let campaigns = server.store.campaigns().await?;
+    let took = server.store.rollouts_took(Some(release.number)).await?;
     page(&ReleasePage {
         frame: frame(&caller, "releases", "releases campaign: group:"),
         manifest: serde_json::from_str(&release.manifest).unwrap_or_default(),
         campaigns: campaigns.into_iter().filter(|it| it.release == id).collect(),
+        foreseen: foreseen(&server, &release).await?,
+        took: Strips::of_rollouts(&took),
+        disagreement: Strips::of_disagreement(&took),
         release,
         groups,
         is_more,
     })
+}
+
+/// Looks at the groups that do not run it yet, the first of them by name.
+async fn foreseen(server: &Server, release: &Release) -> Result<Foreseen, Trouble> {
+    if release.withdrawn_at.is_some() {
+        return Ok(Foreseen::default());
+    }
+    let store = &server.store;
+    let groups = store.groups(&Filter::default(), "", CHECKED_MAX + 1).await?;
+    let is_more = i64::try_from(groups.len()).is_ok_and(|found| found > CHECKED_MAX);
+    let shown = groups.into_iter().take(usize::try_from(CHECKED_MAX).unwrap_or(usize::MAX));
+    let is_for = |it: &Group| fits(release, it) && it.number != release.number;
+    let groups: Vec<Group> = shown.filter(is_for).collect();
+    let field = field_of(&groups, store.devices_of_first(CHECKED_MAX).await?);
+    let findings = foresee(release, &field, &store.releases().await?);
+    Ok(Foreseen { findings, checked: groups.len(), is_more })
 }
 
 async fn withdraw(
@@ -120,3 +154,5 @@ async fn withdraw(
 
 /// Groups that run it, shown at most.
 const GROUPS_MAX: i64 = 50;
+/// Groups that a release is checked against, at most: it is done for every look at the page.
+const CHECKED_MAX: i64 = 1000;
