@@ -27,8 +27,8 @@ pub struct Peer {
     pub device_type: Label<20>,
     /// First bytes of its image's hash as announced; unauthenticated.
     pub announced_image: Option<[u8; 8]>,
-    /// When it booted, in milliseconds of this device's time since boot, to about a second; below 0:
-    /// before this device did. As announced; unauthenticated.
+    /// When it booted, in milliseconds of this device's time since boot, to about a second; before
+    /// that boot it is below 0. As announced; unauthenticated.
     pub booted_ms: Option<i64>,
     /// What it runs, said with the group's key.
     pub running: Option<ImageHash>,
@@ -307,8 +307,8 @@ impl Peer {
         self.echoed_at.is_some_and(|at| now.ms_since(at) < fresh_ms)
     }
 
-    /// It announces for how many whole seconds it is up. The earliest moment that this allows is the
-    /// nearest to the truth, as long as it is the same boot.
+    /// It announces for how many whole seconds it is up. The earliest moment that this allows is
+    /// the nearest to the truth, as long as it is the same boot.
     pub(crate) fn note_uptime(&mut self, now: Instant, uptime_s: u32) {
         let now_ms = i64::try_from(now.ms).unwrap_or(i64::MAX);
         let booted_ms = now_ms.saturating_sub(i64::from(uptime_s) * 1000);

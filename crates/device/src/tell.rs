@@ -69,8 +69,8 @@ impl<A: Application> Node<A> {
     }
 
     /// Adds to the history how long members of the rollout that was kept ran different releases, as
-    /// soon as all have announced themselves. An announce that came while the lead was booting, too,
-    /// is lost; the next one is some seconds later.
+    /// soon as all have announced themselves. What they announce while the lead boots, too, is
+    /// lost; the next announce is some seconds later.
     pub(crate) fn note_disagreement<F: NorFlash>(&mut self, flash: &mut F) {
         let Some(seconds) = self.disagreed_s() else { return };
         let Some(lead) = &mut self.lead else { return };

@@ -26,7 +26,11 @@ const fn words(code: &'static str, what: &'static str, hint: &'static str) -> Wo
 }
 
 macro_rules! table {
-    ($(#[$about:meta])* $table:ident: $($name:ident = $code:literal, $what:literal, $hint:literal;)*) => {
+    (
+        $(#[$about:meta])*
+        $table:ident:
+        $($name:ident = $code:literal, $what:literal, $hint:literal;)*
+    ) => {
         $(
             #[doc = $what]
             pub const $name: Words = words($code, $what, $hint);
@@ -71,7 +75,8 @@ table! {
     TOO_MANY_MEMBERS = "too-many-members", "the group has too many devices",
         "divide the devices into several groups";
     UNKNOWN_PAST = "unknown-past", "the lead does not know how the last rollout ended",
-        "a release for all roles makes the group whole: the newer one finishes, the older one undoes";
+        "a release for all roles makes the group whole: the newer one finishes, the older one \
+         undoes";
     KEYS_LEFT_OUT = "keys-left-out", "a device would not learn the release's new keys",
         "bring new keys with a release that changes every device";
     NOTHING_TO_DO = "nothing-to-do", "every device runs the release already",

@@ -356,7 +356,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write(async |tx| {
             let sql = "UPDATE campaign_group SET standing = 'waits', since = $1, cause = '', \
-                code = '', offer = NULL WHERE campaign = $2 AND fleet_group = $3 AND standing = 'failed'";
+                code = '', offer = NULL WHERE campaign = $2 AND fleet_group = $3 \
+                AND standing = 'failed'";
             let query = sqlx::query(sql).bind(moment(now)).bind(id).bind(group);
             if query.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Ok(false);

@@ -386,35 +386,11 @@ impl Store {
         number_of(&row, "groups_count")
     }
 
-    /// The devices of a group, the lead first.
-    pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
-        let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \
-            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
-        let query = sqlx::query(sql).bind(group);
-        let rows = query.fetch_all(&mut *self.read().await?).await?;
-        rows.iter().map(device_of).collect()
-    }
-
-    /// The devices of the first groups by name, by the group's identity.
-    pub async fn devices_of_first(
-        &self,
-        groups: i64,
-    ) -> Result<BTreeMap<String, Vec<Device>>, StoreError> {
-        let sql = "SELECT fleet_group, id, role, is_lead, number, image, is_linked FROM device \
-            WHERE fleet_group IN (SELECT id FROM fleet_group ORDER BY name LIMIT $1) \
-            ORDER BY is_lead DESC, id";
-        let rows = sqlx::query(sql).bind(groups).fetch_all(&mut *self.read().await?).await?;
-        let mut devices: BTreeMap<String, Vec<Device>> = BTreeMap::new();
-        for row in &rows {
-            devices.entry(row.try_get("fleet_group")?).or_default().push(device_of(row)?);
-        }
-        Ok(devices)
-    }
-
     /// Rollouts of a group that are over, newest first.
     pub async fn past_rollouts(&self, group: &str) -> Result<Vec<PastRollout>, StoreError> {
         let sql = "SELECT id, kind, verdict, cause, why, number, number_before, began_at, told_at, \
-            disagreed_s FROM past_rollout WHERE fleet_group = $1 ORDER BY told_at DESC, id LIMIT $2";
+            disagreed_s FROM past_rollout WHERE fleet_group = $1 \
+            ORDER BY told_at DESC, id LIMIT $2";
         let query = sqlx::query(sql).bind(group).bind(PAGE_ROWS_MAX);
         let rows = query.fetch_all(&mut *self.read().await?).await?;
         let past = |row: &AnyRow| {
@@ -546,17 +522,6 @@ pub(super) async fn note_event(
     let query = sqlx::query(sql).bind(new_id_at(now)?).bind(group).bind(moment(now));
     query.bind(level).bind(kind).bind(said).execute(tx).await?;
     Ok(())
-}
-
-pub(super) fn device_of(row: &AnyRow) -> Result<Device, StoreError> {
-    Ok(Device {
-        id: row.try_get("id")?,
-        role: row.try_get("role")?,
-        is_lead: row.try_get::<i64, _>("is_lead")? != 0,
-        number: number_of(row, "number")?,
-        image: row.try_get("image")?,
-        is_linked: row.try_get::<i64, _>("is_linked")? != 0,
-    })
 }
 
 fn enrolment_of(row: &AnyRow) -> Result<Enrolment, StoreError> {

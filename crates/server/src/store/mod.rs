@@ -21,6 +21,7 @@ pub mod audit;
 pub mod campaigns;
 pub mod changes;
 pub mod checkins;
+mod devices;
 pub mod groups;
 pub mod overview;
 pub mod people;

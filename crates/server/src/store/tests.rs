@@ -453,7 +453,8 @@ async fn a_database_of_the_first_step_gets_the_columns_of_the_later_ones() {
     connection.execute("INSERT INTO step (number) VALUES (0)").await.unwrap();
     let sql = "INSERT INTO release (id, system, version, number, sequence, epoch, bundle_sha256, \
         bundle_bytes, manifest, signatures, places, description, uploaded_at, uploaded_by) VALUES \
-        ('1', 'desk', '1.0.0', 10000, 0, 0, 'ab', 1, '{}', 2, '{}', '', '2026-01-01T00:00:00Z', '')";
+        ('1', 'desk', '1.0.0', 10000, 0, 0, 'ab', 1, '{}', 2, '{}', '', '2026-01-01T00:00:00Z', \
+        '')";
     connection.execute(sql).await.unwrap();
     connection.close().await.unwrap();
     let store = Store::open(&url).await.unwrap();

@@ -21,6 +21,9 @@ fn populate<'a>(fleet: &'a Fleet, token: &str) -> (Vec<Words<'a>>, String) {
     leads[5].report("1.0.0", |it| {
         it["documents"]["group"]["members"][1]["linked"] = false.into();
     });
+    // A name may be one long word.
+    let name = "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch";
+    Words::enrol(fleet, token, 9, name, &format!("site={}", &name[..40])).report("1.0.0", |_| ());
     // Only for its images: it is not of this fleet.
     let desk = Desk::new();
     let images = BOTH.map(|role| firmware(role, "1.1.0").make());

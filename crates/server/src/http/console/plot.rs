@@ -1,8 +1,9 @@
-//! Plots, drawn here as SVG: a bar of shares, steps that rise, layers over time, and how long things
-//! took. All have the same units and the same colours, which the style knows by the names of looks;
-//! each says in words what it shows, and a table or a legend beside it has the figures.
+//! Plots, drawn here as SVG: a bar of shares, steps that rise, layers over time, and how long
+//! things took. All have the same units and the same colours, which the style knows by the names of
+//! looks; each says in words what it shows, and a table or a legend beside it has the figures.
 //!
-//! A plot is as wide as there is room, so it has no letters and no circles: they would be stretched.
+//! A plot is as wide as there is room, so it has no letters and no circles: those would be
+//! stretched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -199,7 +200,7 @@ struct Layer {
 }
 
 impl Adoption {
-    /// From how many groups are on each release now, and who went from which to which since `since`.
+    /// From how many groups are on each release now, and who went from which to which since then.
     /// `None`: there is nothing to draw.
     pub(super) fn of(
         census: &[(u32, u64)],

@@ -236,8 +236,8 @@ mod tests {
         let plain_words = cause("not-healthy", "not-healthy").to_string();
         assert_eq!(
             plain_words,
-            "A device did not get healthy in time. <span class=\"hint\">The log of that device says \
-             which check failed.</span> <code class=\"code\">not-healthy</code>"
+            "A device did not get healthy in time. <span class=\"hint\">The log of that device \
+             says which check failed.</span> <code class=\"code\">not-healthy</code>"
         );
         // What a device says of its own case is better than what is said of all.
         let own = cause("too-large", "image for `x` has <3> bytes").to_string();
@@ -273,7 +273,8 @@ mod tests {
         let said = When { at, now: after(600), first: First::Distance }.to_string();
         assert_eq!(
             said,
-            "<time datetime=\"2026-05-01T22:00:30Z\" title=\"2026-05-01 22:00 UTC\">10 min ago</time>"
+            "<time datetime=\"2026-05-01T22:00:30Z\" title=\"2026-05-01 22:00 UTC\">10 min \
+             ago</time>"
         );
     }
 }
