@@ -157,6 +157,7 @@ impl<A: Application> Node<A> {
         self.conductor = Some(self.setup.id);
         self.go_if_due(now, flash);
         self.drive(now, Input::Tick, flash);
+        self.note_disagreement(flash);
         self.serve_package(flash);
         self.serve_bare(flash);
         self.serve_spooled_after_restart(flash);

@@ -2,7 +2,8 @@
 //!
 //! Layout, little endian: number of outcomes u8, then 60 bytes each: rollout id 8, term 2,
 //! counter 4, kind 1, verdict 1 (1 keep, 2 revert), cause 17 (as in the rollout's record), release
-//! number 4, number before 4, 19 bytes for later versions.
+//! number 4, number before 4, seconds of disagreement plus one u16 (0 if unknown), 17 bytes for
+//! later versions.
 
 use alloc::collections::VecDeque;
 
@@ -25,6 +26,9 @@ pub struct Outcome {
     pub number: u32,
     /// Number of the release before; 0 if unknown.
     pub number_before: u32,
+    /// From when the first of its members ran the new release until the last did, in seconds, to
+    /// about one; `None` if that is not known.
+    pub disagreed_s: Option<u16>,
 }
 
 /// The last outcomes.
@@ -41,6 +45,7 @@ impl History {
 
     /// Takes down how a rollout ended; again if it is known already. `None` if it has not ended.
     pub fn note(&mut self, record: &RolloutRecord) -> Option<()> {
+        let known = self.outcomes.iter().find(|known| known.rollout == record.id);
         let outcome = Outcome {
             rollout: record.id,
             generation: record.generation,
@@ -48,11 +53,21 @@ impl History {
             verdict: record.phase.verdict()?,
             number: record.number,
             number_before: record.number_before,
+            disagreed_s: known.and_then(|known| known.disagreed_s),
         };
         self.outcomes.retain(|known| known.rollout != outcome.rollout);
         self.outcomes.push_front(outcome);
         self.outcomes.truncate(OUTCOMES_MAX);
         Some(())
+    }
+
+    /// Adds to an outcome how long its members ran different releases; whether there is such an
+    /// outcome that does not have it yet.
+    pub fn note_disagreement(&mut self, rollout: RolloutId, seconds: u16) -> bool {
+        let mut unknown = self.outcomes.iter_mut().filter(|it| it.disagreed_s.is_none());
+        let Some(outcome) = unknown.find(|it| it.rollout == rollout) else { return false };
+        outcome.disagreed_s = Some(seconds);
+        true
     }
 
     /// Writes the entry and returns its length in bytes.
@@ -76,6 +91,7 @@ impl History {
             }
             writer.u32(outcome.number)?;
             writer.u32(outcome.number_before)?;
+            writer.u16(outcome.disagreed_s.map_or(0, |seconds| seconds.saturating_add(1)))?;
             writer.put(&[0; RESERVED_BYTES])?;
         }
         Ok(writer.len_bytes())
@@ -114,13 +130,14 @@ impl Outcome {
             found => return Err(RecordError::Field { field: "verdict", found: found.into() }),
         };
         let (number, number_before) = (reader.u32()?, reader.u32()?);
-        Ok(Self { rollout, generation, kind, verdict, number, number_before })
+        let disagreed_s = reader.u16()?.checked_sub(1);
+        Ok(Self { rollout, generation, kind, verdict, number, number_before, disagreed_s })
     }
 }
 
 /// Outcomes kept.
 pub const OUTCOMES_MAX: usize = 16;
-const RESERVED_BYTES: usize = 19;
+const RESERVED_BYTES: usize = 17;
 const OUTCOME_BYTES: usize = 60;
 /// Bytes of the entry at its longest.
 pub const HISTORY_BYTES_MAX: usize = 1 + OUTCOMES_MAX * OUTCOME_BYTES;
@@ -137,6 +154,7 @@ mod tests {
             verdict: Verdict::Revert(Cause::Aborted),
             number: 10_100,
             number_before: 10_000,
+            disagreed_s: (rollout == 1).then_some(2),
         }
     }
 
@@ -150,6 +168,7 @@ mod tests {
         let frozen = [3, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 2, 1];
         assert_eq!(buffer[..frozen.len()], frozen);
         assert_eq!(buffer[34..42], [0x74, 0x27, 0, 0, 0x10, 0x27, 0, 0], "both release numbers");
+        assert_eq!(buffer[42..45], [3, 0, 0], "seconds of disagreement plus one, then nothing yet");
         assert_eq!(History::decode(&buffer[..len]), history);
         assert_eq!(History::decode(&buffer[..len - 1]).outcomes.len(), 2);
     }

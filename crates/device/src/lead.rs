@@ -49,6 +49,9 @@ pub(crate) struct Lead {
     pub(crate) latecomers: Latecomers,
     /// The device that is being adopted, or was last.
     pub(crate) adoption: Option<Adoption>,
+    /// When the present rollout was kept, in this boot, until it is known how long its members ran
+    /// different releases.
+    pub(crate) kept_at: Option<Instant>,
     rates: Vec<Rate>,
 }
 
@@ -151,6 +154,7 @@ impl Lead {
             holds_upload: false,
             latecomers: Latecomers::default(),
             adoption: None,
+            kept_at: None,
             rates: Vec::new(),
         };
         lead.add_member(setup.id, setup.role);

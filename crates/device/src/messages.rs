@@ -41,6 +41,9 @@ impl<A: Application> Node<A> {
         if let Some(peer) = self.peers.heard(now, from) {
             peer.device_type = announce.device_type;
             peer.announced_image = announce.image;
+            if let Some(uptime_s) = announce.uptime_s {
+                peer.note_uptime(now, uptime_s);
+            }
         }
         let version = ReleaseVersion::from_number(announce.announced.number);
         let name = announce.device_type;

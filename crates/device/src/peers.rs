@@ -27,6 +27,9 @@ pub struct Peer {
     pub device_type: Label<20>,
     /// First bytes of its image's hash as announced; unauthenticated.
     pub announced_image: Option<[u8; 8]>,
+    /// When it booted, in milliseconds of this device's time since boot, to about a second; before
+    /// that boot it is below 0. As announced; unauthenticated.
+    pub booted_ms: Option<i64>,
     /// What it runs, said with the group's key.
     pub running: Option<ImageHash>,
     /// When anything of it came.
@@ -194,6 +197,7 @@ impl Peers {
                 announced: peer.announced,
                 device_type: peer.device_type,
                 announced_image: peer.announced_image,
+                booted_ms: peer.booted_ms,
                 gate: peer.gate,
                 ..Peer::new(peer.heard_at, peer.id)
             };
@@ -286,6 +290,7 @@ impl Peer {
             announced: None,
             device_type: Label::EMPTY,
             announced_image: None,
+            booted_ms: None,
             running: None,
             heard_at: now,
             echoed_at: None,
@@ -300,6 +305,18 @@ impl Peer {
     /// Whether the link to it carries data both ways now.
     pub fn is_linked(&self, now: Instant, fresh_ms: u64) -> bool {
         self.echoed_at.is_some_and(|at| now.ms_since(at) < fresh_ms)
+    }
+
+    /// It announces for how many whole seconds it is up. The earliest moment that this allows is
+    /// the nearest to the truth, as long as it is the same boot.
+    pub(crate) fn note_uptime(&mut self, now: Instant, uptime_s: u32) {
+        let now_ms = i64::try_from(now.ms).unwrap_or(i64::MAX);
+        let booted_ms = now_ms.saturating_sub(i64::from(uptime_s) * 1000);
+        let is_same = |known: &i64| known.abs_diff(booted_ms) < SAME_BOOT_MS;
+        self.booted_ms = Some(match self.booted_ms.filter(is_same) {
+            Some(known) => known.min(booted_ms),
+            None => booted_ms,
+        });
     }
 
     /// The same nonce until it is answered: an answer may take longer than the next challenge.
@@ -318,6 +335,8 @@ impl Peer {
 pub const PEERS_MAX: usize = 40;
 /// Fewer probes than this tell nothing: two of three are soon lost on a link that is good enough.
 const PROBES_MIN: u32 = 8;
+/// Two announces that put a boot so near to each other are of the same one, in milliseconds.
+const SAME_BOOT_MS: u64 = 2_000;
 /// One peer is challenged at most this often, in milliseconds.
 const CHALLENGE_EVERY_MS: u64 = 60;
 

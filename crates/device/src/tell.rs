@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_agent::record::Kind as Entry;
@@ -10,7 +11,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::Role;
-use lockstep_rollout::{Event, Hold, Kind, Phase, Verdict};
+use lockstep_rollout::{Event, Hold, Kind, Part, Phase, Verdict};
 
 use crate::history::HISTORY_BYTES_MAX;
 use crate::node::Node;
@@ -36,7 +37,12 @@ impl<A: Application> Node<A> {
                     lead.rollout = lead.rollout_before.take();
                 }
             }
-            Event::Entered(Phase::Settling(_)) => self.note_outcome(flash),
+            Event::Entered(Phase::Settling(verdict)) => {
+                if let (Verdict::Keep, Some(lead)) = (verdict, &mut self.lead) {
+                    lead.kept_at = Some(now);
+                }
+                self.note_outcome(flash);
+            }
             Event::Entered(Phase::Settled(_)) => {
                 self.note_outcome(flash);
                 self.end_transfer(flash);
@@ -50,13 +56,56 @@ impl<A: Application> Node<A> {
         let Some(rollout) = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref()) else {
             return;
         };
-        if self.history.note(rollout.record()).is_none() {
-            return;
+        if self.history.note(rollout.record()).is_some() {
+            self.store_history(flash);
         }
+    }
+
+    fn store_history<F: NorFlash>(&mut self, flash: &mut F) {
         let mut buffer = vec![0; HISTORY_BYTES_MAX];
         if let Ok(len) = self.history.encode(&mut buffer) {
             self.write_entry(Entry::HISTORY, buffer.get(..len).unwrap_or_default(), flash);
         }
+    }
+
+    /// Adds to the history how long members of the rollout that was kept ran different releases, as
+    /// soon as all have announced themselves. What they announce while the lead boots, too, is
+    /// lost; the next announce is some seconds later.
+    pub(crate) fn note_disagreement<F: NorFlash>(&mut self, flash: &mut F) {
+        let Some(seconds) = self.disagreed_s() else { return };
+        let Some(lead) = &mut self.lead else { return };
+        lead.kept_at = None;
+        let rollout = lead.rollout.as_ref().map(|rollout| rollout.record().id);
+        if rollout.is_some_and(|id| self.history.note_disagreement(id, seconds)) {
+            self.store_history(flash);
+        }
+    }
+
+    /// From the first boot of the new release to the last. Nobody has a clock, so it follows from
+    /// what members announce of their time since boot; this device's own is 0.
+    fn disagreed_s(&self) -> Option<u16> {
+        let lead = self.lead.as_ref()?;
+        // Known only in the boot that saw the verdict: any later one is not the first of the new
+        // release.
+        let kept_ms = i64::try_from(lead.kept_at?.ms).ok()?;
+        let record = lead.rollout.as_ref()?.record();
+        let updated = record.seats.iter().filter(|seat| seat.part == Part::Update);
+        let mut booted_ms = Vec::new();
+        for seat in updated {
+            if seat.id == self.setup.id {
+                booted_ms.push(0);
+                continue;
+            }
+            let peer = self.peers.get(seat.id)?;
+            let is_of_target = seat.target.0.first_chunk() == peer.announced_image.as_ref();
+            // Who booted after the verdict had done so before.
+            booted_ms.push(peer.booted_ms.filter(|at| is_of_target && *at <= kept_ms)?);
+        }
+        if booted_ms.len() < 2 {
+            return None;
+        }
+        let (first, last) = (booted_ms.iter().min()?, booted_ms.iter().max()?);
+        u16::try_from((last - first + 500) / 1000).ok()
     }
 
     pub(crate) fn describe(&self, event: &Event) -> (&'static str, Option<DeviceId>, String) {

@@ -10,6 +10,7 @@ use lockstep_rollout::{Cause, Fault as PreflightFault, Phase, Verdict};
 use lockstep_sim::firmware::{Fault, FirmwareSpec};
 
 const IN_ORDER: &str = r#","update_instructions":{"order":["transmitter","receiver"],"reboot_delay_seconds":1,"health_check_timeout_seconds":5}"#;
+const SLOWLY: &str = r#","update_instructions":{"order":["transmitter","receiver"],"reboot_delay_seconds":6,"health_check_timeout_seconds":5}"#;
 const LEAD_FIRST: &str = r#","update_instructions":{"order":["receiver","transmitter"],"reboot_delay_seconds":1,"health_check_timeout_seconds":5}"#;
 
 fn refusals(error: &UploadError) -> Vec<&'static str> {
@@ -62,6 +63,28 @@ fn with_an_order_one_role_after_the_other_reboots() {
         group.assert_running(&[&receiver, &transmitter]);
         let reboot = group.lines.iter().find(|line| line.contains("reboots")).unwrap();
         assert!(reboot.contains(first), "{}", group.log());
+    }
+}
+
+/// Nobody has a clock, and in an order the lead reboots between the others.
+#[test]
+fn the_history_has_how_long_members_ran_different_releases() {
+    for (instructions, expected_s) in [(INSTRUCTIONS, 0..=1), (SLOWLY, 5..=8)] {
+        let mut group = TestGroup::pair();
+        let (receiver, transmitter) = images("1.1.0");
+        let images = [("transmitter", transmitter.as_slice()), ("receiver", receiver.as_slice())];
+        group.upload(&bundle("1.1.0", &images, instructions)).unwrap();
+
+        assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+        // What was announced while the lead was booting, too, it hears the next time.
+        group.run_ms(11_000);
+        let outcome = group.lead().history().outcomes().next().unwrap().clone();
+        let found_s = outcome.disagreed_s.expect("both have announced themselves");
+        assert!(expected_s.contains(&found_s), "{found_s} s, expected {expected_s:?}");
+        // The lead of the next boot reads it back.
+        group.cut_power(LEAD, 200);
+        group.run_ms(2_000);
+        assert_eq!(group.lead().history().outcomes().next(), Some(&outcome));
     }
 }
 

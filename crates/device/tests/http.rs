@@ -986,7 +986,8 @@ fn a_bundle_that_ends_too_early_ends_its_rollout() {
             "member":null,
             "text":"the upload is not what its manifest says"},
             "release":"1.1.0",
-            "release_before":"1.0.0"}]}"#]]
+            "release_before":"1.0.0",
+            "disagreed_s":null}]}"#]]
         .assert_eq(&web.get("/api/history").await.shown());
     });
 }

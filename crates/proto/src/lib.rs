@@ -27,3 +27,4 @@ pub mod text;
 pub mod time;
 pub mod version;
 pub mod wire;
+pub mod words;

@@ -10,6 +10,7 @@ use lockstep_proto::id::{DeviceId, Generation, ImageHash};
 use lockstep_proto::image::ChipId;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Board, Role};
+use lockstep_proto::words::{self, Words};
 
 use crate::policy::Policy;
 use crate::record::{MEMBERS_MAX, Part, RolloutRecord, SeatRecord, Verdict};
@@ -53,59 +54,35 @@ pub enum Fault {
 impl Fault {
     /// A short word for programs. Never changed.
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Unreachable { .. } => "unreachable",
-            Self::NoDeviceForRole { .. } => "no-device-for-role",
-            Self::WrongChip { .. } => "wrong-chip",
-            Self::WrongBoard { .. } => "wrong-board",
-            Self::TooLarge { .. } => "too-large",
-            Self::TooLargeToSpool { .. } => "too-large-to-spool",
-            Self::EpochTooLow { .. } => "epoch-too-low",
-            Self::NoRollback { .. } => "no-rollback",
-            Self::OnTrial { .. } => "on-trial",
-            Self::LowHeap { .. } => "low-heap",
-            Self::BadLink { .. } => "bad-link",
-            Self::Mixed { .. } => "mixed-group",
-            Self::SameVersionOtherImage { .. } => "same-version-other-image",
-            Self::NoWayBack { .. } => "no-way-back",
-            Self::Incompatible { .. } => "incompatible",
-            Self::TooManyMembers { .. } => "too-many-members",
-            Self::UnknownPast { .. } => "unknown-past",
-            Self::KeysLeftOut { .. } => "keys-left-out",
-            Self::NothingToDo => "nothing-to-do",
-        }
+        self.words().code
     }
 
     /// What a person can do about it.
     pub const fn hint(&self) -> &'static str {
+        self.words().hint
+    }
+
+    const fn words(&self) -> Words {
         match self {
-            Self::Unreachable { .. } => {
-                "switch the device on; one that is gone for good: `lockstep group remove`"
-            }
-            Self::NoDeviceForRole { .. } => "add a device of that role, or leave the role out",
-            Self::WrongChip { .. } | Self::WrongBoard { .. } => {
-                "take the image that was built for this device"
-            }
-            Self::TooLarge { .. } => "make the image smaller, or the slots larger by cable",
-            Self::TooLargeToSpool { .. } => "every artifact passes through the lead's other slot",
-            Self::EpochTooLow { .. } => "take a release of the present epoch or a later one",
-            Self::NoRollback { .. } => "flash a bootloader with app rollback by cable",
-            Self::OnTrial { .. } => "wait until the trial has ended",
-            Self::LowHeap { .. } => "restart the device, then try again",
-            Self::BadLink { .. } => "bring the devices closer, then try again",
-            Self::Mixed { .. } => {
-                "finish with the release that the others run, or undo with `lockstep revert`"
-            }
-            Self::SameVersionOtherImage { .. } => "give the new build a new version",
-            Self::NoWayBack { .. } => "update to the older release from its bundle instead",
-            Self::Incompatible { .. } => "update both together, or by way of a release between",
-            Self::TooManyMembers { .. } => "divide the devices into several groups",
-            Self::UnknownPast { .. } => {
-                "a release for all roles makes the group whole: the newer one finishes, the older \
-                 one undoes"
-            }
-            Self::KeysLeftOut { .. } => "bring new keys with a release that changes every device",
-            Self::NothingToDo => "every device runs this release already",
+            Self::Unreachable { .. } => words::UNREACHABLE,
+            Self::NoDeviceForRole { .. } => words::NO_DEVICE_FOR_ROLE,
+            Self::WrongChip { .. } => words::WRONG_CHIP,
+            Self::WrongBoard { .. } => words::WRONG_BOARD,
+            Self::TooLarge { .. } => words::TOO_LARGE,
+            Self::TooLargeToSpool { .. } => words::TOO_LARGE_TO_SPOOL,
+            Self::EpochTooLow { .. } => words::EPOCH_TOO_LOW,
+            Self::NoRollback { .. } => words::NO_ROLLBACK,
+            Self::OnTrial { .. } => words::ON_TRIAL,
+            Self::LowHeap { .. } => words::LOW_HEAP,
+            Self::BadLink { .. } => words::BAD_LINK,
+            Self::Mixed { .. } => words::MIXED_GROUP,
+            Self::SameVersionOtherImage { .. } => words::SAME_VERSION_OTHER_IMAGE,
+            Self::NoWayBack { .. } => words::NO_WAY_BACK,
+            Self::Incompatible { .. } => words::INCOMPATIBLE,
+            Self::TooManyMembers { .. } => words::TOO_MANY_MEMBERS,
+            Self::UnknownPast { .. } => words::UNKNOWN_PAST,
+            Self::KeysLeftOut { .. } => words::KEYS_LEFT_OUT,
+            Self::NothingToDo => words::NOTHING_TO_DO,
         }
     }
 }

@@ -26,6 +26,7 @@ use core::fmt;
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
 use lockstep_proto::wire::{Full, Reader, Role, TooShort, Writer};
+use lockstep_proto::words;
 
 /// Devices in a group, at most: so many seats fit the record's half of 8 KiB beside the rest.
 pub const MEMBERS_MAX: usize = 32;
@@ -245,16 +246,17 @@ impl Cause {
     /// A short word for programs: the API's and the history's `cause`. Never changed.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Aborted => "aborted",
-            Self::StagingDeadline => "staging-deadline",
-            Self::NotNow(_) => "not-now",
-            Self::NotHealthy(_) => "not-healthy",
-            Self::FellBack(_) => "fell-back",
-            Self::Refused(..) => "refused",
-            Self::TooManyRestarts => "too-many-restarts",
-            Self::BadUpload => "bad-upload",
-            Self::ManifestLost => "manifest-lost",
+            Self::Aborted => words::ABORTED,
+            Self::StagingDeadline => words::STAGING_DEADLINE,
+            Self::NotNow(_) => words::NOT_NOW,
+            Self::NotHealthy(_) => words::NOT_HEALTHY,
+            Self::FellBack(_) => words::FELL_BACK,
+            Self::Refused(..) => words::REFUSED,
+            Self::TooManyRestarts => words::TOO_MANY_RESTARTS,
+            Self::BadUpload => words::BAD_UPLOAD,
+            Self::ManifestLost => words::MANIFEST_LOST,
         }
+        .code
     }
 
     /// The member that it is about, if it is about one.

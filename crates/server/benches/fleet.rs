@@ -228,6 +228,7 @@ async fn publish(server: &Server, bundle: &[u8]) -> String {
         bundle_bytes: bundle.len() as u64,
         manifest: "{}".into(),
         signatures: 0,
+        signers: Vec::new(),
         places: "{}".into(),
         description: String::new(),
         uploaded_at: Timestamp::now(),

@@ -28,6 +28,7 @@ async fn fleet(folder: &Path) -> PathBuf {
         bundle_bytes: bundle.len() as u64,
         manifest: "{}".into(),
         signatures: 0,
+        signers: Vec::new(),
         places: "{}".into(),
         description: String::new(),
         uploaded_at: Timestamp::UNIX_EPOCH,

@@ -73,6 +73,13 @@ pub struct Finding {
     pub names: Vec<String>,
 }
 
+impl Finding {
+    /// Whether the groups would refuse it.
+    pub const fn stops(&self) -> bool {
+        matches!(self.weight, Weight::Stops)
+    }
+}
+
 /// What will go wrong, the worst first.
 pub fn check(
     release: &Facts,
@@ -87,6 +94,24 @@ pub fn check(
     }
     of_ways(release, field, known, &mut findings);
     of_labels(release, known, &mut findings);
+    findings.worst_first()
+}
+
+/// What will go wrong with one device of a group, the worst first.
+pub fn check_device(
+    release: &Facts,
+    signatures: u32,
+    group: &FieldGroup,
+    device: &Device,
+    known: &[Facts],
+) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    if device.is_lead {
+        of_lead(release, signatures, group, &mut findings);
+    }
+    of_device(release, device, &group.name, known, &mut findings);
+    let alone = FieldGroup { devices: vec![device.clone()], ..group.clone() };
+    of_ways(release, &[alone], known, &mut findings);
     findings.worst_first()
 }
 
@@ -168,25 +193,39 @@ fn of_devices(release: &Facts, group: &FieldGroup, known: &[Facts], findings: &m
         }
     }
     for device in &group.devices {
-        let Some(next) = release.roles.get(&device.role) else {
-            let text = format!("{} is not in the release, and stays as it is", device.role);
-            findings.add(Weight::Warns, "role-stays", text, name);
-            continue;
-        };
-        if device.number > release.number {
-            let version = ReleaseVersion::from_number(device.number);
-            let text = format!("{} runs {version}, which is newer", device.role);
-            findings.add(Weight::Warns, "downgrade", text, name);
-        }
-        match running(device, known) {
-            Some(now) => of_image(device, now, next, name, findings),
-            None => {
-                let text = format!(
-                    "{} runs an image of no release here: what it is made for cannot be checked",
-                    device.role
-                );
-                findings.add(Weight::Warns, "unknown-image", text, name);
-            }
+        of_device(release, device, &group.name, known, findings);
+    }
+}
+
+fn of_device(
+    release: &Facts,
+    device: &Device,
+    group: &str,
+    known: &[Facts],
+    findings: &mut Findings,
+) {
+    let name = Some(group);
+    let Some(next) = release.roles.get(&device.role) else {
+        let text = format!("{} is not in the release, and stays as it is", device.role);
+        return findings.add(Weight::Warns, "role-stays", text, name);
+    };
+    if device.number > release.number {
+        let version = ReleaseVersion::from_number(device.number);
+        let text = format!("{} runs {version}, which is newer", device.role);
+        findings.add(Weight::Warns, "downgrade", text, name);
+    }
+    // The release itself is not among those that are known beside it.
+    let runs_it =
+        device.image.len() >= IMAGE_DIGITS_MIN && next.image_sha256.starts_with(&device.image);
+    match running(device, known) {
+        _ if runs_it => (),
+        Some(now) => of_image(device, now, next, name, findings),
+        None => {
+            let text = format!(
+                "{} runs an image of no release here: what it is made for cannot be checked",
+                device.role
+            );
+            findings.add(Weight::Warns, "unknown-image", text, name);
         }
     }
 }

@@ -119,6 +119,54 @@ fn what_runs_and_is_of_no_release_is_said_to_be_unknown() {
     assert_eq!(codes(|_, group| group.lead = None), ["unknown-lead"]);
 }
 
+/// The release that is looked at is not among those beside it.
+#[test]
+fn what_runs_the_release_already_is_known() {
+    let found = codes(|_, group| group.devices.iter_mut().for_each(|it| it.image = NEW.into()));
+    assert_eq!(found, Vec::<&str>::new());
+}
+
+/// Of one device only what is about it, or about all that passes through it.
+#[test]
+fn of_one_device_only_what_is_about_it_is_said() {
+    let mut release = facts(10_100, NEW);
+    role(&mut release, "transmitter").chip = "ESP32-C3".into();
+    release.epoch = 0;
+    let (group, known) = (group(), [facts(10_000, OLD)]);
+    let codes = |device: &Device| -> Vec<_> {
+        let found = check_device(&release, 1, &group, device, &known);
+        found.iter().map(|finding| finding.code).collect()
+    };
+    assert_eq!(codes(&group.devices[0]), ["epoch-too-low"]);
+    assert_eq!(codes(&group.devices[1]), ["wrong-hardware"]);
+}
+
+/// Else a person would read no more than the code.
+#[test]
+fn every_finding_has_words() {
+    let all = [
+        codes(|release, group| {
+            release.epoch = 0;
+            role(release, "receiver").chip = "x".into();
+            role(release, "receiver").size_bytes = 9999;
+            role(release, "transmitter").flash = "x".into();
+            group.lead.as_mut().unwrap().rollback = "none".into();
+            group.devices[1].number = 10_200;
+        }),
+        codes(|release, _| release.epoch = 2),
+        codes(|release, group| {
+            drop(release.roles.remove("transmitter"));
+            group.lead = None;
+        }),
+        codes(|_, group| group.devices.truncate(1)),
+        codes(|_, group| group.devices[0].image = "0".repeat(16)),
+        vec!["unsigned", "no-overlap", "label-taken"],
+    ];
+    for code in all.concat() {
+        assert!(crate::words::of(code).is_some(), "{code}");
+    }
+}
+
 #[test]
 fn a_missing_overlap_names_the_release_that_bridges_it() {
     let range = |min, max| ProtocolRange::new(min, max).unwrap();

@@ -1,8 +1,10 @@
 //! The groups of the field, read from the tables for a check: what is known of each.
 
+use std::collections::BTreeMap;
+
 use crate::check::{FieldGroup, Finding, LeadFacts, check};
 use crate::manifests::Facts;
-use crate::store::groups::Group;
+use crate::store::groups::{Device, Filter, Group};
 use crate::store::releases::Release;
 use crate::store::{Store, StoreError};
 
@@ -12,24 +14,69 @@ pub async fn findings(
     release: &Release,
     groups: &[Group],
 ) -> Result<Vec<Finding>, StoreError> {
-    let known: Vec<Facts> = known(store, &release.system).await?;
-    let Some(facts) = Facts::of(release) else { return Ok(Vec::new()) };
+    let releases = store.releases().await?;
     let mut field = Vec::with_capacity(groups.len());
     for group in groups {
-        field.push(FieldGroup {
-            name: group.name.clone(),
-            devices: store.devices(&group.id).await?,
-            lead: lead_of(group),
-        });
+        field.push(field_group(group, store.devices(&group.id).await?));
     }
-    let others: Vec<Facts> = known.into_iter().filter(|it| *it != facts).collect();
-    Ok(check(&facts, release.signatures, &field, &others))
+    Ok(foresee(release, &field, &releases))
 }
 
-/// All releases of a product.
-async fn known(store: &Store, system: &str) -> Result<Vec<Facts>, StoreError> {
-    let releases = store.releases().await?;
-    Ok(releases.iter().filter(|it| it.system == system).filter_map(Facts::of).collect())
+/// What will go wrong if all groups get a release that do not run it yet.
+#[derive(Debug, Default)]
+pub struct Foreseen {
+    /// The worst first.
+    pub findings: Vec<Finding>,
+    /// So many groups were looked at.
+    pub checked: usize,
+    /// Whether there are more than are looked at: the first of them by name.
+    pub is_more: bool,
+}
+
+impl Foreseen {
+    /// Looks at the groups; a release that was withdrawn will go nowhere.
+    pub async fn of(store: &Store, release: &Release) -> Result<Self, StoreError> {
+        if release.withdrawn_at.is_some() {
+            return Ok(Self::default());
+        }
+        let groups = store.groups(&Filter::default(), "", CHECKED_MAX + 1).await?;
+        let is_more = i64::try_from(groups.len()).is_ok_and(|found| found > CHECKED_MAX);
+        let shown = groups.into_iter().take(usize::try_from(CHECKED_MAX).unwrap_or(usize::MAX));
+        let is_for = |it: &Group| fits(release, it) && it.number != release.number;
+        let groups: Vec<Group> = shown.filter(is_for).collect();
+        let field = field_of(&groups, store.devices_of_first(CHECKED_MAX).await?);
+        let findings = foresee(release, &field, &store.releases().await?);
+        Ok(Self { findings, checked: groups.len(), is_more })
+    }
+}
+
+/// Whether a release can be offered to a group at all.
+pub fn fits(release: &Release, group: &Group) -> bool {
+    let is_same = |system: &String| release.system.is_empty() || *system == release.system;
+    release.withdrawn_at.is_none() && group.system.as_ref().is_none_or(is_same)
+}
+
+/// The same of what was read before.
+pub fn foresee(release: &Release, field: &[FieldGroup], releases: &[Release]) -> Vec<Finding> {
+    let Some(facts) = Facts::of(release) else { return Vec::new() };
+    check(&facts, release.signatures, field, &others(release, &facts, releases))
+}
+
+/// What is known of the other releases of the product.
+pub fn others(release: &Release, facts: &Facts, releases: &[Release]) -> Vec<Facts> {
+    let same = releases.iter().filter(|it| it.system == release.system);
+    same.filter_map(Facts::of).filter(|it| it != facts).collect()
+}
+
+/// These groups with their devices.
+pub fn field_of(groups: &[Group], mut devices: BTreeMap<String, Vec<Device>>) -> Vec<FieldGroup> {
+    let field = groups.iter().map(|it| field_group(it, devices.remove(&it.id).unwrap_or_default()));
+    field.collect()
+}
+
+/// A group as far as a release concerns it.
+pub fn field_group(group: &Group, devices: Vec<Device>) -> FieldGroup {
+    FieldGroup { name: group.name.clone(), devices, lead: lead_of(group) }
 }
 
 /// What its lead has said of itself; `None`: nothing yet.
@@ -41,3 +88,6 @@ fn lead_of(group: &Group) -> Option<LeadFacts> {
     let documents: Documents = serde_json::from_str(&group.documents).ok()?;
     Some(documents.version)
 }
+
+/// Groups that a release is checked against, at most: it is done for every look at the page.
+const CHECKED_MAX: i64 = 1000;

@@ -8,14 +8,15 @@ use std::path::Path;
 
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
-use lockstep_proto::manifest::{Manifest, Trust, VerifyError};
+use lockstep_proto::manifest::{KeySet, Manifest, Trust, VerifyError};
+use lockstep_proto::signature::{PublicKey, Signature};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use crate::bundle::{Bundle, Problem, ReadArtifact, Reading};
 use crate::manifests::Place;
 use crate::objects::{ObjectError, Objects};
-use crate::store::releases::Release;
+use crate::store::releases::{Release, Signer};
 use crate::store::{Store, StoreError, new_id};
 
 /// Why a bundle did not become a release.
@@ -76,7 +77,7 @@ pub async fn publish<E: fmt::Display>(
 ) -> Result<String, PublishError> {
     let file = tempfile::tempfile_in(folder).map_err(PublishError::Disk)?;
     let mut file = File::from_std(file);
-    let bundle = receive(pieces, &mut file).await?;
+    let bundle = receive(pieces, Some(&mut file)).await?;
     let release = judge(&bundle, trust, who)?;
     file.rewind().await.map_err(PublishError::Disk)?;
     // First the bytes, then the word that they are there.
@@ -84,9 +85,19 @@ pub async fn publish<E: fmt::Display>(
     store.add_release(&release).await.map_err(PublishError::Store)
 }
 
+/// What a release would be of a bundle, which is read to its end and not kept.
+pub async fn look_at<E: fmt::Display>(
+    trust: &Trust,
+    who: &str,
+    pieces: impl Stream<Item = Result<axum::body::Bytes, E>>,
+) -> Result<Release, PublishError> {
+    judge(&receive(pieces, None).await?, trust, who)
+}
+
+/// Reads a bundle to its end, and keeps it in a file if there is one.
 async fn receive<E: fmt::Display>(
     pieces: impl Stream<Item = Result<axum::body::Bytes, E>>,
-    file: &mut File,
+    mut file: Option<&mut File>,
 ) -> Result<Bundle, PublishError> {
     let mut pieces = std::pin::pin!(pieces);
     let (mut reading, mut size_bytes) = (Reading::default(), 0);
@@ -97,9 +108,13 @@ async fn receive<E: fmt::Display>(
             return Err(PublishError::TooLarge);
         }
         reading.take(&piece);
-        file.write_all(&piece).await.map_err(PublishError::Disk)?;
+        if let Some(file) = &mut file {
+            file.write_all(&piece).await.map_err(PublishError::Disk)?;
+        }
     }
-    file.flush().await.map_err(PublishError::Disk)?;
+    if let Some(file) = file {
+        file.flush().await.map_err(PublishError::Disk)?;
+    }
     Ok(reading.end())
 }
 
@@ -128,11 +143,24 @@ fn judge(bundle: &Bundle, trust: &Trust, who: &str) -> Result<Release, PublishEr
         bundle_bytes: bundle.size_bytes(),
         manifest: String::from_utf8_lossy(bundle.manifest_bytes()).into_owned(),
         signatures: u32::try_from(signatures.len()).unwrap_or(u32::MAX),
+        signers: signatures.iter().filter_map(|it| signer(it, bundle, trust)).collect(),
         places: serde_json::to_string(&places).unwrap_or_default(),
         description: manifest.description.to_string(),
         uploaded_at: Timestamp::now(),
         uploaded_by: who.to_owned(),
         withdrawn_at: None,
+    })
+}
+
+/// Who made a signature. One by a key that this server does not have is what it says of itself.
+fn signer(file: &[u8], bundle: &Bundle, trust: &Trust) -> Option<Signer> {
+    let signature = Signature::parse(file).ok()?;
+    let keys = trust.keys().map(KeySet::keys).unwrap_or_default();
+    let is_by = |key: &&PublicKey| signature.verify(key, bundle.manifest_bytes()).is_ok();
+    Some(Signer {
+        key: signature.key_id().to_string(),
+        is_verified: keys.iter().any(|key| is_by(&key)),
+        comment: signature.trusted_comment().to_owned(),
     })
 }
 
@@ -147,3 +175,33 @@ fn place_of(artifact: &ReadArtifact) -> Place {
 
 /// The largest bundle: as large as a device takes one.
 pub const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests/golden/");
+
+    fn golden(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(GOLDEN).join(name)).unwrap()
+    }
+
+    #[test]
+    fn who_signed_a_bundle_is_read_and_verified_with_the_keys_that_are_there() {
+        let bytes = golden("release.lockstep");
+        let bundle = Bundle::read(&mut bytes.as_slice(), &|_| ()).unwrap();
+        let key = |name| PublicKey::parse(&golden(name)).unwrap();
+        let (first, second) = (key("release/test-key-1.pub"), key("release/test-key-2.pub"));
+        let signers = |trust: &Trust| -> Vec<_> {
+            let signatures = bundle.signatures();
+            let signers = signatures.iter().filter_map(|it| signer(it, &bundle, trust));
+            signers.map(|it| (it.key, it.is_verified)).collect()
+        };
+        let (first_id, second_id) = (first.id().to_string(), second.id().to_string());
+        let unknown = vec![(first_id.clone(), false), (second_id.clone(), false)];
+        assert_eq!(signers(&Trust::anybody()), unknown);
+        let trust = Trust::signed_by(KeySet::new(&[second], 1).unwrap());
+        assert_eq!(signers(&trust), [(first_id, false), (second_id, true)]);
+        assert!(signer(b"no signature", &bundle, &trust).is_none());
+    }
+}

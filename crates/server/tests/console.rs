@@ -8,12 +8,15 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
+use lockstep_proto::version::ReleaseVersion;
 use lockstep_server::access::{Role, hash_password};
 use lockstep_server::http::router;
 use lockstep_server::run::{ServeOptions, open};
 use lockstep_server::server::{Change, Server};
 use lockstep_server::store::groups::{Enrolled, Settings};
-use lockstep_server::store::releases::Release;
+use lockstep_server::store::releases::{Release, Signer};
+use lockstep_server::store::{hash_of, new_id};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
@@ -113,6 +116,7 @@ impl World {
                 r#"{{"release_date":"{EVIL}","devices":{{"{EVIL}":{{"version":"{EVIL}"}}}}}}"#
             ),
             signatures: 1,
+            signers: Vec::new(),
             places: "{}".to_owned(),
             description: description.to_owned(),
             uploaded_at: Timestamp::now(),
@@ -122,6 +126,111 @@ impl World {
         self.server.store.add_release(&release).await.unwrap()
     }
 }
+
+impl World {
+    /// A pair on 1.0.0 whose lead says what `edit` makes of its words; group and credential.
+    async fn pair(&self, name: &str, edit: impl FnOnce(&mut Value)) -> Pair {
+        let (store, now) = (&self.server.store, Timestamp::now());
+        let settings = Settings { name: name.to_owned(), ..Settings::default() };
+        let later = now + jiff::SignedDuration::from_hours(1);
+        let token = store.make_enrolment(&settings, None, "ada", now, later).await.unwrap();
+        let Enrolled::Welcome { group, credential } = store.enrol(&token, LEAD, now).await.unwrap()
+        else {
+            panic!("not let in");
+        };
+        let pair = Pair { group, credential };
+        self.says(&pair, edit).await;
+        pair
+    }
+
+    /// What its lead is told.
+    async fn says(&self, pair: &Pair, edit: impl FnOnce(&mut Value)) -> Value {
+        let mut body = check_in();
+        edit(&mut body);
+        let request = request(Method::POST, "/api/lead/check-in", "")
+            .header(header::AUTHORIZATION, format!("Bearer {}", pair.credential))
+            .header(header::CONTENT_TYPE, "application/json");
+        let answer = self.ask(request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        serde_json::from_str(&answer.text).unwrap()
+    }
+
+    /// A release for the pair, by these keys; its identity.
+    async fn pair_release(&self, version: &str, signers: Vec<Signer>) -> String {
+        let number = version.parse::<ReleaseVersion>().unwrap().number();
+        let entry = json!({
+            "version": version, "version_number": number, "device_type": "ESP32-S3",
+            "hardware": "desk", "firmware_url": "receiver.bin", "firmware_size": 1000,
+            "md5_checksum": "", "protocol_version": 1, "protocol_range": [1, 1],
+            "sha256": "77".repeat(32), "image_sha256": "5f".repeat(32), "chip": "ESP32-S3",
+        });
+        let manifest = json!({
+            "schema": 1, "system": "desk", "system_version": version, "release_date": "",
+            "min_compatible_version": "0.0.0", "description": "",
+            "devices": { "receiver": entry, "transmitter": entry },
+        });
+        let release = Release {
+            id: new_id().unwrap(),
+            system: "desk".to_owned(),
+            version: version.to_owned(),
+            number,
+            sequence: 0,
+            epoch: 0,
+            bundle_sha256: hash_of(version),
+            bundle_bytes: 1000,
+            manifest: manifest.to_string(),
+            signatures: u32::try_from(signers.len()).unwrap(),
+            signers,
+            places: "{}".to_owned(),
+            description: String::new(),
+            uploaded_at: Timestamp::now(),
+            uploaded_by: "ada".to_owned(),
+            withdrawn_at: None,
+        };
+        self.server.store.add_release(&release).await.unwrap()
+    }
+}
+
+/// A group, and its lead's credential.
+struct Pair {
+    group: String,
+    credential: String,
+}
+
+/// What the lead of a pair says that trusts one key.
+fn check_in() -> Value {
+    json!({ "id": LEAD, "documents": {
+        "version": {
+            "id": LEAD, "role": "receiver", "product": "desk", "version_number": 10_000,
+            "image": "a4".repeat(32), "hardware": "LilyGo T-Display-S3", "chip": "ESP32-S3",
+            "board": "t-display-s3", "protocol_range": [1, 1], "slot": 1, "slot_bytes": 1_966_080,
+            "ota_state": "valid", "rollback": "bootloader", "keys": 1, "trusts_anybody": false,
+            "uptime_seconds": 7200, "free_heap": 150_000, "boot_number": 9,
+            "reset_reason": "brownout",
+            "peers": [{
+                "id": MEMBER, "role": "transmitter", "version_number": 10_000,
+                "image": "10cc574e60e520ad", "compatible": true, "linked": true,
+                "protocol_range": [1, 1], "min_compatible": 900,
+            }],
+        },
+        "group": { "members": [
+            { "id": LEAD, "role": "receiver", "lead": true, "linked": true, "heard_ms_ago": 0 },
+            { "id": MEMBER, "role": "transmitter", "lead": false, "linked": true,
+              "heard_ms_ago": 142 },
+        ] },
+        "health": { "errors": [], "checks": [
+            { "name": "link", "required": true, "ok": true, "detail": "0 % of frames are lost" },
+        ] },
+        "rollout": { "rollout": null },
+        "history": { "history": [] },
+    }, "lines": [
+        { "level": "notice", "text": "booted" },
+        { "level": "notice", "text": "`transmitter` has staged" },
+    ] })
+}
+
+const LEAD: &str = "02:00:00:00:00:01";
+const MEMBER: &str = "02:00:00:00:00:02";
 
 fn request(method: Method, path: &str, cookie: &str) -> axum::http::request::Builder {
     Request::builder().method(method).uri(path).header(header::COOKIE, cookie)
@@ -399,4 +508,195 @@ async fn a_page_that_is_not_there_is_a_page_for_people_and_json_for_programs() {
     assert!(ask("/nothing", "text/html,*/*").await.contains("<h1>This did not work</h1>"));
     assert!(ask("/nothing", "*/*").await.starts_with("{\"error\""));
     assert!(ask("/api/nothing", "text/html").await.starts_with("{\"error\""));
+}
+
+#[tokio::test]
+async fn a_device_has_a_page_of_what_a_lead_says_of_itself_and_of_what_it_has_heard() {
+    let world = World::with_people().await;
+    let pair = world.pair("bench 1", |_| ()).await;
+    world.pair_release("1.1.0", vec![signer("C2", true)]).await;
+    let (cookie, _) = world.sign_in("viewer").await;
+    let page = async |device: &str| {
+        world.get(&format!("/groups/{}/devices/{device}", pair.group), &cookie).await
+    };
+    let group = world.get(&format!("/groups/{}", pair.group), &cookie).await.text;
+    for device in [LEAD, MEMBER] {
+        assert!(group.contains(&format!("/devices/{device}\"")), "{group}");
+    }
+    let lead = page(LEAD).await.text;
+    for said in [
+        "Receiver <small>02:00:00:00:00:01",
+        "<code>ota_1</code>, valid",
+        "the bootloader: any reset on trial goes back",
+        "2 h ago</time>, brownout, boot 9",
+        "147 KiB",
+        "0 % of frames are lost",
+        "booted",
+    ] {
+        assert!(lead.contains(said), "{said} in\n{lead}");
+    }
+    let member = page(MEMBER).await.text;
+    for said in [
+        "Only leads speak to this server",
+        "releases from 0.9.0 on",
+        "its image came by no release of this server",
+        "`transmitter` has staged",
+        "<code class=\"code\">unknown-image</code>",
+    ] {
+        assert!(member.contains(said), "{said} in\n{member}");
+    }
+    assert!(!member.contains("booted</p>") && !member.contains("brownout"), "{member}");
+    let nobody = page("02:00:00:00:00:09").await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    let evil = world
+        .pair("evil", |it| {
+            it["documents"]["version"]["reset_reason"] = EVIL.into();
+            it["documents"]["version"]["rollback"] = EVIL.into();
+            it["documents"]["version"]["peers"][0]["why"] = EVIL.into();
+            it["documents"]["version"]["peers"][0]["compatible"] = false.into();
+        })
+        .await;
+    for device in [LEAD, MEMBER] {
+        let path = format!("/groups/{}/devices/{device}", evil.group);
+        let text = world.get(&path, &cookie).await.text;
+        assert!(text.contains("alert(1)") && !text.contains("<script>alert"), "{text}");
+    }
+}
+
+fn signer(key: &str, is_verified: bool) -> Signer {
+    Signer { key: key.to_owned(), is_verified, comment: format!("{EVIL} by {key}") }
+}
+
+#[tokio::test]
+async fn what_a_group_would_refuse_is_said_before_the_button_and_on_the_releases_page() {
+    let world = World::with_people().await;
+    let pair = world.pair("bench 1", |_| ()).await;
+    let release = world.pair_release("1.1.0", Vec::new()).await;
+    let (cookie, form) = world.sign_in("operator").await;
+    let group_page = format!("/groups/{}", pair.group);
+    let group = world.get(&group_page, &cookie).await.text;
+    assert!(group.contains("desk 1.1.0 (would be refused)"), "{group}");
+    assert!(group.contains("The group would refuse 1.1.0"), "{group}");
+    let page = world.get(&format!("/releases/{release}"), &cookie).await.text;
+    for text in [&group, &page] {
+        assert!(text.contains("Takes signed releases alone, and this one is not signed."));
+        assert!(text.contains("Sign it, and upload it again: <code>lockstep release create"));
+        assert!(text.contains("<code class=\"code\">unsigned</code>"));
+    }
+    assert!(page.contains("1 group: bench 1"), "{page}");
+    let update = format!("{group_page}/update?form={form}");
+    let refused = world.post(&update, &cookie, &format!("release={release}")).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let fields = format!("release={release}&despite_findings=yes");
+    assert_eq!(world.post(&update, &cookie, &fields).await.location, group_page);
+}
+
+#[tokio::test]
+async fn a_release_that_fits_is_said_to_fit_all_that_do_not_run_it() {
+    let world = World::with_people().await;
+    let release = world.pair_release("1.1.0", vec![signer("C2", true)]).await;
+    let path = format!("/releases/{release}");
+    let (cookie, _) = world.sign_in("viewer").await;
+    assert!(world.get(&path, &cookie).await.text.contains("There is no group for it yet."));
+    let pair = world.pair("bench 1", |_| ()).await;
+    world.pair_release("1.0.0", vec![signer("C2", true)]).await;
+    let runs = |it: &mut Value, number: u32, image: &str| {
+        it["documents"]["version"]["version_number"] = number.into();
+        it["documents"]["version"]["image"] = image.into();
+        it["documents"]["version"]["peers"][0]["version_number"] = number.into();
+        it["documents"]["version"]["peers"][0]["image"] = image[..16].into();
+    };
+    world.says(&pair, |it| runs(it, 10_000, &"5f".repeat(32))).await;
+    let text = world.get(&path, &cookie).await.text;
+    assert!(text.contains("Nothing found") && text.contains("1 group would take it"), "{text}");
+    world.says(&pair, |it| runs(it, 10_100, &"5f".repeat(32))).await;
+    let text = world.get(&path, &cookie).await.text;
+    assert!(text.contains("Every group that it is for runs it."), "{text}");
+}
+
+#[tokio::test]
+async fn a_release_says_who_signed_it_on_its_page_and_to_programs() {
+    let world = World::with_people().await;
+    let both = vec![signer("C23055B9E4DE80E8", true), signer("0123456789ABCDEF", false)];
+    let signed = world.pair_release("1.1.0", both).await;
+    let unsigned = world.pair_release("1.2.0", Vec::new()).await;
+    let (cookie, _) = world.sign_in("viewer").await;
+    let page = world.get(&format!("/releases/{signed}"), &cookie).await.text;
+    assert!(page.contains("<code>C23055B9E4DE80E8</code> <span class=\"pill good\">verified"));
+    assert!(page.contains("<code>0123456789ABCDEF</code> <span class=\"pill\">not verified here"));
+    assert!(page.contains("by C23055B9E4DE80E8") && !page.contains("<script>alert"), "{page}");
+    let page = world.get(&format!("/releases/{unsigned}"), &cookie).await.text;
+    assert!(page.contains("Nobody has signed it"), "{page}");
+    let answer = world.get(&format!("/api/releases/{signed}"), &cookie).await.text;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let first = &answer["release"]["signers"][0];
+    assert_eq!(first["key"], "C23055B9E4DE80E8");
+    assert_eq!(
+        (&first["verified"], &answer["release"]["signers"][1]["verified"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+}
+
+#[tokio::test]
+async fn a_failure_is_told_in_words_wherever_it_stands() {
+    let world = World::with_people().await;
+    let pair = world.pair("bench 1", |_| ()).await;
+    let release = world.pair_release("1.1.0", vec![signer("C2", true)]).await;
+    let (cookie, form) = world.sign_in("operator").await;
+    let fields = format!("release={release}&waves=100&failures_max=0");
+    let made = world.post(&format!("/campaigns/new?form={form}"), &cookie, &fields).await;
+    let over = |verdict: &str, id: &str| {
+        json!({ "rollout": id, "kind": "forward", "verdict": verdict, "release": "1.1.0",
+            "release_before": "1.0.0", "disagreed_s": 3, "cause": { "code": "not-healthy",
+            "member": MEMBER, "text": format!("{MEMBER} did not get healthy in time") } })
+    };
+    world
+        .says(&pair, |it| it["documents"]["history"]["history"] = json!([over("revert", "17")]))
+        .await;
+    let group = format!("/groups/{}", pair.group);
+    for page in ["/", &made.location, &group, &format!("{group}/devices/{MEMBER}")] {
+        let text = world.get(page, &cookie).await.text;
+        assert!(text.contains("did not get healthy in time."), "{page}: {text}");
+        assert!(text.contains("The log of that device says which check failed."), "{page}");
+        assert!(text.contains("<code class=\"code\">not-healthy</code>"), "{page}");
+    }
+    let text = world.get(&group, &cookie).await.text;
+    assert!(text.contains(&format!("The transmitter {MEMBER} did not get healthy")), "{text}");
+    assert!(text.contains("members differed for 3 s"), "{text}");
+}
+
+#[tokio::test]
+async fn the_overview_draws_what_was_taken_down_and_says_so_where_there_is_nothing() {
+    let world = World::with_people().await;
+    let (cookie, _) = world.sign_in("viewer").await;
+    let text = world.get("/", &cookie).await.text;
+    assert!(text.contains("Nothing to draw yet") && text.contains("No rollout has ended yet"));
+    let pair = world.pair("bench 1", |_| ()).await;
+    let rollout = json!({ "id": "17", "kind": "forward", "phase": "trial", "release": "1.1.0" });
+    world.says(&pair, |it| it["documents"]["rollout"]["rollout"] = rollout).await;
+    let over = json!({ "rollout": "17", "kind": "forward", "verdict": "keep", "release": "1.1.0",
+        "release_before": "1.0.0", "disagreed_s": 2 });
+    world.says(&pair, |it| it["documents"]["history"]["history"] = json!([over])).await;
+    let text = world.get("/", &cookie).await.text;
+    assert!(text.contains("<title>Groups by release over time</title>"), "{text}");
+    assert!(text.contains("<desc>Now 1.0.0: 1."), "{text}");
+    assert!(text.contains("Rollouts of 1.1.0: half within "), "{text}");
+    assert!(text.contains("Disagreement of 1.1.0: half within 2 s"), "{text}");
+}
+
+/// Whoever has no script fills the field in in UTC; the script says which moment is meant.
+#[tokio::test]
+async fn a_campaign_begins_at_the_moment_that_was_meant() {
+    let world = World::with_people().await;
+    world.pair("bench 1", |_| ()).await;
+    let release = world.pair_release("1.1.0", vec![signer("C2", true)]).await;
+    let (cookie, form) = world.sign_in("operator").await;
+    let fields = format!(
+        "release={release}&waves=100&not_before=2126-05-01T22:00\
+         &not_before_at=2126-05-01T20:00:00.000Z"
+    );
+    let made = world.post(&format!("/campaigns/new?form={form}"), &cookie, &fields).await;
+    let text = world.get(&made.location, &cookie).await.text;
+    assert!(text.contains("datetime=\"2126-05-01T20:00:00Z\""), "{text}");
+    assert!(text.contains(">2126-05-01 20:00 UTC</time>"), "{text}");
 }

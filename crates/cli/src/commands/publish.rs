@@ -9,6 +9,7 @@ use std::time::Duration;
 use lockstep_proto::manifest::Trust;
 use lockstep_server::bundle::Bundle;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::release::refuse;
@@ -17,7 +18,7 @@ use crate::builds::{self, Set};
 use crate::client::Watch;
 use crate::error::CommandError;
 use crate::files;
-use crate::fleet::answers::{Release, Releases};
+use crate::fleet::answers::{Foreseen, Release, Releases};
 use crate::fleet::{FleetError, Server, ServerArgs};
 use crate::keys::{PasswordArgs, Signer};
 use crate::release::ReleaseSpec;
@@ -25,7 +26,8 @@ use crate::ui::{Ui, tame};
 
 /// Upload releases to a fleet's server
 ///
-/// Nobody is brought to a release by that: a campaign does it (`lockstep campaign create`).
+/// Nobody is brought to a release by that: a campaign does it (`lockstep campaign create`). What
+/// would go wrong in the groups that the server knows is said, with --check before it is published.
 ///
 /// With --watch a folder that builds are copied to is followed: whenever its newest set changes, it
 /// is made a release, signed and uploaded. Files are called ENV_fw_1_2_0.bin or
@@ -37,6 +39,11 @@ pub(crate) struct PublishArgs {
     /// Bundles, as `lockstep release create` makes them
     #[arg(value_name = "FILE", required_unless_present = "watch")]
     files: Vec<PathBuf>,
+
+    /// Only say what would go wrong, in the file and in all groups; nothing is published. Ends with
+    /// an error if some groups would refuse it
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
 
     /// Follow this folder, and publish what is built
     #[arg(long, value_name = "DIR", conflicts_with = "files", help_heading = "Builds")]
@@ -79,7 +86,7 @@ pub(super) fn publish(ui: &Ui, args: &PublishArgs) -> Result<(), CommandError> {
     if let Some(folder) = &args.watch {
         return Builds::new(ui, args, &server, folder)?.follow(args.once);
     }
-    let mut published = Vec::new();
+    let (mut published, mut refused) = (Vec::new(), Vec::new());
     for path in &args.files {
         let name = path.display().to_string();
         let bytes = files::read(path, lockstep_server::publish::BUNDLE_BYTES_MAX)?;
@@ -88,56 +95,131 @@ pub(super) fn publish(ui: &Ui, args: &PublishArgs) -> Result<(), CommandError> {
             CommandError::failed(format!("Cannot read `{name}`")).because(&error)
         })?;
         refuse(&format!("`{name}`"), bundle.problems(&Trust::anybody()))?;
-        let release = upload(ui, &server, &name, bytes)?;
-        say(ui, &name, &release)?;
-        published.push(to_json(&release));
+        if args.check {
+            let looked: Looked = send(ui, &server, "/api/releases/check", &name, bytes)?;
+            say_looked(ui, &name, &looked)?;
+            refused.extend(looked.foreseen.stops().then_some(name));
+            published.push(json!({
+                "system": looked.system, "version": looked.version,
+                "signatures": looked.signatures, "foreseen": looked.foreseen,
+            }));
+            continue;
+        }
+        let taken = upload(ui, &server, &name, bytes)?;
+        say(ui, &name, &taken)?;
+        published.push(to_json(&taken));
     }
-    ui.json(&json!({ "published": published }))
+    let word = if args.check { "checked" } else { "published" };
+    ui.json(&json!({ word: published }))?;
+    match refused.first() {
+        None => Ok(()),
+        Some(name) => Err(CommandError::failed(format!("Some groups would refuse `{name}`"))
+            .hinted("Mend it, or leave those groups out of its campaign: --labels KEY=VALUE")),
+    }
 }
 
-fn say(ui: &Ui, name: &str, release: &Release) -> Result<(), CommandError> {
-    let signed = match release.signatures {
+/// The answer to an upload.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Taken {
+    release: Release,
+    #[serde(default)]
+    foreseen: Foreseen,
+}
+
+/// The answer to one that is only looked at.
+#[derive(Debug, Deserialize)]
+struct Looked {
+    system: String,
+    version: String,
+    signatures: u32,
+    foreseen: Foreseen,
+}
+
+fn say(ui: &Ui, name: &str, taken: &Taken) -> Result<(), CommandError> {
+    let Taken { release, foreseen } = taken;
+    let signed = signed_by(release.signatures);
+    let (system, version) = (tame(&release.system), tame(&release.version));
+    ui.line(format_args!("Published {name}: {system} {version}, {signed} ({})", release.id))?;
+    say_foreseen(ui, foreseen)
+}
+
+fn say_looked(ui: &Ui, name: &str, looked: &Looked) -> Result<(), CommandError> {
+    let signed = signed_by(looked.signatures);
+    let (system, version) = (tame(&looked.system), tame(&looked.version));
+    ui.line(format_args!("Checked {name}: {system} {version}, {signed}"))?;
+    let groups = match looked.foreseen.checked {
+        0 => "No group would get it".to_owned(),
+        1 => "1 group looked at".to_owned(),
+        many => format!("{many} groups looked at"),
+    };
+    let more = if looked.foreseen.more { ", the first by name" } else { "" };
+    let nothing = if looked.foreseen.findings.is_empty() { "; nothing found" } else { "" };
+    ui.line(format_args!("  {groups}{more}{nothing}"))?;
+    say_foreseen(ui, &looked.foreseen)
+}
+
+fn signed_by(signatures: u32) -> String {
+    match signatures {
         0 => "not signed".to_owned(),
         1 => "signed by one key".to_owned(),
         many => format!("signed by {many} keys"),
-    };
-    let (system, version) = (tame(&release.system), tame(&release.version));
-    ui.line(format_args!("Published {name}: {system} {version}, {signed} ({})", release.id))
+    }
 }
 
-fn to_json(release: &Release) -> Value {
+fn say_foreseen(ui: &Ui, foreseen: &Foreseen) -> Result<(), CommandError> {
+    for it in &foreseen.findings {
+        let place = match it.names.as_slice() {
+            [] => String::new(),
+            [name] => format!("{}: ", tame(name)),
+            [name, ..] => format!("{} and {} more: ", tame(name), it.groups - 1),
+        };
+        let (weight, text, code) = (tame(&it.weight), tame(&it.text), tame(&it.code));
+        ui.line(format_args!("  {weight}  {place}{text} ({code})"))?;
+    }
+    Ok(())
+}
+
+fn to_json(taken: &Taken) -> Value {
+    let release = &taken.release;
     json!({
         "id": release.id, "system": release.system, "version": release.version,
         "bundle_sha256": release.bundle_sha256, "size_bytes": release.size_bytes,
-        "signatures": release.signatures,
+        "signatures": release.signatures, "foreseen": taken.foreseen,
     })
 }
 
-/// Uploads a bundle in a thread of its own, while this one shows how far it is.
+/// Uploads a bundle, which becomes a release.
 pub(crate) fn upload(
     ui: &Ui,
     server: &Server,
     name: &str,
     bytes: Vec<u8>,
-) -> Result<Release, CommandError> {
-    #[derive(Deserialize)]
-    struct Taken {
-        release: Release,
-    }
+) -> Result<Taken, CommandError> {
+    send(ui, server, "/api/releases", name, bytes)
+}
+
+/// Sends a bundle in a thread of its own, while this one shows how far it is.
+fn send<T: DeserializeOwned + Send + 'static>(
+    ui: &Ui,
+    server: &Server,
+    path: &'static str,
+    name: &str,
+    bytes: Vec<u8>,
+) -> Result<T, CommandError> {
     let total_bytes = bytes.len() as u64;
     let watch = Arc::new(Watch::default());
-    let (sender, outcome) = mpsc::channel::<Result<Taken, FleetError>>();
+    let (sender, outcome) = mpsc::channel::<Result<T, FleetError>>();
     let (uploader, sees) = (server.clone(), Arc::clone(&watch));
     thread::spawn(move || {
         // Nobody listens any more if this was given up.
-        let _ = sender.send(uploader.upload("/api/releases", &bytes, &sees));
+        let _ = sender.send(uploader.upload(path, &bytes, &sees));
     });
     let bar = ui.bytes_bar(format!("Sending {name}"), total_bytes);
     loop {
         match outcome.recv_timeout(SHOW_EVERY) {
             Ok(result) => {
                 bar.finish_and_clear();
-                return Ok(result?.release);
+                return Ok(result?);
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 bar.set_position(watch.sent_bytes().min(total_bytes));
@@ -222,9 +304,9 @@ impl<'a> Builds<'a> {
         let signatures = self.signers.iter().map(sign).collect::<Result<Vec<_>, _>>()?;
         let bytes = spec.bundle_parts(&manifest, &signatures)?.concat();
         let name = format!("{system} {}", spec.version);
-        let release = upload(self.ui, self.server, &name, bytes)?;
-        say(self.ui, &name, &release)?;
-        self.ui.json(&json!({ "published": [to_json(&release)] }))
+        let taken = upload(self.ui, self.server, &name, bytes)?;
+        say(self.ui, &name, &taken)?;
+        self.ui.json(&json!({ "published": [to_json(&taken)] }))
     }
 
     /// A release of this version with these very images, as it is after a restart of this command.

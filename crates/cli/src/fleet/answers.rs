@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A list of groups.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -198,6 +198,41 @@ pub struct Release {
     pub size_bytes: u64,
     /// How many have signed it.
     pub signatures: u32,
+}
+
+/// What would go wrong if all groups got a release.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Foreseen {
+    /// The worst first.
+    pub findings: Vec<Finding>,
+    /// So many groups were looked at.
+    pub checked: usize,
+    /// Whether there are more than were looked at.
+    pub more: bool,
+}
+
+impl Foreseen {
+    /// Whether some groups would refuse it.
+    pub fn stops(&self) -> bool {
+        self.findings.iter().any(|it| it.weight == "stops")
+    }
+}
+
+/// Something that would go wrong, and where.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finding {
+    /// `stops` or `warns`.
+    pub weight: String,
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub text: String,
+    /// In so many groups.
+    pub groups: usize,
+    /// The names of the first of them.
+    pub names: Vec<String>,
 }
 
 /// A list of releases.

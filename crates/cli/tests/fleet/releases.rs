@@ -102,3 +102,59 @@ fn a_folder_of_builds_is_published_once_for_each_set_that_is_whole() {
     fleet.operator(publish).succeeds().says("Published desk 1.2.0");
     assert_eq!(releases(&fleet).as_array().unwrap().len(), 2);
 }
+
+/// The pair takes what is signed alone, and the server anything.
+#[test]
+fn what_groups_would_refuse_is_said_before_it_is_published() {
+    let fleet = Fleet::new();
+    let _desk = fleet.pair();
+    bundle(&fleet, "1.1.0");
+    let said = fleet.operator("publish --check 1.1.0.lockstep");
+    said.fails().says("Checked 1.1.0.lockstep: desk 1.1.0, not signed").says("1 group looked at");
+    said.says("stops  bench: takes signed releases alone").says("(unsigned)");
+    assert_eq!(releases(&fleet), json!([]));
+    assert_eq!(files_in(&fleet, "data/incoming"), 0);
+    // It may be for others: publishing it is no mistake by itself.
+    fleet.operator("publish 1.1.0.lockstep").succeeds().says("stops  bench: takes signed");
+    let images = "--receiver 1.1.0-receiver.bin --transmitter 1.1.0-transmitter.bin";
+    let line = format!("release create --version 1.1.0 --key a.key -o good.lockstep {images}");
+    fleet.operator(&line).succeeds();
+    let checked = fleet.json("publish --check good.lockstep")["checked"][0].take();
+    assert_eq!(checked["foreseen"]["checked"], 1, "{checked}");
+    let weights = checked["foreseen"]["findings"].as_array().unwrap().iter();
+    assert!(weights.map(|it| &it["weight"]).all(|weight| weight == "warns"), "{checked}");
+}
+
+#[test]
+fn a_folder_is_followed_and_what_cannot_be_published_does_not_end_that() {
+    let fleet = Fleet::new();
+    let build = |role: super::desk::Role, version: &str, bytes: &[u8]| {
+        let folder = fleet.path("build").join(role.name());
+        fs::create_dir_all(&folder).unwrap();
+        let name = format!("{}_v{version}_20260203_143022.bin", role.name());
+        fs::write(folder.join(name), bytes).unwrap();
+    };
+    let good = |role, version: &str| firmware(role, version).make().bytes;
+    let watched = fleet.begin("watched", "publish --watch build --key a.key");
+    let wait = |what: &str| {
+        for _ in 0..600 {
+            if watched.printed().contains(what) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("waited in vain for `{what}`:\n{}", watched.printed());
+    };
+    for role in [Receiver, Transmitter] {
+        build(role, "1.1.0", &good(role, "1.1.0"));
+    }
+    wait("Published desk 1.1.0");
+    build(Receiver, "1.2.0", b"no image at all");
+    build(Transmitter, "1.2.0", &good(Transmitter, "1.2.0"));
+    wait("Error: ");
+    for role in [Receiver, Transmitter] {
+        build(role, "1.3.0", &good(role, "1.3.0"));
+    }
+    wait("Published desk 1.3.0");
+    assert_eq!(releases(&fleet).as_array().unwrap().len(), 2);
+}

@@ -81,6 +81,25 @@ mod tests {
         );
     }
 
+    /// The page has no room for a table of all words; what it has is what everybody else says.
+    #[test]
+    fn what_the_page_advises_is_what_the_table_of_words_has() {
+        use lockstep_proto::words::{ABORTED, CAUSES, REFUSED};
+        let sentence = |text: &str| {
+            let (first, rest) = text.split_at(1);
+            format!("'{}{rest}.'", first.to_ascii_uppercase())
+        };
+        for words in CAUSES {
+            let advice = sentence(words.hint);
+            assert!(SOURCE.contains(&advice), "{}: {advice}", words.code);
+            // Whatever has no advice of its own gets that of a bad bundle.
+            let is_named = SOURCE.contains(&format!("{}': {advice}", words.code))
+                || SOURCE.contains(&format!("'{}': {advice}", words.code));
+            assert!(is_named || words.hint == REFUSED.hint, "{}", words.code);
+        }
+        assert!(SOURCE.contains(&format!("'aborted': {}", sentence(ABORTED.hint))));
+    }
+
     #[test]
     fn the_page_needs_nothing_from_elsewhere() {
         for address in ["http:", "https:", "//cdn", "@import", "url("] {

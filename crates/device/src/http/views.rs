@@ -170,6 +170,7 @@ struct OutcomeView {
     cause: Option<CauseView>,
     release: Shown<ReleaseVersion>,
     release_before: Option<Shown<ReleaseVersion>>,
+    disagreed_s: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -267,6 +268,7 @@ pub(crate) fn history_text<A: Application>(node: &Node<A>) -> String {
         cause: CauseView::of(Some(outcome.verdict)),
         release: Shown(ReleaseVersion::from_number(outcome.number)),
         release_before: release(outcome.number_before),
+        disagreed_s: outcome.disagreed_s,
     });
     json_text(&HistoryView { history: outcomes.collect() })
 }

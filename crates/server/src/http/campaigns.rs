@@ -191,7 +191,8 @@ fn refuse_stops(found: &[Finding]) -> Result<(), Problem> {
         StatusCode::UNPROCESSABLE_ENTITY,
         "would-be-refused",
         texts.join("; "),
-        "leave these groups out, mend the release, or say `despite_findings`",
+        "leave these groups out, mend the release, or go on despite the findings \
+         (`despite_findings`; `--despite-findings`)",
     ))
 }
 

@@ -183,7 +183,8 @@ async fn in_time(wait: Duration, request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let is_bundle = parts.uri.path() == "/api/releases" || parts.uri.path() == "/releases";
+    let is_bundle =
+        ["/api/releases", "/api/releases/check", "/releases"].contains(&parts.uri.path());
     let whole = Instant::now() + wait;
     let pieces = stream::unfold(body.into_data_stream(), move |mut body| async move {
         let by = if is_bundle { Instant::now() + wait } else { whole };

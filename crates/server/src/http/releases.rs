@@ -13,12 +13,13 @@ use serde_json::Value;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use super::answers::{NewRelease, OneRelease, Releases, Withdrawn};
+use super::answers::{CheckedRelease, NewRelease, OneRelease, Releases, Withdrawn};
 use super::auth::{Operator, Viewer};
 use super::bytes::{self, Bytes, Part};
 use super::contract::{Identity, Octets};
 use super::given;
 use super::problem::Problem;
+use crate::field::Foreseen;
 use crate::manifests::places;
 use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
@@ -27,6 +28,7 @@ use crate::store::releases::Release;
 pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
     OpenApiRouter::new()
         .routes(routes!(list, upload).layer(super::bundle_limit()))
+        .routes(routes!(check).layer(super::bundle_limit()))
         .routes(routes!(show))
         .routes(routes!(bundle))
         .routes(routes!(withdraw))
@@ -81,7 +83,33 @@ async fn upload(
     let id = take(&server, &caller.name, body).await?;
     let release = server.store.release(&id).await?;
     let release = release.ok_or_else(|| Problem::not_found("release", &id))?;
-    Ok((StatusCode::CREATED, Json(NewRelease { release: (&release).into() })))
+    let foreseen = Foreseen::of(&server.store, &release).await?.into();
+    Ok((StatusCode::CREATED, Json(NewRelease { release: (&release).into(), foreseen })))
+}
+
+/// Check a release before it is published
+///
+/// The body is a bundle; it is looked at as an upload is, held against all groups that its release
+/// is for, and not kept.
+#[utoipa::path(post, path = "/api/releases/check", tag = "releases", operation_id = "checkRelease",
+    security(("token" = ["operator"])),
+    request_body(content = Octets, content_type = "application/x-tar",
+        description = "A tar, as `lockstep release create` makes it."),
+    responses(
+        (status = 200, description = "What would go wrong.", body = CheckedRelease),
+        (status = 400, description = "`bad-request`: the upload was cut off."),
+        (status = 422, description = "`bad-bundle`: names everything that is wrong with it."),
+    ))]
+async fn check(
+    State(server): State<Arc<Server>>,
+    Operator(caller): Operator,
+    body: Body,
+) -> Result<Json<CheckedRelease>, Problem> {
+    let looked = publish::look_at(&server.trust, &caller.name, body.into_data_stream()).await;
+    let release = looked.map_err(refused)?;
+    let foreseen = Foreseen::of(&server.store, &release).await?.into();
+    let (system, version) = (release.system, release.version);
+    Ok(Json(CheckedRelease { system, version, signatures: release.signatures, foreseen }))
 }
 
 /// Takes a bundle in; the release's identity.

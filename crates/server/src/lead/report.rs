@@ -191,6 +191,8 @@ struct Outcome {
     cause: Option<Cause>,
     release: String,
     release_before: Option<String>,
+    #[serde(default)]
+    disagreed_s: Option<u32>,
 }
 
 /// Why a rollout was reverted.
@@ -248,6 +250,8 @@ pub struct Past {
     pub number: u32,
     /// Number of the one before; 0 if unknown.
     pub number_before: u32,
+    /// So long its members ran different releases, in seconds; `None`: its lead does not know.
+    pub disagreed_s: Option<u32>,
 }
 
 impl Past {
@@ -346,6 +350,7 @@ fn past_of(outcome: Outcome) -> Past {
         why,
         number: number_of(&outcome.release),
         number_before: outcome.release_before.map_or(0, |text| number_of(&text)),
+        disagreed_s: outcome.disagreed_s,
     }
 }
 

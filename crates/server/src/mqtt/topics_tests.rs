@@ -31,6 +31,7 @@ fn group() -> Group {
         attention: String::new(),
         documents: "{}".to_owned(),
         offer_answer: None,
+        offer_codes: String::new(),
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Participant {
     pub since: Timestamp,
     /// Why it failed or is left out; empty: nothing to say.
     pub cause: String,
+    /// The cause's code, if it has one; empty: it has none.
+    pub code: String,
     /// Number of its release when the campaign began.
     pub number_before: u32,
     /// Phase of its open rollout; empty: none.
@@ -197,7 +199,7 @@ impl Store {
     /// The groups of a campaign, in the order of waves and names.
     pub async fn participants(&self, campaign: &str) -> Result<Vec<Participant>, StoreError> {
         let sql = "SELECT g.fleet_group, f.name, g.wave, g.standing, g.since, g.cause, \
-            g.number_before, f.phase, f.seen_at, f.offer_answer FROM campaign_group g \
+            g.code, g.number_before, f.phase, f.seen_at, f.offer_answer FROM campaign_group g \
             JOIN fleet_group f ON f.id = g.fleet_group WHERE g.campaign = $1 \
             ORDER BY g.wave, f.name";
         let rows = sqlx::query(sql).bind(campaign).fetch_all(&mut *self.read().await?).await?;
@@ -209,6 +211,7 @@ impl Store {
                 standing: standing_of(row)?,
                 since: moment_of(row, "since")?,
                 cause: row.try_get("cause")?,
+                code: row.try_get("code")?,
                 number_before: number_of(row, "number_before")?,
                 phase: row.try_get("phase")?,
                 seen_at: moment_maybe(row, "seen_at")?,
@@ -353,7 +356,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write(async |tx| {
             let sql = "UPDATE campaign_group SET standing = 'waits', since = $1, cause = '', \
-                offer = NULL WHERE campaign = $2 AND fleet_group = $3 AND standing = 'failed'";
+                code = '', offer = NULL WHERE campaign = $2 AND fleet_group = $3 \
+                AND standing = 'failed'";
             let query = sqlx::query(sql).bind(moment(now)).bind(id).bind(group);
             if query.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Ok(false);

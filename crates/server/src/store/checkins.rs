@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::changes::tell;
 use super::groups::note_event;
-use super::{Store, StoreError, moment, number_of, word_of};
+use super::{Store, StoreError, moment, number_of, plots, word_of};
 use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
 use crate::lead::report::{OfferAnswer, OfferState, Past, Report};
 use crate::server::Change;
@@ -101,12 +101,13 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
     let Arrival { group, at, report, news, .. } = arrival;
     let mut campaign = None;
     if *news == News::Nothing {
-        let sql = "UPDATE fleet_group SET seen_at = $1, documents = $2, offer_answer = NULL \
-            WHERE id = $3";
+        let sql = "UPDATE fleet_group SET seen_at = $1, documents = $2, offer_answer = NULL, \
+            offer_codes = '' WHERE id = $3";
         let query = sqlx::query(sql).bind(moment(*at)).bind(&arrival.documents);
         query.bind(group).execute(&mut *tx).await?;
     } else {
         let began = note_open(tx, arrival).await?;
+        plots::note_settled(tx, arrival).await?;
         update_group(tx, arrival).await?;
         replace_devices(tx, group, &report.devices).await?;
         let mut reverted = Vec::new();
@@ -116,6 +117,7 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
                 reverted.push(past);
             }
         }
+        note_disagreement(tx, arrival).await?;
         note_lines(tx, arrival).await?;
         answer_orders(tx, arrival).await?;
         campaign = stand(tx, arrival, &reverted).await?;
@@ -154,13 +156,14 @@ async fn update_group(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), S
         }
         Some(OfferAnswer { state: OfferState::Fetching, .. }) | None => None,
     };
+    let codes = arrival.offer.as_ref().map(|answer| answer.refusals.join(" ")).unwrap_or_default();
     let sql = "UPDATE fleet_group SET seen_at = $1, system = $2, number = $3, phase = $4, \
-        attention = $5, documents = $6, offer_answer = $7 WHERE id = $8";
+        attention = $5, documents = $6, offer_answer = $7, offer_codes = $8 WHERE id = $9";
     let query = sqlx::query(sql).bind(moment(arrival.at)).bind(report.system.clone());
     let query = query.bind(i64::from(report.number));
     let query = query.bind(report.open.as_ref().map_or("", |open| open.phase.as_str()));
     let query = query.bind(&report.attention).bind(&arrival.documents).bind(answer);
-    query.bind(&arrival.group).execute(tx).await?;
+    query.bind(codes).bind(&arrival.group).execute(tx).await?;
     Ok(())
 }
 
@@ -191,12 +194,14 @@ async fn take_past(
 ) -> Result<bool, StoreError> {
     let (group, at) = (arrival.group.as_str(), arrival.at);
     let sql = "INSERT INTO past_rollout (fleet_group, id, kind, verdict, cause, why, number, \
-        number_before, told_at, began_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10) \
+        number_before, told_at, began_at, disagreed_s) \
+        VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11) \
         ON CONFLICT (fleet_group, id) DO NOTHING";
     let query = sqlx::query(sql).bind(group).bind(&past.id).bind(&past.kind);
     let query = query.bind(&past.verdict).bind(&past.cause).bind(&past.why);
     let query = query.bind(i64::from(past.number)).bind(i64::from(past.number_before));
     let query = query.bind(moment(at)).bind(began_at.cloned());
+    let query = query.bind(past.disagreed_s.map(i64::from));
     let done = query.execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Ok(false);
@@ -208,6 +213,18 @@ async fn take_past(
     };
     note_event(tx, group, at, level, "rollout", &said).await?;
     Ok(true)
+}
+
+/// How long members ran different releases a lead may know only some seconds after the end, and so
+/// of the newest rollout alone.
+async fn note_disagreement(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
+    let newest = arrival.report.past.first().and_then(|it| Some((&it.id, it.disagreed_s?)));
+    let Some((id, disagreed_s)) = newest else { return Ok(()) };
+    let sql = "UPDATE past_rollout SET disagreed_s = $1 WHERE fleet_group = $2 AND id = $3 \
+        AND disagreed_s IS NULL";
+    let query = sqlx::query(sql).bind(i64::from(disagreed_s)).bind(&arrival.group);
+    query.bind(id).execute(tx).await?;
+    Ok(())
 }
 
 async fn note_lines(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
@@ -308,17 +325,24 @@ async fn stand(
         refused: refused.as_deref(),
     };
     let Some((standing, cause)) = part.standing.after(&heard) else { return Ok(None) };
+    let code = match (standing, &arrival.offer) {
+        (Standing::Failed, Some(answer)) if heard.reverted.is_empty() => {
+            answer.refusals.first().cloned().unwrap_or_default()
+        }
+        (Standing::Failed, _) => cause.clone(),
+        _ => String::new(),
+    };
     // A release on the way is a step; the next one follows from where the group is then.
     let standing = match standing {
         Standing::Kept | Standing::Skipped if part.is_step => Standing::Waits,
         other => other,
     };
     let sql = "UPDATE campaign_group SET standing = $1, since = $2, cause = $3, \
-        rollout = COALESCE($4, rollout), \
+        rollout = COALESCE($4, rollout), code = $5, \
         step_release = CASE WHEN $1 = 'waits' THEN NULL ELSE step_release END \
-        WHERE campaign = $5 AND fleet_group = $6";
+        WHERE campaign = $6 AND fleet_group = $7";
     let query = sqlx::query(sql).bind(standing.as_str()).bind(moment(arrival.at)).bind(&cause);
-    let query = query.bind(heard.open.map(str::to_owned)).bind(&part.campaign);
+    let query = query.bind(heard.open.map(str::to_owned)).bind(code).bind(&part.campaign);
     query.bind(&arrival.group).execute(&mut *tx).await?;
     Ok(Some(part.campaign))
 }

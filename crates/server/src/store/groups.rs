@@ -7,7 +7,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::changes::tell;
 use super::{
     PAGE_ROWS_MAX, Store, StoreError, audit, hash_of, moment, moment_maybe, moment_of, new_id,
-    new_id_at, new_secret, number_of, word_of,
+    new_id_at, new_secret, number_maybe, number_of, plots, word_of,
 };
 use crate::fleet::{Labels, Mode};
 use crate::server::Change;
@@ -45,10 +45,12 @@ pub struct Group {
     pub documents: String,
     /// What its lead said last of what it was offered, if that was no.
     pub offer_answer: Option<String>,
+    /// Codes of what its preflight refused of the offer, with blanks between them.
+    pub offer_codes: String,
 }
 
 const COLUMNS: &str = "id, name, labels, zone, hours, mode, lead, enrolled_at, seen_at, system, \
-    number, phase, attention, documents, offer_answer";
+    number, phase, attention, documents, offer_answer, offer_codes";
 
 impl Group {
     fn of(row: &AnyRow) -> Result<Self, StoreError> {
@@ -69,6 +71,7 @@ impl Group {
             attention: row.try_get("attention")?,
             documents: row.try_get("documents")?,
             offer_answer: row.try_get("offer_answer")?,
+            offer_codes: row.try_get("offer_codes")?,
         })
     }
 }
@@ -111,6 +114,8 @@ pub struct PastRollout {
     pub began_at: Option<Timestamp>,
     /// When the server heard of its end.
     pub told_at: Timestamp,
+    /// So long its members ran different releases, in seconds, as its lead has it.
+    pub disagreed_s: Option<u32>,
 }
 
 /// Something that happened in a group.
@@ -353,19 +358,11 @@ impl Store {
         rows.iter().map(Group::of).collect()
     }
 
-    /// The devices of a group, the lead first.
-    pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
-        let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \
-            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
-        let query = sqlx::query(sql).bind(group);
-        let rows = query.fetch_all(&mut *self.read().await?).await?;
-        rows.iter().map(device_of).collect()
-    }
-
     /// Rollouts of a group that are over, newest first.
     pub async fn past_rollouts(&self, group: &str) -> Result<Vec<PastRollout>, StoreError> {
-        let sql = "SELECT id, kind, verdict, cause, why, number, number_before, began_at, told_at \
-            FROM past_rollout WHERE fleet_group = $1 ORDER BY told_at DESC, id LIMIT $2";
+        let sql = "SELECT id, kind, verdict, cause, why, number, number_before, began_at, told_at, \
+            disagreed_s FROM past_rollout WHERE fleet_group = $1 \
+            ORDER BY told_at DESC, id LIMIT $2";
         let query = sqlx::query(sql).bind(group).bind(PAGE_ROWS_MAX);
         let rows = query.fetch_all(&mut *self.read().await?).await?;
         let past = |row: &AnyRow| {
@@ -379,6 +376,7 @@ impl Store {
                 number_before: number_of(row, "number_before")?,
                 began_at: moment_maybe(row, "began_at")?,
                 told_at: moment_of(row, "told_at")?,
+                disagreed_s: number_maybe(row, "disagreed_s")?,
             })
         };
         rows.iter().map(past).collect()
@@ -440,6 +438,7 @@ impl Store {
             let row = sqlx::query("SELECT name FROM fleet_group WHERE id = $1").bind(id);
             let Some(row) = row.fetch_optional(&mut *tx).await? else { return Ok(false) };
             let name: String = row.try_get("name")?;
+            plots::note_gone(tx, id, now).await?;
             for sql in [
                 "DELETE FROM device WHERE fleet_group = $1",
                 "DELETE FROM past_rollout WHERE fleet_group = $1",
@@ -473,17 +472,6 @@ pub(super) async fn note_event(
     let query = sqlx::query(sql).bind(new_id_at(now)?).bind(group).bind(moment(now));
     query.bind(level).bind(kind).bind(said).execute(tx).await?;
     Ok(())
-}
-
-pub(super) fn device_of(row: &AnyRow) -> Result<Device, StoreError> {
-    Ok(Device {
-        id: row.try_get("id")?,
-        role: row.try_get("role")?,
-        is_lead: row.try_get::<i64, _>("is_lead")? != 0,
-        number: number_of(row, "number")?,
-        image: row.try_get("image")?,
-        is_linked: row.try_get::<i64, _>("is_linked")? != 0,
-    })
 }
 
 fn enrolment_of(row: &AnyRow) -> Result<Enrolment, StoreError> {

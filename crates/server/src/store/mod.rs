@@ -21,9 +21,11 @@ pub mod audit;
 pub mod campaigns;
 pub mod changes;
 pub mod checkins;
+mod devices;
 pub mod groups;
 pub mod overview;
 pub mod people;
+pub mod plots;
 pub mod releases;
 mod schema;
 
@@ -306,6 +308,16 @@ fn moment_maybe(row: &AnyRow, column: &'static str) -> Result<Option<Timestamp>,
 fn number_of<T: TryFrom<i64>>(row: &AnyRow, column: &'static str) -> Result<T, StoreError> {
     let found: i64 = row.try_get(column)?;
     T::try_from(found).map_err(|_| StoreError::Strange { column, found: found.to_string() })
+}
+
+/// A number of the tables that need not be.
+fn number_maybe<T: TryFrom<i64>>(
+    row: &AnyRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let Some(found) = row.try_get::<Option<i64>, _>(column)? else { return Ok(None) };
+    let number = T::try_from(found);
+    number.map(Some).map_err(|_| StoreError::Strange { column, found: found.to_string() })
 }
 
 /// A word of the tables.

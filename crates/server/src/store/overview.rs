@@ -68,6 +68,8 @@ pub struct FailedGroup {
     pub group_name: String,
     /// Why.
     pub cause: String,
+    /// The cause's code; empty: it has none.
+    pub code: String,
     /// Since when.
     pub since: Timestamp,
 }
@@ -135,7 +137,7 @@ impl Store {
     /// Groups that failed in campaigns that are not over, the newest failure first.
     pub async fn failed_groups(&self) -> Result<Vec<FailedGroup>, StoreError> {
         let sql = "SELECT g.campaign, c.name AS campaign_name, g.fleet_group, \
-            f.name AS group_name, g.cause, g.since FROM campaign_group g \
+            f.name AS group_name, g.cause, g.code, g.since FROM campaign_group g \
             JOIN campaign c ON c.id = g.campaign JOIN fleet_group f ON f.id = g.fleet_group \
             WHERE g.standing = 'failed' AND c.state IN ('running', 'paused') \
             ORDER BY g.since DESC, f.name LIMIT $1";
@@ -147,6 +149,7 @@ impl Store {
                 group: row.try_get("fleet_group")?,
                 group_name: row.try_get("group_name")?,
                 cause: row.try_get("cause")?,
+                code: row.try_get("code")?,
                 since: moment_of(row, "since")?,
             })
         };

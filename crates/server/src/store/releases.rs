@@ -1,6 +1,7 @@
 //! Releases in the tables; their bundles are in the store of objects.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
@@ -31,6 +32,8 @@ pub struct Release {
     pub manifest: String,
     /// So many signatures are in the bundle.
     pub signatures: u32,
+    /// Who made them, as far as could be seen when it came.
+    pub signers: Vec<Signer>,
     /// Where each artifact is in the bundle: JSON, see [`crate::manifests::places`].
     pub places: String,
     /// What is new, for people.
@@ -43,8 +46,20 @@ pub struct Release {
     pub withdrawn_at: Option<Timestamp>,
 }
 
+/// Who made one signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signer {
+    /// The key's name, as `minisign` prints it.
+    pub key: String,
+    /// Whether this server has the key, and has verified the signature with it. Else nobody here
+    /// knows whether the key and the comment are what they say; devices verify for themselves.
+    pub is_verified: bool,
+    /// What the signer wrote beside it (the trusted comment).
+    pub comment: String,
+}
+
 const COLUMNS: &str = "id, system, version, number, sequence, epoch, bundle_sha256, bundle_bytes, \
-    manifest, signatures, places, description, uploaded_at, uploaded_by, withdrawn_at";
+    manifest, signatures, signers, places, description, uploaded_at, uploaded_by, withdrawn_at";
 
 impl Release {
     fn of(row: &AnyRow) -> Result<Self, StoreError> {
@@ -59,6 +74,7 @@ impl Release {
             bundle_bytes: number_of(row, "bundle_bytes")?,
             manifest: row.try_get("manifest")?,
             signatures: number_of(row, "signatures")?,
+            signers: serde_json::from_str(row.try_get("signers")?).unwrap_or_default(),
             places: row.try_get("places")?,
             description: row.try_get("description")?,
             uploaded_at: moment_of(row, "uploaded_at")?,
@@ -88,7 +104,8 @@ impl Store {
             let query = query.bind(&release.bundle_sha256).bind(bytes).bind(&release.manifest);
             let query = query.bind(i64::from(release.signatures)).bind(&release.places);
             let query = query.bind(&release.description).bind(moment(release.uploaded_at));
-            query.bind(&release.uploaded_by).execute(&mut *tx).await?;
+            let signers = serde_json::to_string(&release.signers).unwrap_or_default();
+            query.bind(&release.uploaded_by).bind(signers).execute(&mut *tx).await?;
             tell(tx, &Change::Releases).await?;
             let (at, who) = (release.uploaded_at, release.uploaded_by.as_str());
             let detail = format!("{} {}", release.system, release.version);
@@ -175,7 +192,7 @@ pub(super) async fn of_same_system(
 
 const INSERT: &str = "INSERT INTO release (id, system, version, number, sequence, epoch, \
     bundle_sha256, bundle_bytes, manifest, signatures, places, description, uploaded_at, \
-    uploaded_by) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)";
+    uploaded_by, signers) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)";
 
 /// Releases that are listed, at most.
 const RELEASES_MAX: usize = 1000;

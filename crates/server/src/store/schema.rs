@@ -6,7 +6,9 @@
 //! device said is kept as it said it. Of a secret there is only its SHA-256.
 
 /// One step after the other; each is a list of statements.
-pub(super) const STEPS: &[&[&str]] = &[&[
+pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE release (
         id TEXT PRIMARY KEY,
         system TEXT NOT NULL,
@@ -169,4 +171,22 @@ pub(super) const STEPS: &[&[&str]] = &[&[
         name TEXT PRIMARY KEY,
         value TEXT NOT NULL
     )",
-]];
+];
+
+/// Which release a group went to and when, for plots; who signed a release; codes of refusals. What
+/// was there before has none of it.
+const PLOTS_AND_SIGNERS: &[&str] = &[
+    "CREATE TABLE adoption (
+        fleet_group TEXT NOT NULL,
+        at TEXT NOT NULL,
+        number_before BIGINT,
+        number BIGINT
+    )",
+    "CREATE INDEX adoption_by_time ON adoption (at)",
+    "ALTER TABLE fleet_group ADD COLUMN settled_number BIGINT",
+    "ALTER TABLE fleet_group ADD COLUMN offer_codes TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE campaign_group ADD COLUMN code TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE past_rollout ADD COLUMN disagreed_s BIGINT",
+    "CREATE INDEX past_rollout_by_number ON past_rollout (number, told_at)",
+    "ALTER TABLE release ADD COLUMN signers TEXT NOT NULL DEFAULT '[]'",
+];

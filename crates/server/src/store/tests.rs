@@ -7,7 +7,7 @@ use sqlx::Connection as _;
 
 use super::*;
 use crate::campaign::{Standing, Wave};
-use crate::lead::report::{Open, Past, Report};
+use crate::lead::report::{OfferAnswer, OfferState, Open, Past, Report};
 use crate::store::campaigns::{Made, NewCampaign};
 use crate::store::checkins::{Arrival, News};
 use crate::store::groups::{Device, Enrolled, Settings};
@@ -88,6 +88,7 @@ impl Desk {
             bundle_bytes: 1000,
             manifest: manifest.to_string(),
             signatures: 0,
+            signers: Vec::new(),
             places: "{}".into(),
             description: String::new(),
             uploaded_at: at(0),
@@ -243,6 +244,7 @@ async fn a_failure_is_counted_once_and_not_for_a_rollout_that_was_known_before()
         why: "not healthy in time".into(),
         number: 10_100,
         number_before: 10_000,
+        disagreed_s: None,
     };
     let report = |second, ids: &[&str]| {
         let mut arrival = arrival(&group, OLD, second);
@@ -328,6 +330,7 @@ async fn how_long_a_rollout_took_is_known_from_when_it_was_first_heard_of() {
         why: String::new(),
         number: 10_100,
         number_before: 10_000,
+        disagreed_s: None,
     }];
     desk.arrives(over).await;
     let past = desk.store.past_rollouts(&group).await.unwrap();
@@ -346,4 +349,115 @@ async fn a_check_in_without_news_is_taken_down_and_nothing_is_concluded_from_it(
     let known = desk.store.group(&group).await.unwrap().unwrap();
     assert_eq!((known.seen_at, known.documents.as_str()), (Some(at(9)), "{\"later\":true}"));
     assert_eq!(desk.store.devices(&group).await.unwrap()[0].image, OLD);
+}
+
+/// What runs while a rollout is open is on trial, and a lead that has just booted does not know its
+/// members: neither is a move.
+#[tokio::test]
+async fn a_group_has_moved_when_its_rollout_is_over_and_only_once() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let says = async |second: i64, number: u32, is_open: bool| {
+        let mut arrival = arrival(&group, OLD, second);
+        (arrival.report.number, arrival.report.devices[0].number) = (number, number);
+        let (id, kind, phase) = ("17".into(), "forward".into(), "trial".into());
+        arrival.report.open = is_open.then_some(Open { id, kind, phase, number: 10_100 });
+        desk.arrives(arrival).await;
+    };
+    says(60, 10_000, false).await;
+    says(120, 10_100, true).await;
+    says(180, 0, false).await;
+    says(240, 10_100, false).await;
+    says(300, 10_100, false).await;
+    desk.store.remove_group(&group, "ada", at(360)).await.unwrap();
+    let moves = desk.store.moves(at(0)).await.unwrap();
+    let moves: Vec<_> = moves.iter().map(|it| (it.from, it.to, it.groups)).collect();
+    let (old, new) = (Some(10_000), Some(10_100));
+    assert_eq!(moves, [(None, old, 1), (old, new, 1), (new, None, 1)]);
+    assert!(desk.store.settled_census().await.unwrap().is_empty());
+    assert!(desk.store.moves(at(1000)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn groups_that_move_in_the_same_ten_seconds_are_counted_together() {
+    let desk = desk().await;
+    for name in ["a", "b", "c"] {
+        let group = desk.enrol(name).await;
+        desk.arrives(arrival(&group, OLD, 2)).await;
+    }
+    let moves = desk.store.moves(at(-60)).await.unwrap();
+    assert_eq!((moves.len(), moves[0].groups), (1, 3));
+    assert_eq!(desk.store.settled_census().await.unwrap(), [(10_000, 3)]);
+}
+
+/// A lead hears some seconds after the end when its members booted.
+#[tokio::test]
+async fn how_long_members_disagreed_is_taken_down_when_it_is_known_and_then_stays() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    for (second, disagreed_s) in [(2, None), (12, Some(3)), (90, None)] {
+        let mut arrival = arrival(&group, OLD, second);
+        arrival.report.past = vec![Past {
+            id: "17".into(),
+            kind: "forward".into(),
+            verdict: "keep".into(),
+            cause: String::new(),
+            why: String::new(),
+            number: 10_100,
+            number_before: 10_000,
+            disagreed_s,
+        }];
+        desk.arrives(arrival).await;
+    }
+    let past = desk.store.past_rollouts(&group).await.unwrap();
+    assert_eq!(past[0].disagreed_s, Some(3));
+    let took = desk.store.rollouts_took(Some(10_100)).await.unwrap();
+    assert_eq!((took.len(), took[0].took_ms, took[0].disagreed_s), (1, None, Some(3)));
+    assert!(desk.store.rollouts_took(Some(10_200)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_group_refused_has_its_code_beside_the_leads_own_words() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let campaign = desk.campaign(&group).await;
+    let offer = desk.store.desired(&group).await.unwrap().offer.unwrap();
+    let mut says_no = arrival(&group, OLD, 3);
+    says_no.offer = Some(OfferAnswer {
+        id: offer.id,
+        state: OfferState::Refused,
+        refusals: vec!["too-large".into(), "no-rollback".into()],
+        text: "image for `receiver` has 9 bytes, its slot 8".into(),
+    });
+    desk.arrives(says_no).await;
+    let participant = desk.store.participants(&campaign).await.unwrap().remove(0);
+    assert_eq!((participant.standing, participant.code.as_str()), (Standing::Failed, "too-large"));
+    assert_eq!(participant.cause, "image for `receiver` has 9 bytes, its slot 8");
+    let known = desk.store.group(&group).await.unwrap().unwrap();
+    assert_eq!(known.offer_codes, "too-large no-rollback");
+    desk.store.retry_group(&campaign, &group, "ada", at(5)).await.unwrap();
+    assert_eq!(desk.store.participants(&campaign).await.unwrap()[0].code, "");
+}
+
+/// A server that is brought up to date keeps what it has.
+#[tokio::test]
+async fn a_database_of_the_first_step_gets_the_columns_of_the_later_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = Store::url_in(folder.path());
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(&url).await.unwrap();
+    connection.execute("CREATE TABLE step (number BIGINT PRIMARY KEY)").await.unwrap();
+    for statement in schema::STEPS[0] {
+        connection.execute(*statement).await.unwrap();
+    }
+    connection.execute("INSERT INTO step (number) VALUES (0)").await.unwrap();
+    let sql = "INSERT INTO release (id, system, version, number, sequence, epoch, bundle_sha256, \
+        bundle_bytes, manifest, signatures, places, description, uploaded_at, uploaded_by) VALUES \
+        ('1', 'desk', '1.0.0', 10000, 0, 0, 'ab', 1, '{}', 2, '{}', '', '2026-01-01T00:00:00Z', \
+        '')";
+    connection.execute(sql).await.unwrap();
+    connection.close().await.unwrap();
+    let store = Store::open(&url).await.unwrap();
+    let release = store.release("1").await.unwrap().unwrap();
+    assert_eq!((release.signatures, release.signers.len()), (2, 0));
 }

@@ -60,6 +60,12 @@ impl Fleet {
         Some(view)
     }
 
+    pub(crate) fn get(&self, path: &str, token: &str) -> Value {
+        let request = ureq::get(format!("{}{path}", self.url));
+        let mut answer = request.header("authorization", format!("Bearer {token}")).call().unwrap();
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
     pub(crate) fn post(&self, path: &str, token: &str, body: &Value) -> Value {
         self.send(path, token, body.to_string().as_bytes())
     }
@@ -142,10 +148,14 @@ fn check_in(id: &str, version: &str) -> Value {
                 "id": id, "role": "receiver", "product": "desk", "version_number": number,
                 "image": image, "hardware": "LilyGo T-Display-S3", "chip": "ESP32-S3",
                 "board": "t-display-s3", "protocol_range": [1, 2], "trusts_anybody": false,
+                "slot": 0, "slot_bytes": 1_966_080, "ota_state": "valid", "keys": 1,
+                "rollback": "bootloader", "build_date": "Jan  1 2026", "build_time": "12:00:00",
+                "uptime_seconds": 93_600, "boot_number": 12, "reset_reason": "power-on",
+                "min_compatible": 900, "free_heap": 150_000,
                 "peers": [{
                     "id": member, "role": "transmitter", "version_number": number,
                     "image": "10cc574e60e520ad", "compatible": true, "why": null,
-                    "linked": true, "protocol_range": [1, 1],
+                    "linked": true, "protocol_range": [1, 1], "min_compatible": 900,
                 }],
             },
             "group": { "members": [

@@ -21,6 +21,9 @@ fn populate<'a>(fleet: &'a Fleet, token: &str) -> (Vec<Words<'a>>, String) {
     leads[5].report("1.0.0", |it| {
         it["documents"]["group"]["members"][1]["linked"] = false.into();
     });
+    // A name may be one long word.
+    let name = "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch";
+    Words::enrol(fleet, token, 9, name, &format!("site={}", &name[..40])).report("1.0.0", |_| ());
     // Only for its images: it is not of this fleet.
     let desk = Desk::new();
     let images = BOTH.map(|role| firmware(role, "1.1.0").make());
@@ -33,12 +36,17 @@ fn populate<'a>(fleet: &'a Fleet, token: &str) -> (Vec<Words<'a>>, String) {
     let made = fleet.post("/api/campaigns", token, &campaign);
     let campaign = made["campaign"]["id"].as_str().unwrap().to_owned();
     for lead in &leads[..2] {
+        rolls_out(lead, "17762bb28297659e");
         keep(lead, &images[0].hash, &images[1].hash);
     }
+    // One that the groups, which have keys, would refuse.
+    let images = BOTH.map(|role| firmware(role, "1.2.0").make());
+    let bundle = desk.release_with("1.2.0", &[&images[1], &images[0]], "--unsigned");
+    fleet.send("/api/releases", token, &desk.read(&bundle));
     leads[2].report("1.0.0", |it| {
         it["documents"]["history"]["history"] = json!([past("revert")]);
     });
-    rolls_out(&leads[3]);
+    rolls_out(&leads[3], "4332809e2fac7d82");
     (leads, campaign)
 }
 
@@ -53,13 +61,14 @@ fn keep(lead: &Words<'_>, receiver: &str, transmitter: &str) {
 fn past(verdict: &str) -> Value {
     let cause = (verdict == "revert").then(|| {
         json!({ "code": "not-healthy", "member": null,
-            "text": "transmitter was not healthy in time" })
+            "text": "02:00:00:00:03:02 did not get healthy in time" })
     });
+    let cause_free = cause.is_none();
     json!({ "rollout": "17762bb28297659e", "kind": "forward", "verdict": verdict, "cause": cause,
-        "release": "1.1.0", "release_before": "1.0.0" })
+        "release": "1.1.0", "release_before": "1.0.0", "disagreed_s": cause_free.then_some(1) })
 }
 
-fn rolls_out(lead: &Words<'_>) {
+fn rolls_out(lead: &Words<'_>, rollout: &str) {
     lead.report("1.0.0", |it| {
         let member = |id: &Value, role: &str, staged: u64| {
             json!({ "id": id, "role": role, "part": "update", "state": "staging",
@@ -69,7 +78,7 @@ fn rolls_out(lead: &Words<'_>) {
         };
         let ids = it["documents"]["group"]["members"].clone();
         it["documents"]["rollout"]["rollout"] = json!({
-            "id": "4332809e2fac7d82", "kind": "forward", "phase": "staging", "verdict": null,
+            "id": rollout, "kind": "forward", "phase": "staging", "verdict": null,
             "cause": null, "release": "1.1.0", "release_before": "1.0.0", "can_abort": true,
             "held": false, "members": [
                 member(&ids[1]["id"], "transmitter", 700_000),
@@ -86,7 +95,7 @@ fn the_console_fits_a_phone_and_the_dark() {
     let Some(view) = fleet.open_as_admin() else { return };
     let release = view.browser.run(
         "return fetch('/releases').then(it => it.text())
-            .then(it => it.match(/releases\\/([0-9a-f]{20})\"/)[1])",
+            .then(it => it.match(/releases\\/([0-9a-f]{20})\">1.1.0/)[1])",
         Vec::new(),
     );
     let pages = [
@@ -94,6 +103,9 @@ fn the_console_fits_a_phone_and_the_dark() {
         ("groups", "/groups".to_owned()),
         ("group", format!("/groups/{}", leads[3].group)),
         ("group-2", format!("/groups/{}", leads[5].group)),
+        ("group-3", format!("/groups/{}", leads[2].group)),
+        ("device", format!("/groups/{}/devices/02:00:00:00:04:01", leads[3].group)),
+        ("member", format!("/groups/{}/devices/02:00:00:00:04:02", leads[3].group)),
         ("releases", "/releases".to_owned()),
         ("one-release", format!("/releases/{}", release.as_str().unwrap())),
         ("campaigns", "/campaigns".to_owned()),
@@ -110,9 +122,7 @@ fn the_console_fits_a_phone_and_the_dark() {
             view.emulate_width(width);
             let script = "const r = document.documentElement; return r.scrollWidth > r.clientWidth";
             assert_eq!(view.browser.run(script, Vec::new()), false, "{name} at {width} pixels");
-            if scheme == "light" || width == 1280 {
-                view.browser.picture(&format!("console-{name}-{scheme}-{width}"));
-            }
+            view.browser.picture(&format!("console-{name}-{scheme}-{width}"));
             let Some(found) = view.violations() else { continue };
             assert!(found.is_empty(), "{name}, {scheme}, {width}: {found:#?}");
         }

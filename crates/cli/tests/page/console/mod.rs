@@ -2,4 +2,5 @@
 
 mod fleet;
 mod looks;
+mod person;
 mod walk;

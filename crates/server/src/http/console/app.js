@@ -4,13 +4,32 @@
 const $ = id => document.getElementById(id);
 
 // ---- times -------------------------------------------------------------------------------------
-const shown = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
+// How long ago a moment is stands on the page, and the moment in its title; of lists that are read
+// for their moments (`exact`) it is the other way round. UTC stands in every title.
+const format = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
+const utc = at => at.toISOString().slice(0, 16).replace('T', ' ') + ' UTC';
+// The clock here may be wrong: the page says when it was made.
+const skewMs = (Date.parse($('main').dataset.now) || Date.now()) - Date.now();
+function length(s) {
+  if (s < 90) return s + ' s';
+  if (s < 5400) return Math.floor((s + 30) / 60) + ' min';
+  if (s < 172800) return Math.floor((s + 1800) / 3600) + ' h';
+  return Math.floor((s + 43200) / 86400) + ' days';
+}
+function distance(at) {
+  const gone = Math.trunc((Date.now() + skewMs - at) / 1000);
+  if (gone < 0) return 'in ' + length(-gone);
+  return gone < 10 ? 'just now' : length(gone) + ' ago';
+}
 function localTimes(root) {
   for (const time of root.querySelectorAll('time[datetime]')) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    time.title = time.textContent;
-    time.textContent = shown.format(at);
+    const exact = time.classList.contains('exact'), local = format.format(at);
+    const text = exact ? local : distance(at);
+    const title = exact ? `${utc(at)}, ${distance(at)}` : `${local} (${utc(at)})`;
+    if (time.textContent !== text) time.textContent = text;
+    if (time.title !== title) time.title = title;
   }
 }
 
@@ -59,6 +78,7 @@ async function refresh() {
       const found = next.getElementById(region.id);
       if (found) patch(region, found);
     }
+    foreseen();
   } catch {
     // The server is away; the stream of events tells when it is back.
   } finally {
@@ -66,7 +86,7 @@ async function refresh() {
     if (again) { again = false; setTimeout(refresh, PAUSE_MS); }
   }
 }
-const PAUSE_MS = 300;
+const PAUSE_MS = 300, TICK_MS = 5000;
 
 function watch() {
   const wanted = ($('main').dataset.watch || '').split(' ').filter(Boolean);
@@ -157,6 +177,32 @@ function counts() {
     field.oninput = () => { clearTimeout(timer); timer = setTimeout(() => ask().catch(() => {}), PAUSE_MS); };
   }
 }
+// A field for a moment knows no zone: it is filled in as whoever looks has it, and sent in UTC.
+function moments() {
+  for (const hidden of document.querySelectorAll('[data-utc-of]')) {
+    const field = $(hidden.dataset.utcOf);
+    const tell = () => {
+      const at = new Date(field.value);
+      hidden.value = Number.isNaN(at.getTime()) ? '' : at.toISOString();
+      field.title = hidden.value && utc(at);
+    };
+    field.onchange = tell;
+    hidden.form.addEventListener('submit', tell);
+    tell();
+  }
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  for (const place of document.querySelectorAll('[data-zone]')) place.textContent = 'your time' + (zone ? `, ${zone}` : '');
+}
+// Of what would go wrong with each release, that of the chosen one.
+function foreseen() {
+  const choice = $('release');
+  if (!choice || !$('foreseen')) return;
+  for (const found of $('foreseen').querySelectorAll('[data-release]')) {
+    found.hidden = found.dataset.release !== choice.value;
+    for (const field of found.querySelectorAll('input')) field.disabled = found.hidden;
+  }
+  choice.onchange = foreseen;
+}
 function keys() {
   document.addEventListener('keydown', event => {
     const filter = document.querySelector('[data-filter]');
@@ -174,6 +220,9 @@ function keys() {
 }
 
 localTimes(document);
+setInterval(() => { if (!document.hidden) localTimes(document); }, TICK_MS);
+moments();
+foreseen();
 keys();
 counts();
 uploads();

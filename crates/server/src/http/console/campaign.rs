@@ -1,7 +1,6 @@
 //! `/campaigns/ID`: how far a campaign is, what it waits for, who failed and why; and what a person
 //! can do about it.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use askama::Template;
@@ -12,7 +11,8 @@ use axum::{Form, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::shown::{self, Part, standing_look};
+use super::plot::{Bar, Steps};
+use super::shown::{self, standing_look};
 use super::{Frame, Looking, Moving, Trouble, frame, page, see_other};
 use crate::campaign::{Member, Standing, State as CampaignState, WaitsFor, Wave};
 use crate::hours::Hours;
@@ -45,7 +45,7 @@ struct CampaignPage {
     waits: String,
     groups: Vec<Participant>,
     left_out: usize,
-    plot: Plot,
+    plot: Steps,
 }
 
 struct WaveRow {
@@ -54,12 +54,17 @@ struct WaveRow {
     wave: Wave,
     groups: usize,
     kept: usize,
-    bar: Vec<Part>,
+    bar: Bar,
     /// It waits for a person's word.
     is_asked: bool,
 }
 
 impl WaveRow {
+    /// Whether there is something to do, or to say of its approval.
+    const fn has_more(&self, is_operator: bool) -> bool {
+        self.wave.needs_approval || (is_operator && self.kept > 0)
+    }
+
     fn soak(&self) -> String {
         shown::seconds(i64::from(self.wave.soak_s))
     }
@@ -90,7 +95,7 @@ async fn show(
     let (now, members) = (Timestamp::now(), members(&groups));
     let waits_for = campaign.plan.waits_for(now, &members);
     let (waves, counts) = (waves(&campaign, &groups, waits_for), counts(&groups));
-    let plot = Plot::of(&campaign, &groups, now);
+    let plot = adoption(&campaign, &groups, now);
     // Those that a person may want to do something about are on the page in any case.
     groups.sort_by_key(|it| it.standing != Standing::Failed);
     let left_out = groups.len().saturating_sub(GROUPS_MAX);
@@ -138,7 +143,7 @@ fn waves(campaign: &Campaign, groups: &[Participant], waits_for: WaitsFor) -> Ve
             wave: *wave,
             groups: of_wave.len(),
             kept: of_wave.iter().filter(|it| it.standing == Standing::Kept).count(),
-            bar: shown::parts(bar),
+            bar: Bar::of(format!("Wave {}", index + 1), bar),
             is_asked: campaign.plan.state.is_open() && waits_for == WaitsFor::Approval(index),
         }
     };
@@ -172,37 +177,12 @@ fn words(waits_for: WaitsFor, campaign: &Campaign, members: &[Member], now: Time
     }
 }
 
-/// Adoption over time: how many groups had kept the release, and when.
-struct Plot {
-    /// A line of steps, as SVG writes it.
-    path: String,
-    kept: usize,
-    total: usize,
-    from: Timestamp,
-    to: Timestamp,
-}
-
-impl Plot {
-    fn of(campaign: &Campaign, groups: &[Participant], now: Timestamp) -> Self {
-        let (from, to) = (campaign.made_at, campaign.ended_at.unwrap_or(now));
-        let total = groups.iter().filter(|it| it.standing != Standing::Skipped).count();
-        let kept = groups.iter().filter(|it| it.standing == Standing::Kept);
-        let mut moments: Vec<_> = kept.map(|it| it.since.clamp(from, to.max(from))).collect();
-        moments.sort_unstable();
-        let span_ms = to.duration_since(from).as_millis().max(1);
-        let across = |at: Timestamp| at.duration_since(from).as_millis() * PLOT_WIDE / span_ms;
-        let up = |count: usize| {
-            let share = PLOT_HIGH * i128::try_from(count).unwrap_or(0);
-            PLOT_HIGH - share / i128::try_from(total.max(1)).unwrap_or(1)
-        };
-        let mut path = format!("M0 {PLOT_HIGH}");
-        for (before, at) in moments.iter().enumerate() {
-            // Writing to a text does not fail.
-            let _ = write!(path, "H{}V{}", across(*at), up(before + 1));
-        }
-        let _ = write!(path, "H{PLOT_WIDE}");
-        Self { path, kept: moments.len(), total, from, to }
-    }
+/// How many groups had kept the release, and when.
+fn adoption(campaign: &Campaign, groups: &[Participant], now: Timestamp) -> Steps {
+    let (from, to) = (campaign.made_at, campaign.ended_at.unwrap_or(now));
+    let total = groups.iter().filter(|it| it.standing != Standing::Skipped).count();
+    let kept = groups.iter().filter(|it| it.standing == Standing::Kept);
+    Steps::of(kept.map(|it| it.since).collect(), total, from, to)
 }
 
 async fn pause(
@@ -291,6 +271,3 @@ const SHOWN: [Standing; 6] = [
 ];
 /// Groups that are shown, at most.
 const GROUPS_MAX: usize = 500;
-/// The plot's own units.
-const PLOT_WIDE: i128 = 1000;
-const PLOT_HIGH: i128 = 200;

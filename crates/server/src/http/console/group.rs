@@ -11,9 +11,11 @@ use axum::{Form, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::said::{Member, Peer, Rollout, Said};
-use super::shown;
+use super::said::{Rollout, Said, range};
+use super::shown::{self, Cause};
 use super::{Admitting, Frame, Looking, Moving, Trouble, frame, page, see_other};
+use crate::check::{FieldGroup, Finding};
+use crate::field::{field_group, fits, foresee};
 use crate::fleet::Mode;
 use crate::http::campaigns::{self, begin};
 use crate::http::groups::{
@@ -40,21 +42,33 @@ pub(super) fn routes() -> Router<Arc<Server>> {
 #[template(path = "group.html")]
 struct GroupPage {
     frame: Frame,
-    now: Timestamp,
     is_silent: bool,
     group: Group,
     said: Said,
     rows: Vec<Row>,
     campaign: Option<Campaign>,
-    releases: Vec<Release>,
+    choices: Vec<Choice>,
     history: Vec<PastRollout>,
     events: Vec<Event>,
+}
+
+/// A release that the group may be brought to, and what would go wrong.
+struct Choice {
+    release: Release,
+    findings: Vec<Finding>,
+}
+
+impl Choice {
+    /// Whether the group would refuse it.
+    fn is_refused(&self) -> bool {
+        self.findings.iter().any(Finding::stops)
+    }
 }
 
 /// One device.
 struct Row {
     device: Device,
-    heard: Option<String>,
+    heard_at: Option<Timestamp>,
     protocol: String,
     /// Why it does not fit the others; `None`: it does, or nobody has said.
     misfit: Option<String>,
@@ -67,24 +81,24 @@ impl GroupPage {
         self.said.rollout().filter(|_| !self.group.phase.is_empty())
     }
 
+    /// What its preflight refused of the offer, in words; the lead's own text says it of the first.
+    fn offer_causes(&self) -> Vec<Cause> {
+        let answer = self.group.offer_answer.as_deref().unwrap_or_default();
+        let codes = self.group.offer_codes.split_whitespace().enumerate();
+        let text = |place| if place == 0 { answer } else { "" };
+        codes.map(|(place, code)| shown::cause(code, text(place))).collect()
+    }
+
+    /// The last rollout, if it came to nothing and none goes on.
+    fn given_up(&self) -> Option<&PastRollout> {
+        let last = self.history.first().filter(|_| self.group.phase.is_empty());
+        last.filter(|it| it.verdict == "revert" && it.kind == "forward")
+    }
+
     /// Whether the last rollout can be taken back.
     fn can_revert(&self) -> bool {
         self.group.phase.is_empty()
             && self.history.first().is_some_and(|it| it.verdict == "keep" && it.kind == "forward")
-    }
-
-    /// Frames that were dropped, by lane and why.
-    fn dropped(&self) -> Vec<String> {
-        let frames = &self.said.health.frames;
-        let lanes =
-            [("control", &frames.control), ("blocks", &frames.blocks), ("data", &frames.data)];
-        let fields = lanes.into_iter().flat_map(|(lane, counts)| {
-            counts.iter().map(move |(name, count)| (lane, name, count.as_u64().unwrap_or(0)))
-        });
-        fields
-            .filter(|(_, name, count)| *count > 0 && !matches!(name.as_str(), "taken" | "known"))
-            .map(|(lane, name, count)| format!("{count} {lane}: {}", name.replace('_', " ")))
-            .collect()
     }
 }
 
@@ -96,15 +110,16 @@ async fn show(
     let (store, now) = (&server.store, Timestamp::now());
     let group = found(&server, &id).await?;
     let said = Said::read(&group.documents);
-    let rows = store.devices(&id).await?.into_iter().map(|it| row(it, &said)).collect();
+    let devices = store.devices(&id).await?;
+    let releases = store.releases().await?;
+    let choices = choices(&releases, &field_group(&group, devices.clone()), &group);
+    let rows = devices.into_iter().map(|it| row(it, &said, group.seen_at)).collect();
     let campaign = match store.campaign_of(&id).await? {
         Some(campaign) => store.campaign(&campaign).await?,
         None => None,
     };
-    let releases = store.releases().await?.into_iter().filter(|it| fits(it, &group)).collect();
     page(&GroupPage {
         frame: frame(&caller, "groups", format!("group:{id} campaign: releases")),
-        now,
         is_silent: group.seen_at.unwrap_or(group.enrolled_at) < server.silent_before(now),
         history: store.past_rollouts(&id).await?,
         events: store.events(&id).await?,
@@ -112,24 +127,25 @@ async fn show(
         said,
         rows,
         campaign,
-        releases,
+        choices,
     })
 }
 
-async fn found(server: &Server, id: &str) -> Result<Group, Problem> {
+fn choices(releases: &[Release], field: &FieldGroup, group: &Group) -> Vec<Choice> {
+    let field = std::slice::from_ref(field);
+    let choices = releases.iter().filter(|it| fits(it, group)).take(CHOICES_MAX);
+    let choice =
+        |it: &Release| Choice { release: it.clone(), findings: foresee(it, field, releases) };
+    choices.map(choice).collect()
+}
+
+pub(super) async fn found(server: &Server, id: &str) -> Result<Group, Problem> {
     server.store.group(id).await?.ok_or_else(|| Problem::not_found("group", id))
 }
 
-/// Whether a release can be offered to a group at all.
-fn fits(release: &Release, group: &Group) -> bool {
-    let is_same = |system: &String| release.system.is_empty() || *system == release.system;
-    release.withdrawn_at.is_none() && group.system.as_ref().is_none_or(is_same)
-}
-
-fn row(device: Device, said: &Said) -> Row {
-    let member = said.group.members.iter().find(|it: &&Member| it.id == device.id);
-    let peer = said.version.peers.iter().find(|it: &&Peer| it.id == device.id);
-    let range = match peer {
+fn row(device: Device, said: &Said, seen_at: Option<Timestamp>) -> Row {
+    let (member, peer) = (said.member(&device.id), said.peer(&device.id));
+    let protocol = match peer {
         Some(peer) => peer.protocol_range.as_deref(),
         None if said.version.id == device.id => Some(said.version.protocol_range.as_slice()),
         None => None,
@@ -138,15 +154,8 @@ fn row(device: Device, said: &Said) -> Row {
         .filter(|it| it.compatible == Some(false))
         .map(|it| it.why.clone().unwrap_or_else(|| "does not fit the others".to_owned()));
     Row {
-        heard: member.and_then(|it| it.heard_ms_ago).map(|ms| match ms / 1000 {
-            0 => "just now".to_owned(),
-            s => format!("{} ago", shown::seconds(i64::try_from(s).unwrap_or(i64::MAX))),
-        }),
-        protocol: match range {
-            Some([from, to]) if from == to => from.to_string(),
-            Some([from, to]) => format!("{from} to {to}"),
-            _ => "–".to_owned(),
-        },
+        heard_at: member.filter(|_| !device.is_lead).and_then(|it| it.heard_at(seen_at)),
+        protocol: protocol.and_then(range).unwrap_or_else(|| "–".to_owned()),
         misfit,
         is_behind: member.is_some_and(|it| it.behind),
         device,
@@ -166,6 +175,9 @@ async fn change(
 #[derive(Debug, Deserialize)]
 struct Update {
     release: String,
+    /// `yes`, or nothing: it was read that the group would refuse it.
+    #[serde(default)]
+    despite_findings: String,
 }
 
 /// A campaign of this group alone.
@@ -173,9 +185,11 @@ async fn update(
     State(server): State<Arc<Server>>,
     Moving(caller): Moving,
     Path(id): Path<String>,
-    Form(Update { release }): Form<Update>,
+    Form(Update { release, despite_findings }): Form<Update>,
 ) -> Result<Response, Trouble> {
-    let given = campaigns::Given { release, groups: vec![id.clone()], ..Default::default() };
+    let despite_findings = !despite_findings.is_empty();
+    let groups = vec![id.clone()];
+    let given = campaigns::Given { release, groups, despite_findings, ..Default::default() };
     begin(&server, &given, &caller.name).await?;
     Ok(back_to(&id))
 }
@@ -245,3 +259,6 @@ async fn replace_lead(
 fn back_to(id: &str) -> Response {
     see_other(&format!("/groups/{}", shown::escaped(id)))
 }
+
+/// Releases that a group is offered to choose from, at most: the newest.
+const CHOICES_MAX: usize = 20;

@@ -10,12 +10,14 @@ mod assets;
 mod audit;
 mod campaign;
 mod campaigns;
+mod device;
 mod entry;
 mod events;
 mod group;
 mod groups;
 mod new_campaign;
 mod overview;
+mod plot;
 mod release;
 mod releases;
 mod said;
@@ -44,6 +46,7 @@ pub(super) fn routes() -> Router<Arc<Server>> {
         .merge(audit::routes())
         .merge(campaign::routes())
         .merge(campaigns::routes())
+        .merge(device::routes())
         .merge(entry::routes())
         .merge(events::routes())
         .merge(group::routes())
@@ -101,6 +104,11 @@ impl Frame {
 
     fn script(&self) -> &'static str {
         assets::script_address()
+    }
+
+    /// When the page was made: the clock of whoever looks may be wrong.
+    fn now(&self) -> String {
+        format!("{:.0}", jiff::Timestamp::now())
     }
 
     fn role_name(&self) -> &'static str {

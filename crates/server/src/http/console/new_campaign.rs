@@ -34,8 +34,11 @@ struct Fields {
     soak_min: String,
     patience_min: String,
     failures_max: String,
-    /// In UTC, as a browser's field has it.
+    /// As a browser's field has it, which knows no zone: in UTC without the script, in the zone of
+    /// whoever looks with it.
     not_before: String,
+    /// The same moment with its zone, from the script; empty without it.
+    not_before_at: String,
     /// `yes`, or nothing.
     despite_findings: String,
 }
@@ -53,6 +56,7 @@ impl Default for Fields {
             patience_min: text(""),
             failures_max: text("0"),
             not_before: text(""),
+            not_before_at: text(""),
             despite_findings: text(""),
         }
     }
@@ -108,9 +112,10 @@ async fn make(
 
 fn given(fields: &Fields) -> Result<Given, Problem> {
     let failures_max = number("failures", &fields.failures_max)?;
-    let not_before = match fields.not_before.as_str() {
-        "" => None,
-        text => Some(moment(text)?),
+    let not_before = match (fields.not_before.as_str(), fields.not_before_at.as_str()) {
+        ("", _) => None,
+        (text, "") => Some(moment(text)?),
+        (_, text) => Some(zoned(text)?),
     };
     Ok(Given {
         name: fields.name.clone(),
@@ -144,6 +149,10 @@ fn number(field: &str, text: &str) -> Result<u32, Problem> {
 fn moment(text: &str) -> Result<Timestamp, Problem> {
     let read = text.parse::<DateTime>().and_then(|at| TimeZone::UTC.to_timestamp(at));
     read.map_err(|error| Problem::bad_request(error, "such as `2026-05-01T22:00`"))
+}
+
+fn zoned(text: &str) -> Result<Timestamp, Problem> {
+    text.parse().map_err(|error| Problem::bad_request(error, "such as `2026-05-01T22:00:00Z`"))
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +191,19 @@ mod tests {
     fn a_moment_of_the_form_is_in_utc() {
         assert_eq!(moment("2026-05-01T22:00").unwrap().to_string(), "2026-05-01T22:00:00Z");
         assert!(moment("tomorrow").is_err());
+    }
+
+    #[test]
+    fn the_script_says_the_moment_with_its_zone_and_an_empty_field_is_none_at_all() {
+        let not_before = |local: &str, zoned: &str| {
+            let (not_before, not_before_at) = (local.to_owned(), zoned.to_owned());
+            let moment = given(&Fields { not_before, not_before_at, ..Fields::default() });
+            moment.unwrap().not_before.map(|it| it.to_string())
+        };
+        let at = Some("2026-05-01T20:00:00Z".to_owned());
+        assert_eq!(not_before("2026-05-01T22:00", "2026-05-01T20:00:00.000Z"), at);
+        assert_eq!(not_before("2026-05-01T20:00", ""), at);
+        assert_eq!(not_before("", "2026-05-01T20:00:00.000Z"), None);
     }
 
     #[test]

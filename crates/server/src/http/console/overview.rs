@@ -7,10 +7,11 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::plot::{Adoption, Bar, Looks, Strips};
 use super::said::Said;
-use super::shown::{self, Part};
+use super::shown;
 use super::{Frame, Looking, Trouble, frame, page};
 use crate::campaign::State as CampaignState;
 use crate::server::Server;
@@ -32,7 +33,6 @@ struct FreshPage {
 #[template(path = "overview.html")]
 struct OverviewPage {
     frame: Frame,
-    now: Timestamp,
     url: String,
     has_releases: bool,
     groups: u64,
@@ -40,7 +40,10 @@ struct OverviewPage {
     silent: Vec<Silent>,
     failed: Vec<FailedGroup>,
     paused: Vec<Campaign>,
-    by_release: Vec<Part>,
+    by_release: Bar,
+    adoption: Option<Adoption>,
+    took: Option<Strips>,
+    disagreement: Option<Strips>,
     rollouts: Vec<Progress>,
     campaigns: Vec<Campaign>,
 }
@@ -69,10 +72,15 @@ async fn overview(server: &Server, frame: Frame) -> Result<OverviewPage, Trouble
     let wanted = Filter { attention: Attention::Needed, ..Filter::default() };
     let census = store.census().await?;
     let campaigns = store.campaigns().await?;
+    let since = now.checked_sub(SignedDuration::from_hours(ADOPTION_HOURS)).unwrap_or(now);
+    let (settled, moves) = (store.settled_census().await?, store.moves(since).await?);
+    let been = moves.iter().flat_map(|it| [it.from, it.to]).flatten();
+    let numbers = census.iter().map(|it| it.number).chain(settled.iter().map(|it| it.0));
+    let looks = Looks::of(numbers.chain(been));
+    let took = store.rollouts_took(None).await?;
     let is_paused = |it: &&Campaign| it.plan.state == CampaignState::Paused;
     Ok(OverviewPage {
         frame,
-        now,
         url: server.public_url.clone(),
         has_releases: !store.releases().await?.is_empty(),
         groups: census.iter().map(|it| it.groups).sum(),
@@ -80,23 +88,22 @@ async fn overview(server: &Server, frame: Frame) -> Result<OverviewPage, Trouble
         silent: store.silent_groups(server.silent_before(now)).await?,
         failed: store.failed_groups().await?,
         paused: campaigns.iter().filter(is_paused).cloned().collect(),
-        by_release: by_release(&census),
+        by_release: by_release(&census, &looks),
+        adoption: Adoption::of(&settled, &moves, &looks, since, now),
+        took: Strips::of_rollouts(&took),
+        disagreement: Strips::of_disagreement(&took),
         rollouts: store.open_rollouts().await?.into_iter().map(progress).collect(),
         campaigns: campaigns.into_iter().take(CAMPAIGNS_MAX).collect(),
     })
 }
 
 /// Groups by their release, the newest first; a group that is on none is last.
-fn by_release(census: &[Count]) -> Vec<Part> {
-    let releases =
-        by_number(census).into_iter().rev().enumerate().map(|(place, (number, groups))| {
-            let (name, look) = match number {
-                0 => ("no one release".to_owned(), "none"),
-                _ => (shown::version(number), LOOKS.get(place).copied().unwrap_or("older")),
-            };
-            (name, look, groups)
-        });
-    shown::parts(releases)
+fn by_release(census: &[Count], looks: &Looks) -> Bar {
+    let releases = by_number(census).into_iter().rev().map(|(number, groups)| {
+        let (name, look) = looks.name(number);
+        (name, look, groups)
+    });
+    Bar::of("Groups by release", releases)
 }
 
 fn progress(it: InRollout) -> Progress {
@@ -110,5 +117,5 @@ fn progress(it: InRollout) -> Progress {
 const ATTENTION_MAX: i64 = 50;
 /// Recent campaigns that are shown.
 const CAMPAIGNS_MAX: usize = 5;
-/// How the newest releases of a bar look.
-const LOOKS: [&str; 4] = ["first", "second", "third", "fourth"];
+/// So far back groups by release are shown: two weeks.
+const ADOPTION_HOURS: i64 = 14 * 24;

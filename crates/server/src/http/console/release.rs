@@ -11,8 +11,11 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::plot::Strips;
+use super::said::range;
 use super::shown;
 use super::{Frame, Looking, Moving, Trouble, frame, page, see_other};
+use crate::field::Foreseen;
 use crate::http::problem::Problem;
 use crate::http::releases::withdraw_release;
 use crate::server::Server;
@@ -35,6 +38,9 @@ struct ReleasePage {
     groups: Vec<Group>,
     is_more: bool,
     campaigns: Vec<Campaign>,
+    foreseen: Foreseen,
+    took: Option<Strips>,
+    disagreement: Option<Strips>,
 }
 
 /// What a manifest says, as far as it is shown.
@@ -78,11 +84,7 @@ impl Manifest {
 
 impl Device {
     fn protocol(&self) -> String {
-        match self.protocol_range.as_slice() {
-            [from, to] if from == to => from.to_string(),
-            [from, to] => format!("{from} to {to}"),
-            _ => "–".to_owned(),
-        }
+        range(&self.protocol_range).unwrap_or_else(|| "–".to_owned())
     }
 }
 
@@ -99,10 +101,14 @@ async fn show(
     let is_more = groups.len() > shown;
     groups.truncate(shown);
     let campaigns = server.store.campaigns().await?;
+    let took = server.store.rollouts_took(Some(release.number)).await?;
     page(&ReleasePage {
         frame: frame(&caller, "releases", "releases campaign: group:"),
         manifest: serde_json::from_str(&release.manifest).unwrap_or_default(),
         campaigns: campaigns.into_iter().filter(|it| it.release == id).collect(),
+        foreseen: Foreseen::of(&server.store, &release).await?,
+        took: Strips::of_rollouts(&took),
+        disagreement: Strips::of_disagreement(&took),
         release,
         groups,
         is_more,

@@ -1,6 +1,7 @@
 //! What a group's lead said last, as far as pages show it. Fields that an older or a newer device
 //! does not have are empty: a page shows what there is.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 /// The documents of a check-in.
@@ -20,8 +21,22 @@ pub(super) struct Version {
     pub(super) hardware: String,
     pub(super) board: String,
     pub(super) chip: String,
+    pub(super) build_date: String,
+    pub(super) build_time: String,
     pub(super) protocol_range: Vec<u32>,
+    pub(super) min_compatible: Option<u32>,
+    pub(super) slot: Option<u8>,
+    pub(super) slot_bytes: u64,
+    pub(super) ota_state: String,
+    pub(super) on_trial: bool,
+    pub(super) rollback: String,
+    pub(super) keys: Option<u32>,
     pub(super) trusts_anybody: bool,
+    pub(super) epoch: u32,
+    pub(super) uptime_seconds: Option<u32>,
+    pub(super) free_heap: Option<u64>,
+    pub(super) boot_number: Option<u32>,
+    pub(super) reset_reason: String,
     pub(super) peers: Vec<Peer>,
 }
 
@@ -29,6 +44,7 @@ pub(super) struct Version {
 #[serde(default)]
 pub(super) struct Peer {
     pub(super) id: String,
+    pub(super) min_compatible: Option<u32>,
     pub(super) protocol_range: Option<Vec<u32>>,
     pub(super) compatible: Option<bool>,
     pub(super) why: Option<String>,
@@ -44,6 +60,8 @@ pub(super) struct Group {
 #[serde(default)]
 pub(super) struct Member {
     pub(super) id: String,
+    pub(super) role: String,
+    pub(super) linked: bool,
     pub(super) heard_ms_ago: Option<u64>,
     pub(super) behind: bool,
 }
@@ -101,6 +119,7 @@ pub(super) struct Rollout {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Cause {
+    pub(super) code: String,
     pub(super) text: String,
 }
 
@@ -128,8 +147,65 @@ impl Said {
         serde_json::from_str(documents).unwrap_or_default()
     }
 
+    /// A text of a device with its members' addresses as people call them.
+    pub(super) fn named(&self, text: &str) -> String {
+        let members = self.group.members.iter().filter(|it| !it.id.is_empty());
+        let name = |text: String, it: &Member| match it.role.as_str() {
+            "" => text,
+            role => text.replace(&it.id, &format!("the {role} {}", it.id)),
+        };
+        let is_named = |it: &&Member| !text.contains(&format!("{} {}", it.role, it.id));
+        members.filter(is_named).fold(text.to_owned(), name)
+    }
+
+    /// What is known of a device's link, and when it was heard, before the lead spoke.
+    pub(super) fn member(&self, id: &str) -> Option<&Member> {
+        self.group.members.iter().find(|it| it.id == id)
+    }
+
+    pub(super) fn peer(&self, id: &str) -> Option<&Peer> {
+        self.version.peers.iter().find(|it| it.id == id)
+    }
+
     pub(super) const fn rollout(&self) -> Option<&Rollout> {
         self.rollout.rollout.as_ref()
+    }
+}
+
+impl Member {
+    /// When it was heard last, if its lead spoke at `seen_at`.
+    pub(super) fn heard_at(&self, seen_at: Option<Timestamp>) -> Option<Timestamp> {
+        before(seen_at?, self.heard_ms_ago?)
+    }
+}
+
+/// The moment so long before another.
+pub(super) fn before(at: Timestamp, ms: u64) -> Option<Timestamp> {
+    at.checked_sub(SignedDuration::from_millis(i64::try_from(ms).ok()?)).ok()
+}
+
+/// A range of protocol versions.
+pub(super) fn range(range: &[u32]) -> Option<String> {
+    match range {
+        [from, to] if from == to => Some(from.to_string()),
+        [from, to] => Some(format!("{from} to {to}")),
+        _ => None,
+    }
+}
+
+impl Health {
+    /// Frames that were dropped, by lane and why.
+    pub(super) fn dropped(&self) -> Vec<String> {
+        let frames = &self.frames;
+        let lanes =
+            [("control", &frames.control), ("blocks", &frames.blocks), ("data", &frames.data)];
+        let fields = lanes.into_iter().flat_map(|(lane, counts)| {
+            counts.iter().map(move |(name, count)| (lane, name, count.as_u64().unwrap_or(0)))
+        });
+        fields
+            .filter(|(_, name, count)| *count > 0 && !matches!(name.as_str(), "taken" | "known"))
+            .map(|(lane, name, count)| format!("{count} {lane}: {}", name.replace('_', " ")))
+            .collect()
     }
 }
 
@@ -182,6 +258,19 @@ mod tests {
     fn what_a_device_does_not_say_is_empty_and_no_error() {
         assert!(Said::read("{}").rollout().is_none());
         assert!(Said::read("not even JSON").version.peers.is_empty());
+    }
+
+    #[test]
+    fn an_address_in_a_text_gets_the_name_of_its_role_once() {
+        let member = |id: &str, role: &str| Member {
+            id: id.to_owned(),
+            role: role.to_owned(),
+            ..Member::default()
+        };
+        let members = vec![member("02:01", "receiver"), member("02:02", "transmitter")];
+        let said = Said { group: Group { members }, ..Said::default() };
+        assert_eq!(said.named("02:02 fell back"), "the transmitter 02:02 fell back");
+        assert_eq!(said.named("receiver 02:01 is silent"), "receiver 02:01 is silent");
     }
 
     #[test]

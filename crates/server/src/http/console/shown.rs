@@ -9,24 +9,60 @@ use lockstep_proto::version::ReleaseVersion;
 
 use crate::campaign::Standing;
 
-/// A moment; the script shows it in the zone of whoever looks, and how long ago it was.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct When(Timestamp);
-
-/// Templates hand over references where they can.
+/// A moment as how long ago it is, with the moment itself as its title. The script keeps it fresh,
+/// and says the moment in the zone of whoever looks.
 pub(super) fn when(at: impl Borrow<Timestamp>) -> When {
-    When(*at.borrow())
+    When { at: *at.borrow(), now: Timestamp::now(), first: First::Distance }
+}
+
+/// A moment as such, for lists that are read for it; how long ago it is, is its title.
+pub(super) fn exact(at: impl Borrow<Timestamp>) -> When {
+    When { at: *at.borrow(), now: Timestamp::now(), first: First::Moment }
+}
+
+/// A moment on a page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct When {
+    at: Timestamp,
+    now: Timestamp,
+    first: First,
+}
+
+/// What is shown of a moment; the other is its title.
+#[derive(Debug, Clone, Copy)]
+enum First {
+    Distance,
+    Moment,
 }
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(at) = self;
-        write!(f, "<time datetime=\"{at:.0}\">{}</time>", at.strftime("%Y-%m-%d %H:%M UTC"))
+        let Self { at, now, first } = self;
+        let moment = at.strftime("%Y-%m-%d %H:%M UTC");
+        let distance = distance(at, now);
+        match first {
+            First::Distance => {
+                write!(f, "<time datetime=\"{at:.0}\" title=\"{moment}\">{distance}</time>")
+            }
+            First::Moment => write!(
+                f,
+                "<time class=\"exact\" datetime=\"{at:.0}\" title=\"{distance}\">{moment}</time>"
+            ),
+        }
     }
 }
 
 // Digits and our own tags.
 impl HtmlSafe for When {}
+
+/// How far away a moment is; the script has the same words.
+fn distance(at: &Timestamp, now: &Timestamp) -> String {
+    match now.duration_since(*at).as_secs() {
+        0..10 => "just now".to_owned(),
+        gone_s @ 10.. => format!("{} ago", seconds(gone_s)),
+        left_s => format!("in {}", seconds(-left_s)),
+    }
+}
 
 /// A release by its number; an en dash for none.
 pub(super) fn version(number: impl Borrow<u32>) -> String {
@@ -36,9 +72,19 @@ pub(super) fn version(number: impl Borrow<u32>) -> String {
     }
 }
 
+/// The oldest release that one understands.
+pub(super) fn oldest(version: &str) -> &str {
+    if version == "0.0.0" { "any release" } else { version }
+}
+
 /// The beginning of a hash, as people compare it.
 pub(super) fn short(hash: &str) -> &str {
     hash.get(..SHORT).unwrap_or(hash)
+}
+
+/// Enough of a hash to know an image by.
+pub(super) fn start(hash: &str) -> &str {
+    hash.get(..START).unwrap_or(hash)
 }
 
 /// A size, rounded up.
@@ -61,9 +107,13 @@ pub(super) fn seconds(seconds: impl Borrow<i64>) -> String {
     }
 }
 
-/// How long ago a moment is.
-pub(super) fn ago(at: impl Borrow<Timestamp>, now: impl Borrow<Timestamp>) -> String {
-    format!("{} ago", between(at, now))
+/// How long something took: tenths of a second where they count.
+pub(super) fn took(ms: u64) -> String {
+    match ms {
+        0..100 => "under 0.1 s".to_owned(),
+        100..10_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => seconds(i64::try_from(ms / 1000).unwrap_or(i64::MAX)),
+    }
 }
 
 /// How long it is from one moment to another.
@@ -106,32 +156,58 @@ pub(super) fn sentence(text: &str) -> String {
     capital(text) + end
 }
 
-/// One part of a bar that shows shares of a whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
-    /// What it stands for.
-    pub(super) name: String,
-    /// How it looks: a class of the style.
-    pub(super) look: &'static str,
-    /// So many.
-    pub(super) count: u64,
-    /// Where it begins, in thousandths of the whole bar.
-    pub(super) from: u64,
-    /// How wide it is, in thousandths of the whole bar.
-    pub(super) wide: u64,
+/// A text as it may stand in an attribute or between tags.
+pub(super) fn plain(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The parts of a bar, one behind the other; those of nothing are left out.
-pub(super) fn parts(counts: impl IntoIterator<Item = (String, &'static str, u64)>) -> Vec<Part> {
-    let counts: Vec<_> = counts.into_iter().filter(|(_, _, count)| *count > 0).collect();
-    let total: u64 = counts.iter().map(|(_, _, count)| count).sum();
-    let mut before = 0;
-    let part = |(name, look, count): (String, &'static str, u64)| {
-        let from = before * 1000 / total.max(1);
-        before += count;
-        Part { name, look, count, from, wide: before * 1000 / total.max(1) - from }
-    };
-    counts.into_iter().map(part).collect()
+/// Why something did not go as it should, in plain words with what to do, and the code in small
+/// type.
+pub(super) fn cause(code: &str, text: impl AsRef<str>) -> Cause {
+    Cause { code: code.to_owned(), text: text.as_ref().to_owned() }
+}
+
+/// See [`cause`].
+#[derive(Debug, Clone)]
+pub(super) struct Cause {
+    /// Empty: there is none.
+    code: String,
+    /// What is known of this very case; empty, or the code itself: no more than the code.
+    text: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, text } = self;
+        let words = crate::words::of(if code.is_empty() { text } else { code });
+        let code = words.map_or(code.as_str(), |words| words.code);
+        let what = match words {
+            Some(words) if text.is_empty() || text == code => words.what,
+            _ if text.is_empty() => code,
+            _ => text,
+        };
+        f.write_str(&plain(&sentence(what)))?;
+        if let Some(words) = words.filter(|words| words.hint != what) {
+            write!(f, " <span class=\"hint\">{}</span>", commands(&sentence(words.hint)))?;
+        }
+        match code {
+            "" => Ok(()),
+            code if code == what => Ok(()),
+            code => write!(f, " <code class=\"code\">{}</code>", plain(code)),
+        }
+    }
+}
+
+// Whatever is not ours is made plain.
+impl HtmlSafe for Cause {}
+
+/// A text with what stands between backquotes as code.
+fn commands(text: &str) -> String {
+    let mut said = String::new();
+    for (place, part) in plain(text).split('`').enumerate() {
+        said += &if place % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() };
+    }
+    said
 }
 
 /// How a group's standing in a campaign looks.
@@ -148,22 +224,28 @@ pub(super) fn standing_look(standing: impl Borrow<Standing>) -> &'static str {
 
 /// Digits of a hash that are shown.
 const SHORT: usize = 8;
+/// Digits of a hash that are shown where there is room.
+const START: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_a_bar_fill_it_exactly() {
-        let bar = parts([
-            ("a".to_owned(), "x", 1),
-            ("none".to_owned(), "x", 0),
-            ("b".to_owned(), "x", 1),
-            ("c".to_owned(), "x", 1),
-        ]);
-        assert_eq!(bar.len(), 3);
-        assert_eq!(bar.iter().map(|part| part.wide).sum::<u64>(), 1000);
-        assert!(bar.windows(2).all(|pair| pair[0].from + pair[0].wide == pair[1].from));
+    fn a_code_is_told_in_words_with_what_to_do() {
+        let plain_words = cause("not-healthy", "not-healthy").to_string();
+        assert_eq!(
+            plain_words,
+            "A device did not get healthy in time. <span class=\"hint\">The log of that device \
+             says which check failed.</span> <code class=\"code\">not-healthy</code>"
+        );
+        // What a device says of its own case is better than what is said of all.
+        let own = cause("too-large", "image for `x` has <3> bytes").to_string();
+        assert!(own.starts_with("Image for `x` has &lt;3&gt; bytes. <span"), "{own}");
+        let command = cause("unreachable", "").to_string();
+        assert!(command.contains("<code>lockstep group remove</code>"), "{command}");
+        assert_eq!(cause("", "runs it already").to_string(), "Runs it already.");
+        assert!(cause("new-code", "").to_string().starts_with("New-code."));
     }
 
     #[test]
@@ -177,5 +259,22 @@ mod tests {
         assert_eq!(bytes(2 << 20), "2.0 MiB");
         assert_eq!(seconds(89), "89 s");
         assert_eq!(seconds(7200), "2 h");
+        assert_eq!((took(4250), took(42_900)), ("4.2 s".to_owned(), "42 s".to_owned()));
+    }
+
+    #[test]
+    fn a_moment_is_told_by_its_distance_and_named_in_its_title() {
+        let at: Timestamp = "2026-05-01T22:00:30Z".parse().unwrap();
+        let after = |s| at + jiff::SignedDuration::from_secs(s);
+        assert_eq!(distance(&at, &after(4)), "just now");
+        assert_eq!(distance(&at, &after(89)), "89 s ago");
+        assert_eq!(distance(&at, &after(3 * 86_400)), "3 days ago");
+        assert_eq!(distance(&at, &after(-7200)), "in 2 h");
+        let said = When { at, now: after(600), first: First::Distance }.to_string();
+        assert_eq!(
+            said,
+            "<time datetime=\"2026-05-01T22:00:30Z\" title=\"2026-05-01 22:00 UTC\">10 min \
+             ago</time>"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! What the API answers, as it goes over the wire: made from what is in the tables, and described
 //! in the API's document by the same types.
 
+mod releases;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -9,7 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::contract::{Address, Digest, Identity, Moment, Version};
+pub(super) use releases::{CheckedRelease, NewRelease, OneRelease, Releases, Withdrawn};
+
+use super::contract::{Address, Identity, Moment, Version};
 use crate::campaign::{Standing, State, Wave};
 use crate::check;
 use crate::fleet::Mode;
@@ -153,6 +157,8 @@ pub(super) struct PastRollout {
     /// When the server heard of its end.
     #[schema(value_type = Moment)]
     told_at: Timestamp,
+    /// So long its members ran different releases, in seconds, as its lead has it.
+    disagreed_s: Option<u32>,
 }
 
 impl From<store::groups::PastRollout> for PastRollout {
@@ -166,6 +172,7 @@ impl From<store::groups::PastRollout> for PastRollout {
             version: shown_version(it.number),
             version_before: shown_version(it.number_before),
             told_at: it.told_at,
+            disagreed_s: it.disagreed_s,
         }
     }
 }
@@ -387,6 +394,8 @@ pub(super) struct Participant {
     since: Timestamp,
     /// Why it failed or is left out; empty: nothing to say.
     cause: String,
+    /// The cause's code; empty: it has none.
+    code: String,
     /// What it ran when the campaign began.
     #[schema(value_type = Option<Version>)]
     version_before: Option<String>,
@@ -408,6 +417,7 @@ impl From<store::campaigns::Participant> for Participant {
             standing: it.standing,
             since: it.since,
             cause: it.cause,
+            code: it.code,
             version_before: shown_version(it.number_before),
             phase: it.phase,
             seen_at: it.seen_at,
@@ -463,87 +473,6 @@ pub(super) struct Reverting {
 pub(super) struct Retried {
     #[schema(value_type = Identity)]
     pub(super) retried: String,
-}
-
-/// All releases.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Releases {
-    /// Newest version first; at most 1000.
-    pub(super) releases: Vec<Release>,
-}
-
-/// A release.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Release {
-    #[schema(value_type = Identity)]
-    id: String,
-    /// The product; empty for one that names none.
-    system: String,
-    #[schema(value_type = Version)]
-    version: String,
-    /// MAJOR·10000 + MINOR·100 + PATCH.
-    version_number: u32,
-    /// Rises with every release of the product; 0 where nobody counts.
-    sequence: u32,
-    /// The anti-rollback counter.
-    epoch: u32,
-    #[schema(value_type = Digest)]
-    bundle_sha256: String,
-    /// Size of the bundle.
-    size_bytes: u64,
-    /// So many signatures are in the bundle.
-    signatures: u32,
-    /// What is new, for people.
-    description: String,
-    #[schema(value_type = Moment)]
-    uploaded_at: Timestamp,
-    uploaded_by: String,
-    /// Since when it is offered no more.
-    #[schema(value_type = Option<Moment>)]
-    withdrawn_at: Option<Timestamp>,
-}
-
-impl From<&store::releases::Release> for Release {
-    fn from(release: &store::releases::Release) -> Self {
-        let it = release.clone();
-        Self {
-            id: it.id,
-            system: it.system,
-            version: it.version,
-            version_number: it.number,
-            sequence: it.sequence,
-            epoch: it.epoch,
-            bundle_sha256: it.bundle_sha256,
-            size_bytes: it.bundle_bytes,
-            signatures: it.signatures,
-            description: it.description,
-            uploaded_at: it.uploaded_at,
-            uploaded_by: it.uploaded_by,
-            withdrawn_at: it.withdrawn_at,
-        }
-    }
-}
-
-/// A release that was taken in.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct NewRelease {
-    pub(super) release: Release,
-}
-
-/// One release.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OneRelease {
-    pub(super) release: Release,
-    /// What is in `manifest.json` of its bundle.
-    #[schema(value_type = Object)]
-    pub(super) manifest: Value,
-}
-
-/// The release that is offered no more.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Withdrawn {
-    #[schema(value_type = Identity)]
-    pub(super) withdrawn: String,
 }
 
 /// A version for people; null: it is not known.

@@ -1,0 +1,47 @@
+//! The devices of groups, as their leads know them.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::groups::Device;
+use super::{Store, StoreError, number_of};
+
+impl Store {
+    /// The devices of a group, the lead first.
+    pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
+        let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \
+            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
+        let query = sqlx::query(sql).bind(group);
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        rows.iter().map(device_of).collect()
+    }
+
+    /// The devices of the first groups by name, by the group's identity.
+    pub async fn devices_of_first(
+        &self,
+        groups: i64,
+    ) -> Result<BTreeMap<String, Vec<Device>>, StoreError> {
+        let sql = "SELECT fleet_group, id, role, is_lead, number, image, is_linked FROM device \
+            WHERE fleet_group IN (SELECT id FROM fleet_group ORDER BY name LIMIT $1) \
+            ORDER BY is_lead DESC, id";
+        let rows = sqlx::query(sql).bind(groups).fetch_all(&mut *self.read().await?).await?;
+        let mut devices: BTreeMap<String, Vec<Device>> = BTreeMap::new();
+        for row in &rows {
+            devices.entry(row.try_get("fleet_group")?).or_default().push(device_of(row)?);
+        }
+        Ok(devices)
+    }
+}
+
+fn device_of(row: &AnyRow) -> Result<Device, StoreError> {
+    Ok(Device {
+        id: row.try_get("id")?,
+        role: row.try_get("role")?,
+        is_lead: row.try_get::<i64, _>("is_lead")? != 0,
+        number: number_of(row, "number")?,
+        image: row.try_get("image")?,
+        is_linked: row.try_get::<i64, _>("is_linked")? != 0,
+    })
+}
