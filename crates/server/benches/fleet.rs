@@ -178,7 +178,7 @@ async fn enrol(server: &Server) -> Vec<String> {
 }
 
 fn lead_of(number: usize) -> String {
-    format!("02:00:00:00:{:02X}:{:02X}", number / 256, number % 256)
+    format!("02:00:00:00:{:02x}:{:02x}", number / 256, number % 256)
 }
 
 /// A pair's check-in, as long as a real one is.

@@ -49,7 +49,8 @@ fn an_upload_that_is_cut_leaves_nothing_and_the_next_one_is_taken() {
         drop(stream);
     }
     assert_eq!(releases(&fleet), json!([]));
-    assert_eq!(files_in(&fleet, "data/objects"), 0);
+    // The store's mark, and nothing else.
+    assert_eq!(files_in(&fleet, "data/objects/bundles"), 1);
     assert_eq!(files_in(&fleet, "data/incoming"), 0);
     fleet.operator("publish 1.1.0.lockstep").succeeds().says("Published").says("not signed");
     assert_eq!(releases(&fleet)[0]["version"], "1.1.0");

@@ -191,7 +191,7 @@ struct Outcome {
     cause: Option<Cause>,
     release: String,
     release_before: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_maybe")]
     disagreed_s: Option<u32>,
 }
 
