@@ -142,3 +142,48 @@ pub(super) fn rollout_of<A: Application>(node: &Node<A>) -> Option<(RolloutId, b
     let rollout = node.lead.as_ref()?.rollout.as_ref()?;
     Some((rollout.record().id, rollout.is_over()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Level;
+
+    /// A server in the field says it, and stays as it is.
+    #[test]
+    fn what_servers_in_the_field_say_is_read() {
+        let golden = include_str!("../../../proto/tests/golden/lead-desired.json");
+        let told: Told = serde_json::from_str(golden).unwrap();
+        let release = Offered {
+            offer: "1f02c5".into(),
+            version: "1.1.0".into(),
+            bundle: "/api/lead/bundles/bc6d01".into(),
+            size_bytes: 529_408,
+            install: "ask".into(),
+            description: "spring".into(),
+        };
+        let orders = alloc::vec![Order { id: "96cc01".into(), what: "revert".into() }];
+        assert_eq!(told, Told { poll_s: 300, release: Some(release), orders });
+    }
+
+    /// Servers in the field read it. The documents are held against the golden file by a real lead,
+    /// in the command's tests.
+    #[test]
+    fn what_a_lead_adds_to_its_documents_is_what_servers_in_the_field_read() {
+        let golden = include_str!("../../../proto/tests/golden/lead-check-in.json");
+        let line = LineJson { level: Level::Notice.as_str(), text: "settled: keep 1.1.0" };
+        let offer = OfferAnswer {
+            id: "1f02c5".into(),
+            state: "refused",
+            refusals: alloc::vec!["unreachable"],
+            text: "transmitter does not answer".into(),
+        };
+        let order = OrderAnswer { id: "96cc01".into(), refused: String::new() };
+        let blank = |text: &str| text.replace([' ', '\n'], "");
+        let golden = blank(golden);
+        for said in
+            [views::json_text(&[line]), views::json_text(&Some(offer)), views::json_text(&[order])]
+        {
+            assert!(golden.contains(&blank(&said)), "{said}");
+        }
+    }
+}

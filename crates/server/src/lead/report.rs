@@ -399,7 +399,7 @@ mod tests {
 
     /// A pair as its lead reports it, with what `edit` makes of the documents.
     fn report(edit: impl FnOnce(&mut serde_json::Value)) -> Result<Report, BadReport> {
-        let mut documents: serde_json::Value = serde_json::from_str(PAIR).unwrap();
+        let mut documents = golden();
         edit(&mut documents);
         Report::of(&serde_json::from_value::<Documents>(documents).unwrap())
     }
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn uptime_is_no_news_and_how_far_a_rollout_is_is() {
         let gist = |edit: fn(&mut serde_json::Value)| {
-            let mut documents: serde_json::Value = serde_json::from_str(PAIR).unwrap();
+            let mut documents = golden();
             edit(&mut documents);
             let documents: Documents = serde_json::from_value(documents).unwrap();
             Report::of(&documents).unwrap().gist(&documents.rollout)
@@ -475,18 +475,21 @@ mod tests {
         assert_eq!(error.document, "health");
     }
 
-    const PAIR: &str = r#"{
-        "version":{"id":"02:00:00:00:00:01","role":"receiver","product":"desk",
-          "version_number":10000,"image":"a4afd3dc","peers":[
-          {"id":"02:00:00:00:00:02","role":"transmitter","version_number":10000,
-           "image":"10cc574e60e520ad","compatible":true,"why":null,"linked":true}]},
-        "group":{"members":[
-          {"id":"02:00:00:00:00:01","role":"receiver","lead":true,"linked":true},
-          {"id":"02:00:00:00:00:02","role":"transmitter","lead":false,"linked":true}]},
-        "health":{"status":"healthy","errors":[]},
-        "rollout":{"rollout":{"id":"17762bb28297659e","kind":"forward","phase":"settled",
-          "release":"1.1.0"}},
-        "history":{"history":[{"rollout":"17762bb28297659e","kind":"forward","verdict":"revert",
-          "cause":{"code":"not-healthy","member":null,"text":"not healthy in time"},
-          "release":"1.1.0","release_before":"1.0.0"}]}}"#;
+    /// What a lead says, as leads in the field do.
+    const GOLDEN: &str = include_str!("../../../proto/tests/golden/lead-check-in.json");
+
+    fn golden() -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(GOLDEN).unwrap()["documents"].take()
+    }
+
+    #[test]
+    fn what_leads_in_the_field_say_is_read_whole() {
+        let read: CheckIn = serde_json::from_str(GOLDEN).unwrap();
+        assert!(read.has_more());
+        assert_eq!(read.lines[0].level, "notice");
+        let offer = read.offer.unwrap();
+        assert_eq!((offer.id.as_str(), offer.refusals[0].as_str()), ("1f02c5", "unreachable"));
+        assert_eq!((read.orders[0].id.as_str(), read.orders[0].refused.as_str()), ("96cc01", ""));
+        assert_eq!(Report::of(&read.documents).unwrap().devices.len(), 2);
+    }
 }

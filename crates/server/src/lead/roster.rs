@@ -215,3 +215,25 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// For so long a credential is not looked up again, in seconds: another server may have taken it
 /// back.
 const KNOWN_S: i64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::checkins::Offer;
+
+    /// Firmware in the field reads it, and stays as it is.
+    #[test]
+    fn what_a_lead_is_told_is_what_leads_in_the_field_read() {
+        let offer = Offer {
+            id: "1f02c5".into(),
+            version: "1.1.0".into(),
+            bundle_sha256: "bc6d01".into(),
+            bundle_bytes: 529_408,
+            description: "spring".into(),
+        };
+        let orders = vec![("96cc01".to_owned(), "revert".to_owned())];
+        let told = Answer::new(&Desired { offer: Some(offer), orders }, Install::Ask, 300);
+        let golden = include_str!("../../../proto/tests/golden/lead-desired.json");
+        assert_eq!(told.text, golden.trim_end());
+    }
+}
