@@ -1,21 +1,41 @@
 //! Bundles: a directory by default, an S3 store by its URL. Each is named by the SHA-256 of its
 //! bytes, so that what is there never changes.
+//!
+//! What leads fetch is in memory after the first has asked: a wave of them wants the same bundle,
+//! each in many small ranges.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use lockstep_proto::id::Sha256;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use sha2::Digest as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Where bundles are.
 #[derive(Debug, Clone)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    /// Bundles that were asked for lately, whole.
+    hot: Arc<Cache<Sha256, Bytes, ByLength>>,
+}
+
+/// A bundle counts as long as it is.
+#[derive(Debug, Clone)]
+struct ByLength;
+
+impl Weighter<Sha256, Bytes> for ByLength {
+    fn weight(&self, _: &Sha256, bytes: &Bytes) -> u64 {
+        bytes.len() as u64
+    }
 }
 
 /// Why a bundle was not put away, or not got back.
@@ -29,6 +49,11 @@ pub enum ObjectError {
     /// The store answers, and is not the one that bundles were put into: a disk that is not mounted
     /// is an empty folder.
     Lost,
+    /// What is there under a bundle's name is something else.
+    Damaged {
+        /// The bundle's identity.
+        digest: Sha256,
+    },
     /// The store is away, full, or refuses.
     Store(object_store::Error),
     /// What was to be put away could not be read.
@@ -42,6 +67,9 @@ impl fmt::Display for ObjectError {
                 write!(f, "`{found}` is no object store, expected s3://BUCKET or a folder")
             }
             Self::Lost => write!(f, "the store of bundles is not the one that they were put into"),
+            Self::Damaged { digest } => {
+                write!(f, "bundle {digest} is not in the store as it was put there")
+            }
             Self::Store(_) => write!(f, "the store of bundles cannot be used"),
             Self::Read(_) => write!(f, "the bundle cannot be read"),
         }
@@ -51,7 +79,7 @@ impl fmt::Display for ObjectError {
 impl std::error::Error for ObjectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Url { .. } | Self::Lost => None,
+            Self::Url { .. } | Self::Lost | Self::Damaged { .. } => None,
             Self::Store(error) => Some(error),
             Self::Read(error) => Some(error),
         }
@@ -68,7 +96,24 @@ impl Objects {
     /// A folder of this machine, which must be there.
     pub fn in_folder(folder: &Path) -> Result<Self, ObjectError> {
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self::of(store))
+    }
+
+    fn of(store: impl ObjectStore) -> Self {
+        // Of one shard: of several, none would have room for the largest bundle.
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(HOT_BUNDLES)
+            .weight_capacity(HOT_BYTES_MAX)
+            .shards(1)
+            .build()
+            .expect("both capacities are given");
+        let hot = Cache::with_options(
+            options,
+            ByLength,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
+        Self { store: Arc::new(store), hot: Arc::new(hot) }
     }
 
     /// `s3://BUCKET`, with credentials and endpoint from the environment as AWS's own tools take
@@ -79,7 +124,7 @@ impl Objects {
         // Whoever was first has chosen; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self::of(store))
     }
 
     /// Puts a bundle away, as it is read from `source` to its end; it is there wholly or not at
@@ -144,15 +189,42 @@ impl Objects {
     pub async fn get(
         &self,
         digest: Sha256,
-        range: std::ops::Range<u64>,
-    ) -> Result<Option<GetResult>, ObjectError> {
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        match self.store.get_opts(&place(digest), options).await {
-            Ok(found) => Ok(Some(found)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, ObjectError> {
+        // Whoever asks while it is being read waits for the same.
+        let whole = match self.hot.get_or_insert_async(&digest, self.read(digest)).await {
+            Ok(whole) => whole,
+            Err(Unread::Missing) => return Ok(None),
+            Err(Unread::Trouble(error)) => return Err(error),
+        };
+        let end = |at: u64| usize::try_from(at).ok().filter(|&at| at <= whole.len());
+        match (end(range.start), end(range.end)) {
+            (Some(first), Some(end)) if first <= end => Ok(Some(whole.slice(first..end))),
+            _ => Err(ObjectError::Damaged { digest }),
         }
     }
+
+    /// All of a bundle, as it was put away.
+    async fn read(&self, digest: Sha256) -> Result<Bytes, Unread> {
+        let found = match self.store.get(&place(digest)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Err(Unread::Missing),
+            Err(error) => return Err(Unread::Trouble(error.into())),
+        };
+        let bytes = found.bytes().await.map_err(|error| Unread::Trouble(error.into()))?;
+        let hashed = bytes.clone();
+        let hash = tokio::task::spawn_blocking(move || sha2::Sha256::digest(&hashed));
+        match hash.await {
+            Ok(hash) if Sha256(hash.into()) == digest => Ok(bytes),
+            _ => Err(Unread::Trouble(ObjectError::Damaged { digest })),
+        }
+    }
+}
+
+/// Why a bundle is not in memory.
+enum Unread {
+    Missing,
+    Trouble(ObjectError),
 }
 
 /// Some stores are slow with a hundred thousand names in one place.
@@ -165,6 +237,10 @@ pub(crate) fn place(digest: Sha256) -> ObjectPath {
 /// Is in every store that bundles are put into.
 const MARK: &str = "bundles/lockstep.txt";
 const MARK_TEXT: &str = "Bundles of Lockstep's server, by the SHA-256 of their bytes.\n";
+/// Bundles in memory, together at most: four of the largest.
+const HOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How many that will be, about.
+const HOT_BUNDLES: usize = 64;
 /// Bytes of one part of an upload: at least 5 MiB, which S3 asks for.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 

@@ -72,6 +72,10 @@ fn digest(byte: u8) -> Sha256 {
     Sha256([byte; 32])
 }
 
+fn digest_of(bytes: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
 /// More than one part of an upload.
 fn bundle() -> Vec<u8> {
     (0..PART_BYTES + 1000).map(|at| u8::try_from(at % 251).unwrap()).collect()
@@ -81,14 +85,15 @@ fn bundle() -> Vec<u8> {
 async fn what_was_put_away_comes_back_whole_and_in_part() {
     let place = place().await;
     let bytes = bundle();
+    let digest = digest_of(&bytes);
     for _ in 0..2 {
-        place.objects.put(digest(1), &mut &bytes[..]).await.unwrap();
+        place.objects.put(digest, &mut &bytes[..]).await.unwrap();
     }
-    let all = place.objects.get(digest(1), 0..bytes.len() as u64).await.unwrap().unwrap();
-    assert!(all.bytes().await.unwrap() == bytes);
+    let all = place.objects.get(digest, 0..bytes.len() as u64).await.unwrap().unwrap();
+    assert!(all == bytes);
     let range = PART_BYTES as u64 - 3..PART_BYTES as u64 + 3;
-    let part = place.objects.get(digest(1), range).await.unwrap().unwrap();
-    assert_eq!(part.bytes().await.unwrap(), bytes[PART_BYTES - 3..PART_BYTES + 3]);
+    let part = place.objects.get(digest, range).await.unwrap().unwrap();
+    assert_eq!(part, bytes[PART_BYTES - 3..PART_BYTES + 3]);
     place.objects.is_there().await.unwrap();
 }
 
@@ -96,6 +101,22 @@ async fn what_was_put_away_comes_back_whole_and_in_part() {
 async fn what_is_not_there_is_nothing_and_no_error() {
     let place = place().await;
     assert!(place.objects.get(digest(2), 0..10).await.unwrap().is_none());
+}
+
+/// Devices would find it as well, after they have fetched all of it.
+#[tokio::test]
+async fn what_is_not_as_it_was_put_away_is_not_handed_out_and_not_kept() {
+    let place = place().await;
+    let (bytes, spoiled) = (bundle(), bundle()[1..].to_vec());
+    let digest = digest_of(&bytes);
+    place.objects.put(digest, &mut &spoiled[..]).await.unwrap();
+    let error = place.objects.get(digest, 0..10).await.unwrap_err();
+    assert!(matches!(error, ObjectError::Damaged { .. }), "{error:?}");
+    place.objects.put(digest, &mut &bytes[..]).await.unwrap();
+    assert_eq!(place.objects.get(digest, 0..10).await.unwrap().unwrap(), bytes[..10]);
+    // What is asked for was read from the tables: it is there, or the tables are of another bundle.
+    let beyond = bytes.len() as u64 + 1;
+    assert!(place.objects.get(digest, 0..beyond).await.is_err());
 }
 
 /// Gives a part, and then the disk under it is gone.

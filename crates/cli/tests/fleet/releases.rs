@@ -136,6 +136,7 @@ fn a_folder_is_followed_and_what_cannot_be_published_does_not_end_that() {
         fs::write(folder.join(name), bytes).unwrap();
     };
     let good = |role, version: &str| firmware(role, version).make().bytes;
+    fs::create_dir(fleet.path("build")).unwrap();
     let watched = fleet.begin("watched", "publish --watch build --key a.key");
     let wait = |what: &str| {
         for _ in 0..600 {

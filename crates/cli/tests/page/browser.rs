@@ -30,14 +30,7 @@ impl Browser {
     pub(crate) fn start() -> Option<Self> {
         let (chromium, driver) = (tool("LOCKSTEP_CHROMIUM", "chromium")?, driver()?);
         let profile = TempDir::new().unwrap();
-        let mut driver = Command::new(driver)
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let port = port_of(&mut driver);
+        let (driver, port) = start_driver(&driver);
         let driver_address = format!("http://127.0.0.1:{port}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let wanted = capabilities(&chromium, profile.path());
@@ -176,15 +169,38 @@ fn capabilities(chromium: &Path, profile: &Path) -> Value {
     })
 }
 
-/// The port that it chose, as it says at its start.
-fn port_of(driver: &mut Child) -> u16 {
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    let port = lines.find_map(|line| {
-        let line = line.ok()?;
-        let (_, port) = line.split_once("successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
-    });
-    port.expect("chromedriver says its port")
+/// A driver and its port. It takes one that is free for one family of addresses, and ends when that
+/// is not free for the other, which the next one may find better.
+fn start_driver(program: &Path) -> (Child, u16) {
+    let mut said = String::new();
+    for _ in 0..STARTS_MAX {
+        let mut driver = Command::new(program)
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        match port_of(&mut driver) {
+            Ok(port) => return (driver, port),
+            Err(lines) => said += &lines,
+        }
+        let _ = driver.wait();
+    }
+    panic!("chromedriver does not say its port:\n{said}");
+}
+
+/// The port that it chose, as it says at its start; else what it says.
+fn port_of(driver: &mut Child) -> Result<u16, String> {
+    let mut said = String::new();
+    for line in BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        let port = line.split_once("successfully on port ").map(|(_, port)| port);
+        if let Some(Ok(port)) = port.map(|port| port.trim_end_matches('.').parse()) {
+            return Ok(port);
+        }
+        said += &format!("{line}\n");
+    }
+    Err(said)
 }
 
 fn driver() -> Option<PathBuf> {
@@ -205,5 +221,6 @@ pub(crate) fn tool(variable: &str, name: &str) -> Option<PathBuf> {
     found
 }
 
+const STARTS_MAX: u32 = 5;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;

@@ -1,9 +1,8 @@
 //! Bytes out of the store of objects: whole, in part (RFC 9110, one range), or not at all if who
-//! asks has them already. Streamed: no bundle is ever whole in memory here.
+//! asks has them already.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, header};
-use futures_util::StreamExt as _;
 use lockstep_proto::id::Sha256;
 use utoipa::IntoResponses;
 
@@ -87,8 +86,7 @@ pub(super) async fn answer(
         let range = format!("bytes {first}-{last}/{}", part.size_bytes);
         base = base.header(header::CONTENT_RANGE, range);
     }
-    let stream = found.into_stream().map(|piece| piece.map_err(std::io::Error::other));
-    Ok(built(base.body(Body::from_stream(stream))))
+    Ok(built(base.body(Body::from(found))))
 }
 
 /// The headers are all our own texts.

@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_io_timeout::TimeoutStream;
+use tower::util::MapRequestLayer;
 use tracing::warn;
 
 use super::problem::Problem;
@@ -82,10 +83,12 @@ pub async fn serve(
     });
     let waits = doors.waits;
     let door = Door { places: Arc::new(Semaphore::new(doors.places)), waits };
-    let in_time = middleware::from_fn(move |request, next| in_time(waits.body, request, next));
-    let proxies: Arc<[IpAddr]> = doors.proxies.into();
-    let for_whom = middleware::map_request_with_state(proxies, for_whom);
-    let router = super::router(Arc::clone(&server)).layer(in_time).layer(for_whom);
+    let mut router = super::router(Arc::clone(&server))
+        .layer(MapRequestLayer::new(move |request| in_time(waits.body, request)));
+    if !doors.proxies.is_empty() {
+        let proxies: Arc<[IpAddr]> = doors.proxies.into();
+        router = router.layer(MapRequestLayer::new(move |it| for_whom(&proxies, it)));
+    }
     let Some((listener, tls)) = doors.tls else {
         return plain(doors.plain, door, &control, router).await;
     };
@@ -161,7 +164,7 @@ fn wants_page(headers: &HeaderMap) -> bool {
 
 /// Behind a proxy of ours a request comes from whomever the proxy names, so that one who guesses is
 /// not everybody. What stands before the last name may be the guesser's own words.
-async fn for_whom(State(proxies): State<Arc<[IpAddr]>>, mut request: Request) -> Request {
+fn for_whom(proxies: &[IpAddr], mut request: Request) -> Request {
     let Some(ConnectInfo(from)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
         return request;
     };
@@ -178,9 +181,9 @@ async fn for_whom(State(proxies): State<Arc<[IpAddr]>>, mut request: Request) ->
 }
 
 /// Ends a request whose body takes too long; a bundle may take its time, but must go on.
-async fn in_time(wait: Duration, request: Request, next: Next) -> Response {
+fn in_time(wait: Duration, request: Request) -> Request {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return request;
     }
     let (parts, body) = request.into_parts();
     let is_bundle =
@@ -194,7 +197,7 @@ async fn in_time(wait: Duration, request: Request, next: Next) -> Response {
         };
         Some((piece, body))
     });
-    next.run(Request::from_parts(parts, Body::from_stream(pieces))).await
+    Request::from_parts(parts, Body::from_stream(pieces))
 }
 
 /// Lets connections in while there are places.
