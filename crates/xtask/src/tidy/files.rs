@@ -34,6 +34,11 @@ fn check_golden_files(tree: &Tree, source: &RustFile, findings: &mut Vec<Finding
             continue;
         };
         let Some(name) = text.get(start..).filter(|name| name.contains('.')) else { continue };
+        // A path into the tests of another crate says which.
+        let before = text.get(..start).and_then(|before| before.strip_suffix("/tests/"));
+        let other = before.and_then(|before| before.rsplit('/').next());
+        let other = other.filter(|name| !["", ".", ".."].contains(name));
+        let home = other.map_or_else(|| home.to_owned(), |other| format!("crates/{other}"));
         if !tree.has(&format!("{home}/tests/{name}")) {
             let text = format!("`{name}` is not in `{home}/tests`");
             findings.push(Finding::at(&source.path, *line, "golden", text));

@@ -210,6 +210,9 @@ fn a_golden_file_named_by_a_test_must_be_there() {
     assert_eq!(found(&[(path, test)]), ["golden@2"]);
     assert_eq!(found(&[(path, test), (&golden("proto"), "")]), [""; 0]);
     assert_eq!(found(&[(path, test), (&golden("agent"), "")]), ["golden@2"]);
+    let test = "//! T.\nconst A: &str = include_str!(\"../../agent/tests/golden/announce.bin\");\n";
+    assert_eq!(found(&[(path, test), (&golden("proto"), "")]), ["golden@2"]);
+    assert_eq!(found(&[(path, test), (&golden("agent"), "")]), [""; 0]);
 }
 
 #[test]
