@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_server::accept::Accept;
@@ -145,7 +145,7 @@ async fn only_what_may_be_plain(
     }
     let rest = request.uri().path_and_query().map_or("/", |it| it.as_str());
     let url = format!("{}{rest}", server.public_url);
-    if *request.method() == Method::GET && wants_page(request.headers()) {
+    if *request.method() == Method::GET && super::wants_page(request.headers()) {
         return Redirect::temporary(&url).into_response();
     }
     let problem = Problem::new(
@@ -155,11 +155,6 @@ async fn only_what_may_be_plain(
         format_args!("use {}, and take back a token that came this way", server.public_url),
     );
     problem.into_response()
-}
-
-fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    accept.contains("text/html")
 }
 
 /// Behind a proxy of ours a request comes from whomever the proxy names, so that one who guesses is

@@ -75,11 +75,16 @@ fn bundle_limit() -> DefaultBodyLimit {
 /// People get a page, programs what they can read.
 async fn nothing(uri: axum::http::Uri, headers: HeaderMap) -> Response {
     let problem = Problem::not_found("page", uri.path());
-    let accept = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    match accept.contains("text/html") && !uri.path().starts_with("/api/") {
+    match wants_page(&headers) && !uri.path().starts_with("/api/") {
         true => console::problem_page(problem),
         false => problem.into_response(),
     }
+}
+
+/// Whether it is a browser that asks, for somebody to read.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    accept.contains("text/html")
 }
 
 /// Whether the server runs
