@@ -3,6 +3,7 @@
 //! A connection holds a place from its first byte to its last. Whoever says nothing, says it too
 //! slowly or does not listen loses it, so that places cannot be held by doing nothing.
 
+use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, HttpBody as _};
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::future::RouteFuture;
+use axum::{BoxError, Router};
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
 use axum_server::{Control, Handle, Server as Listening};
@@ -27,9 +29,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_io_timeout::TimeoutStream;
-use tower::util::MapRequestLayer;
+use tower::{Service, service_fn};
 use tracing::warn;
 
+use super::BODY_BYTES_MAX;
 use super::problem::Problem;
 use crate::server::{Change, Server};
 use crate::tls::Tls;
@@ -83,40 +86,32 @@ pub async fn serve(
     });
     let waits = doors.waits;
     let door = Door { places: Arc::new(Semaphore::new(doors.places)), waits };
-    let mut router = super::router(Arc::clone(&server))
-        .layer(MapRequestLayer::new(move |request| in_time(waits.body, request)));
-    if !doors.proxies.is_empty() {
-        let proxies: Arc<[IpAddr]> = doors.proxies.into();
-        router = router.layer(MapRequestLayer::new(move |it| for_whom(&proxies, it)));
-    }
+    let router = super::router(Arc::clone(&server));
+    let hall = Hall { router, body_wait: waits.body, proxies: doors.proxies.into() };
     let Some((listener, tls)) = doors.tls else {
-        return plain(doors.plain, door, &control, router).await;
+        return plain(doors.plain, door, &control, hall).await;
     };
     let beside = middleware::from_fn_with_state(server, only_what_may_be_plain);
-    let by_tls = by_tls(listener, door.clone(), &control, router.clone(), &tls);
-    let plain = plain(doors.plain, door, &control, router.layer(beside));
+    let beside = Hall { router: hall.router.clone().layer(beside), ..hall.clone() };
+    let by_tls = by_tls(listener, door.clone(), &control, hall, &tls);
+    let plain = plain(doors.plain, door, &control, beside);
     tokio::try_join!(by_tls, plain).map(|_| ())
 }
 
-async fn plain(
-    listener: TcpListener,
-    door: Door,
-    control: &Control,
-    router: Router,
-) -> io::Result<()> {
+async fn plain(listener: TcpListener, door: Door, control: &Control, hall: Hall) -> io::Result<()> {
     let head = door.waits.head;
     let listening = Listening::<SocketAddr>::from_listener(listener);
     let mut listening = listening.acceptor(door).http1_only();
     listening.http_builder().http1().header_read_timeout(head);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    listening.handle(Handle::with_control(control.clone())).serve(service).await
+    let visits = service_fn(|from| ready(Ok::<_, Infallible>(hall.visit(from))));
+    listening.handle(Handle::with_control(control.clone())).serve(visits).await
 }
 
 async fn by_tls(
     listener: TcpListener,
     door: Door,
     control: &Control,
-    router: Router,
+    hall: Hall,
     tls: &Tls,
 ) -> io::Result<()> {
     let head = door.waits.head;
@@ -125,16 +120,16 @@ async fn by_tls(
     let builder = listening.http_builder();
     builder.http1().header_read_timeout(head);
     builder.http2().keep_alive_interval(head).max_concurrent_streams(STREAMS_MAX);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let visits = service_fn(|from| ready(Ok::<_, Infallible>(hall.visit(from))));
     let listening = listening.first_request_timeout(head);
-    listening.handle(Handle::with_control(control.clone())).serve(service).await
+    listening.handle(Handle::with_control(control.clone())).serve(visits).await
 }
 
 /// In plain, where there is TLS: what devices ask for, and the way to the rest. A password or a
 /// token that came in plain has been read by whoever listens, so it is not even looked at.
 async fn only_what_may_be_plain(
     State(server): State<Arc<Server>>,
-    request: Request,
+    request: Request<Body>,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
@@ -157,34 +152,80 @@ async fn only_what_may_be_plain(
     problem.into_response()
 }
 
+/// What every request goes through before it is looked at. It stands before the router and not in
+/// layers of it, since each layer costs a poll as much as its answer does.
+#[derive(Debug, Clone)]
+struct Hall {
+    router: Router,
+    body_wait: Duration,
+    proxies: Arc<[IpAddr]>,
+}
+
+impl Hall {
+    fn visit(&self, from: SocketAddr) -> Requests {
+        Requests { hall: self.clone(), from }
+    }
+}
+
+/// The requests of one connection.
+#[derive(Debug, Clone)]
+struct Requests {
+    hall: Hall,
+    from: SocketAddr,
+}
+
+impl<B> Service<Request<B>> for Requests
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router always is.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut request = in_time(self.hall.body_wait, request);
+        let from = for_whom(&self.hall.proxies, self.from, request.headers());
+        request.extensions_mut().insert(ConnectInfo(from));
+        DefaultBodyLimit::max(BODY_BYTES_MAX).apply(&mut request);
+        self.hall.router.call(request)
+    }
+}
+
 /// Behind a proxy of ours a request comes from whomever the proxy names, so that one who guesses is
 /// not everybody. What stands before the last name may be the guesser's own words.
-fn for_whom(proxies: &[IpAddr], mut request: Request) -> Request {
-    let Some(ConnectInfo(from)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
-        return request;
-    };
+fn for_whom(proxies: &[IpAddr], from: SocketAddr, headers: &HeaderMap) -> SocketAddr {
     if !proxies.contains(&from.ip()) {
-        return request;
+        return from;
     }
-    let named = request.headers().get_all(FORWARDED_FOR).iter().next_back();
+    let named = headers.get_all(FORWARDED_FOR).iter().next_back();
     let named = named.and_then(|it| it.to_str().ok()).and_then(|it| it.rsplit(',').next());
-    if let Some(Ok(address)) = named.map(|name| name.trim().parse::<IpAddr>()) {
-        let from = SocketAddr::new(address, from.port());
-        request.extensions_mut().insert(ConnectInfo(from));
+    match named.map(|name| name.trim().parse::<IpAddr>()) {
+        Some(Ok(address)) => SocketAddr::new(address, from.port()),
+        _ => from,
     }
-    request
 }
 
 /// Ends a request whose body takes too long; a bundle may take its time, but must go on.
-fn in_time(wait: Duration, request: Request) -> Request {
-    if request.body().is_end_stream() {
-        return request;
-    }
+fn in_time<B>(wait: Duration, request: Request<B>) -> Request<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Request::from_parts(parts, Body::empty());
+    }
     let is_bundle =
         ["/api/releases", "/api/releases/check", "/releases"].contains(&parts.uri.path());
     let whole = Instant::now() + wait;
-    let pieces = stream::unfold(body.into_data_stream(), move |mut body| async move {
+    let pieces = Body::new(body).into_data_stream();
+    let pieces = stream::unfold(pieces, move |mut body| async move {
         let by = if is_bundle { Instant::now() + wait } else { whole };
         let piece = match timeout_at(by, body.next()).await {
             Ok(piece) => piece?.map_err(io::Error::other),

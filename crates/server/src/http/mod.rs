@@ -35,7 +35,8 @@ use problem::Problem;
 use crate::publish::BUNDLE_BYTES_MAX;
 use crate::server::Server;
 
-/// Everything that this server answers.
+/// Everything that this server answers. What every request goes through before, as the size of its
+/// body, stands in [`listen`].
 pub fn router(server: Arc<Server>) -> Router {
     let (api, _) = api().split_for_parts();
     api.merge(console::routes())
@@ -48,7 +49,6 @@ pub fn router(server: Arc<Server>) -> Router {
                 "see /api/docs on this server",
             )
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(server)
 }
 

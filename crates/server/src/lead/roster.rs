@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use axum::body::Bytes;
+use axum::http::HeaderValue;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::Digest as _;
@@ -12,6 +14,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::store::checkins::Desired;
+use crate::store::hex;
 
 /// Everybody who came lately.
 #[derive(Debug, Default)]
@@ -40,13 +43,13 @@ pub struct Seat {
     desired: watch::Sender<Option<Arc<Answer>>>,
 }
 
-/// What a lead is told.
+/// What a lead is told, as it goes out: most polls are answered with the very same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Changes with the text.
-    pub tag: String,
+    /// `ETag`: changes with the text.
+    pub tag: HeaderValue,
     /// JSON.
-    pub text: String,
+    pub text: Bytes,
 }
 
 /// What a group should run.
@@ -114,9 +117,11 @@ impl Answer {
         // Texts and numbers alone: that cannot fail.
         let text = serde_json::to_string(&answer).unwrap_or_default();
         let digest = sha2::Sha256::digest(text.as_bytes());
-        let tag =
-            digest.iter().take(8).fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));
-        Self { tag, text }
+        let (start, _) = digest.split_at(8);
+        let tag = HeaderValue::from_str(&format!("\"{}\"", hex(start)));
+        // Quoted digits: that cannot fail either.
+        let tag = tag.unwrap_or(HeaderValue::from_static("\"\""));
+        Self { tag, text: text.into() }
     }
 }
 

@@ -281,8 +281,13 @@ pub fn hash_of(secret: &str) -> String {
     hex(&sha2::Sha256::digest(secret.as_bytes()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+/// As it stands in the tables, and in addresses.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]) {
+        text.extend(char::from_digit(half.into(), 16));
+    }
+    text
 }
 
 /// A moment as it stands in the tables.
