@@ -25,6 +25,10 @@
 //! so that firmware of today reads what it needs from an image of tomorrow. Whether an image may
 //! run here is decided where its descriptor is compared, not in this file.
 
+mod constant;
+
+pub use constant::Constant;
+
 use core::fmt;
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
