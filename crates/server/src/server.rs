@@ -64,6 +64,8 @@ pub enum Change {
     Campaign(String),
     /// A release came or was withdrawn.
     Releases,
+    /// Anything may have: other servers were not heard for a while.
+    Anything,
     /// The server ends: streams of events end with it, or it would wait for them.
     Ends,
 }
@@ -103,11 +105,13 @@ impl Server {
         u64::try_from(tls.expires_at().as_second()).ok()
     }
 
-    /// The same for everybody whose lead came lately.
-    async fn refresh_all(&self) -> Result<(), StoreError> {
+    /// Other servers were not heard for a while: everybody whose lead came lately, and whoever
+    /// watches.
+    async fn look_again(&self) -> Result<(), StoreError> {
         for group in self.roster.groups() {
             self.refresh(&group).await?;
         }
+        self.changed(Change::Anything);
         Ok(())
     }
 
@@ -151,15 +155,16 @@ pub async fn follow_others(server: Arc<Server>) {
 /// Ends at once where there are no others.
 async fn follow(server: &Server) -> Result<(), StoreError> {
     let Some(mut others) = server.store.follow().await? else { return Ok(()) };
-    server.refresh_all().await?;
+    server.look_again().await?;
     loop {
         match others.next().await? {
-            Heard::Anything => server.refresh_all().await?,
+            Heard::Anything => server.look_again().await?,
             Heard::Change(change) => {
                 match &change {
                     Change::Group(group) => server.refresh(group).await?,
                     Change::Lead(group) => server.roster.forget_group(group),
-                    Change::Campaign(_) | Change::Releases | Change::Ends => (),
+                    Change::Campaign(_) | Change::Releases => (),
+                    Change::Anything | Change::Ends => (),
                 }
                 server.changed(change);
             }

@@ -212,10 +212,15 @@ fn a_server_that_is_killed_is_offline_and_on_again_it_is_online() {
     wait(&bench, "offline");
     bench.fleet.switch_on();
     wait(&bench, "online");
-    // Of two servers at one broker one has left.
+    // Of two servers at one broker one has left, and what it told last was old by then.
+    let is_so_now = |it: &Value| it["installed_version"] == "1.0.0";
+    bench.wait_stands("update", "what is so now", is_so_now);
+    bench.broker.keep(&bench.topic("update"), "{}");
+    bench.wait_stands("update", "what is old", |it| *it == serde_json::json!({}));
     bench.broker.keep(ONLINE_AT, "offline");
     wait(&bench, "offline");
     wait(&bench, "online");
+    bench.wait_stands("update", "what is so now", is_so_now);
 }
 
 #[test]

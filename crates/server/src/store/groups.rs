@@ -7,7 +7,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::changes::tell;
 use super::{
     PAGE_ROWS_MAX, Store, StoreError, audit, hash_of, moment, moment_maybe, moment_of, new_id,
-    new_id_at, new_secret, number_maybe, number_of, plots, word_of,
+    new_id_behind, new_secret, number_maybe, number_of, plots, word_of,
 };
 use crate::fleet::{Labels, Mode};
 use crate::server::Change;
@@ -77,7 +77,7 @@ impl Group {
 }
 
 /// A device of a group, as its lead knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Device {
     /// Its address.
     pub id: String,
@@ -458,7 +458,8 @@ impl Store {
     }
 }
 
-/// Takes down that something happened in a group.
+/// Takes down that something happened in a group, behind what happened before: whoever reads on
+/// from there must find it, though servers' clocks differ and one may go back.
 pub(super) async fn note_event(
     tx: &mut AnyConnection,
     group: &str,
@@ -467,9 +468,13 @@ pub(super) async fn note_event(
     kind: &str,
     said: &str,
 ) -> Result<(), StoreError> {
+    let sql = "SELECT MAX(id) AS last FROM group_event WHERE fleet_group = $1";
+    let row = sqlx::query(sql).bind(group).fetch_one(&mut *tx).await?;
+    let last: Option<String> = row.try_get("last")?;
     let sql = "INSERT INTO group_event (id, fleet_group, at, level, kind, said) \
         VALUES ($1,$2,$3,$4,$5,$6)";
-    let query = sqlx::query(sql).bind(new_id_at(now)?).bind(group).bind(moment(now));
+    let id = new_id_behind(last.as_deref(), now)?;
+    let query = sqlx::query(sql).bind(id).bind(group).bind(moment(now));
     query.bind(level).bind(kind).bind(said).execute(tx).await?;
     Ok(())
 }
@@ -503,8 +508,8 @@ async fn replace_lead(
     lead: &str,
     credential: &str,
 ) -> Result<(), StoreError> {
-    let sql =
-        "UPDATE fleet_group SET lead = $1, credential_hash = $2, seen_at = NULL WHERE id = $3";
+    let sql = "UPDATE fleet_group SET lead = $1, credential_hash = $2, seen_at = NULL, \
+        gist = NULL, line_boot = 0, line_seq = 0 WHERE id = $3";
     let query = sqlx::query(sql).bind(lead).bind(hash_of(credential)).bind(group);
     query.execute(tx).await?;
     Ok(())
