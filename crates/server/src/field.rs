@@ -52,8 +52,14 @@ impl Foreseen {
 
 /// Whether a release can be offered to a group at all.
 pub fn fits(release: &Release, group: &Group) -> bool {
-    let is_same = |system: &String| release.system.is_empty() || *system == release.system;
-    release.withdrawn_at.is_none() && group.system.as_ref().is_none_or(is_same)
+    release.withdrawn_at.is_none() && other_product(release, group).is_none()
+}
+
+/// The product of a group that a release is not for; `None`: it is for this group, or the group has
+/// not said what it is.
+pub fn other_product<'a>(release: &Release, group: &'a Group) -> Option<&'a str> {
+    let system = group.system.as_deref()?;
+    (!release.system.is_empty() && system != release.system).then_some(system)
 }
 
 /// The same of what was read before.

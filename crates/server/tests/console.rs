@@ -2,30 +2,20 @@
 //! that whatever people and devices say stays text. The router answers here without a network; what
 //! a browser makes of the pages is tested with one.
 
-use std::sync::Arc;
+mod world;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_server::access::{Role, hash_password};
-use lockstep_server::http::router;
-use lockstep_server::run::{ServeOptions, open};
-use lockstep_server::server::{Change, Server};
+use lockstep_server::server::Change;
 use lockstep_server::store::groups::{Enrolled, Settings};
 use lockstep_server::store::releases::{Release, Signer};
 use lockstep_server::store::{hash_of, new_id};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt as _;
-
-/// A server without a network.
-struct World {
-    router: Router,
-    server: Arc<Server>,
-    _folder: TempDir,
-}
+use world::World;
 
 /// What came back.
 struct Answer {
@@ -36,13 +26,6 @@ struct Answer {
 }
 
 impl World {
-    async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let options = ServeOptions::in_folder(folder.path().to_owned());
-        let server = open(&options).await.unwrap().server;
-        Self { router: router(Arc::clone(&server)), server, _folder: folder }
-    }
-
     /// With somebody of each role, all with the same password.
     async fn with_people() -> Self {
         let world = Self::new().await;
