@@ -9,6 +9,7 @@ use lockstep_proto::manifest::Trust;
 use tokio::sync::broadcast;
 use tracing::{error, info};
 
+use crate::field::Foresight;
 use crate::fleet::Mode;
 use crate::http::limits::Attempts;
 use crate::lead::roster::{Answer, Install, Roster};
@@ -33,6 +34,8 @@ pub struct Server {
     pub roster: Roster,
     /// What has changed, for whoever watches.
     pub changes: broadcast::Sender<Change>,
+    /// What would go wrong with releases, until something changes.
+    pub foresight: Foresight,
     /// Whose releases are taken in.
     pub trust: Trust,
     /// Where bundles are while they come.
@@ -73,6 +76,7 @@ pub enum Change {
 impl Server {
     /// Tells whoever watches; it does not matter if nobody does.
     pub fn changed(&self, change: Change) {
+        self.foresight.changed();
         let _ = self.changes.send(change);
     }
 

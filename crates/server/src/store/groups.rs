@@ -210,6 +210,29 @@ pub enum Enrolled {
     Used,
 }
 
+impl Filter {
+    /// What is behind a `WHERE`, and the texts that it is about, the first of them at `$first`.
+    pub(super) fn conditions(&self, first: usize) -> (String, Vec<String>) {
+        let (mut sql, mut texts) = (String::new(), Vec::new());
+        for (key, value) in self.labels.iter() {
+            sql += &format!(" AND labels LIKE ${} ESCAPE '\\'", first + texts.len());
+            texts.push(format!("%,{key}={value},%").replace('_', "\\_"));
+        }
+        if !self.name.is_empty() {
+            let plain = self.name.to_lowercase().replace(['%', '_', '\\'], "");
+            sql += &format!(" AND LOWER(name) LIKE ${}", first + texts.len());
+            texts.push(format!("%{plain}%"));
+        }
+        if self.attention == Attention::Needed {
+            sql += " AND attention <> ''";
+        }
+        if let Some(number) = self.number {
+            sql += &format!(" AND number = {number}");
+        }
+        (sql, texts)
+    }
+}
+
 impl Store {
     /// A token for a group that is to come, or for a new lead of `group`.
     pub async fn make_enrolment(
@@ -332,24 +355,10 @@ impl Store {
         after: &str,
         limit: i64,
     ) -> Result<Vec<Group>, StoreError> {
-        let mut sql = format!("SELECT {COLUMNS} FROM fleet_group WHERE name > $1");
-        let mut texts = Vec::new();
-        for (key, value) in filter.labels.iter() {
-            texts.push(format!("%,{key}={value},%").replace('_', "\\_"));
-            sql += &format!(" AND labels LIKE ${} ESCAPE '\\'", texts.len() + 1);
-        }
-        if !filter.name.is_empty() {
-            let plain = filter.name.to_lowercase().replace(['%', '_', '\\'], "");
-            texts.push(format!("%{plain}%"));
-            sql += &format!(" AND LOWER(name) LIKE ${}", texts.len() + 1);
-        }
-        if filter.attention == Attention::Needed {
-            sql += " AND attention <> ''";
-        }
-        if let Some(number) = filter.number {
-            sql += &format!(" AND number = {number}");
-        }
-        sql += &format!(" ORDER BY name LIMIT {limit}");
+        let (such, texts) = filter.conditions(2);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM fleet_group WHERE name > $1{such} ORDER BY name LIMIT {limit}"
+        );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after);
         for text in &texts {
             query = query.bind(text);

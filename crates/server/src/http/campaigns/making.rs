@@ -127,7 +127,18 @@ pub(crate) async fn foresee(server: &Server, given: &Given) -> Result<Vec<Findin
     let release = find_release(server, &given.release).await?;
     let chosen = choose(server, given).await?;
     plan(given, &release, &chosen)?;
-    Ok(findings(&server.store, &release, &chosen).await?)
+    found(server, &release, &chosen).await
+}
+
+/// Groups of another product are left out, so what they would refuse stops nothing.
+async fn found(
+    server: &Server,
+    release: &Release,
+    chosen: &[Group],
+) -> Result<Vec<Finding>, Problem> {
+    let is_for = |it: &&Group| other_product(release, it).is_none();
+    let touched: Vec<_> = chosen.iter().filter(is_for).cloned().collect();
+    Ok(findings(&server.store, release, &touched).await?)
 }
 
 /// That a group would refuse it is said before anything is made.
@@ -156,7 +167,7 @@ pub(crate) async fn begin(server: &Server, given: &Given, who: &str) -> Result<S
     let release = find_release(server, &given.release).await?;
     let chosen = choose(server, given).await?;
     if !given.despite_findings {
-        refuse_stops(&findings(&server.store, &release, &chosen).await?)?;
+        refuse_stops(&found(server, &release, &chosen).await?)?;
     }
     let new = plan(given, &release, &chosen)?;
     let now = Timestamp::now();
