@@ -59,7 +59,8 @@ impl Foreseen {
 }
 
 /// What was foreseen since something changed last, so that a page that many look at, or one looks
-/// at again, does not read the whole field each time.
+/// at again, does not read the whole field each time. What a lead says of itself without news (see
+/// `lead::report`) is seen with the next change; a campaign that begins reads everything anew.
 #[derive(Debug, Default)]
 pub struct Foresight {
     changes: AtomicU64,

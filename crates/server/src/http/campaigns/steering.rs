@@ -1,5 +1,5 @@
-//! A campaign that was made is paused, resumed, ended; a wave is approved or taken back, a group tried
-//! again.
+//! A campaign that was made is paused, resumed, ended; a wave is approved or taken back, a group
+//! tried again.
 
 use std::sync::Arc;
 
