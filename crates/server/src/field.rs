@@ -1,8 +1,11 @@
 //! The groups of the field, read from the tables for a check: what is known of each.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::check::{FieldGroup, Finding, LeadFacts, check};
+use crate::fleet::Labels;
 use crate::manifests::Facts;
 use crate::store::groups::{Device, Filter, Group};
 use crate::store::releases::Release;
@@ -22,7 +25,7 @@ pub async fn findings(
     Ok(foresee(release, &field, &releases))
 }
 
-/// What will go wrong if all groups get a release that do not run it yet.
+/// What will go wrong if such groups get a release that do not run it yet.
 #[derive(Debug, Default)]
 pub struct Foreseen {
     /// The worst first.
@@ -35,25 +38,90 @@ pub struct Foreseen {
 
 impl Foreseen {
     /// Looks at the groups; a release that was withdrawn will go nowhere.
-    pub async fn of(store: &Store, release: &Release) -> Result<Self, StoreError> {
+    pub async fn of(store: &Store, release: &Release, filter: &Filter) -> Result<Self, StoreError> {
         if release.withdrawn_at.is_some() {
             return Ok(Self::default());
         }
-        let groups = store.groups(&Filter::default(), "", CHECKED_MAX + 1).await?;
+        let groups = store.groups(filter, "", CHECKED_MAX + 1).await?;
         let is_more = i64::try_from(groups.len()).is_ok_and(|found| found > CHECKED_MAX);
         let shown = groups.into_iter().take(usize::try_from(CHECKED_MAX).unwrap_or(usize::MAX));
         let is_for = |it: &Group| fits(release, it) && it.number != release.number;
         let groups: Vec<Group> = shown.filter(is_for).collect();
-        let field = field_of(&groups, store.devices_of_first(CHECKED_MAX).await?);
+        let field = field_of(&groups, store.devices_of_first(filter, CHECKED_MAX).await?);
         let findings = foresee(release, &field, &store.releases().await?);
         Ok(Self { findings, checked: groups.len(), is_more })
+    }
+
+    /// Whether some of the groups would refuse it.
+    pub fn stops(&self) -> bool {
+        self.findings.iter().any(Finding::stops)
+    }
+}
+
+/// What was foreseen since something changed last, so that a page that many look at, or one looks
+/// at again, does not read the whole field each time. What a lead says of itself without news (see
+/// `lead::report`) is seen with the next change; a campaign that begins reads everything anew.
+#[derive(Debug, Default)]
+pub struct Foresight {
+    changes: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+/// By release and labels.
+#[derive(Debug, Default)]
+struct Seen {
+    after_changes: u64,
+    foreseen: BTreeMap<(String, String), Arc<Foreseen>>,
+}
+
+impl Foresight {
+    /// Something has changed: nothing of before counts.
+    pub fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What will go wrong if all groups with these labels get a release.
+    pub async fn of(
+        &self,
+        store: &Store,
+        release: &Release,
+        labels: &Labels,
+    ) -> Result<Arc<Foreseen>, StoreError> {
+        // Before anything is read: what changes meanwhile makes it old.
+        let changes = self.changes.load(Ordering::SeqCst);
+        let key = (release.id.clone(), labels.stored());
+        if let Some(known) = self.seen(changes).foreseen.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let filter = Filter { labels: labels.clone(), ..Filter::default() };
+        let foreseen = Arc::new(Foreseen::of(store, release, &filter).await?);
+        let mut seen = self.seen(changes);
+        if seen.after_changes == changes && seen.foreseen.len() < SEEN_MAX {
+            seen.foreseen.insert(key, Arc::clone(&foreseen));
+        }
+        Ok(foreseen)
+    }
+
+    /// What was seen after so many changes, or more.
+    fn seen(&self, changes: u64) -> MutexGuard<'_, Seen> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.after_changes < changes {
+            *seen = Seen { after_changes: changes, foreseen: BTreeMap::new() };
+        }
+        seen
     }
 }
 
 /// Whether a release can be offered to a group at all.
 pub fn fits(release: &Release, group: &Group) -> bool {
-    let is_same = |system: &String| release.system.is_empty() || *system == release.system;
-    release.withdrawn_at.is_none() && group.system.as_ref().is_none_or(is_same)
+    release.withdrawn_at.is_none() && other_product(release, group).is_none()
+}
+
+/// The product of a group that a release is not for; `None`: it is for this group, or the group has
+/// not said what it is.
+pub fn other_product<'a>(release: &Release, group: &'a Group) -> Option<&'a str> {
+    let system = group.system.as_deref()?;
+    (!release.system.is_empty() && system != release.system).then_some(system)
 }
 
 /// The same of what was read before.
@@ -89,5 +157,7 @@ fn lead_of(group: &Group) -> Option<LeadFacts> {
     Some(documents.version)
 }
 
-/// Groups that a release is checked against, at most: it is done for every look at the page.
+/// Releases and labels of which is known what is foreseen, at most.
+const SEEN_MAX: usize = 64;
+/// Groups that a release is checked against, at most: it is done for a look at a page.
 const CHECKED_MAX: i64 = 1000;

@@ -12,6 +12,7 @@ use lockstep_proto::manifest::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+use crate::field::Foresight;
 use crate::http::limits::Attempts;
 use crate::http::listen::{self, Doors, Waits};
 use crate::lead::roster::Roster;
@@ -191,6 +192,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         objects,
         roster: Roster::default(),
         changes: broadcast::Sender::new(CHANGES_MAX),
+        foresight: Foresight::default(),
         trust: options.trust.clone(),
         folder,
         setup_word,

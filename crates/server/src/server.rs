@@ -9,6 +9,7 @@ use lockstep_proto::manifest::Trust;
 use tokio::sync::broadcast;
 use tracing::{error, info};
 
+use crate::field::Foresight;
 use crate::fleet::Mode;
 use crate::http::limits::Attempts;
 use crate::lead::roster::{Answer, Install, Roster};
@@ -33,6 +34,8 @@ pub struct Server {
     pub roster: Roster,
     /// What has changed, for whoever watches.
     pub changes: broadcast::Sender<Change>,
+    /// What would go wrong with releases, until something changes.
+    pub foresight: Foresight,
     /// Whose releases are taken in.
     pub trust: Trust,
     /// Where bundles are while they come.
@@ -64,6 +67,8 @@ pub enum Change {
     Campaign(String),
     /// A release came or was withdrawn.
     Releases,
+    /// Anything may have: other servers were not heard for a while.
+    Anything,
     /// The server ends: streams of events end with it, or it would wait for them.
     Ends,
 }
@@ -71,6 +76,7 @@ pub enum Change {
 impl Server {
     /// Tells whoever watches; it does not matter if nobody does.
     pub fn changed(&self, change: Change) {
+        self.foresight.changed();
         let _ = self.changes.send(change);
     }
 
@@ -103,11 +109,13 @@ impl Server {
         u64::try_from(tls.expires_at().as_second()).ok()
     }
 
-    /// The same for everybody whose lead came lately.
-    async fn refresh_all(&self) -> Result<(), StoreError> {
+    /// Other servers were not heard for a while: everybody whose lead came lately, and whoever
+    /// watches.
+    async fn look_again(&self) -> Result<(), StoreError> {
         for group in self.roster.groups() {
             self.refresh(&group).await?;
         }
+        self.changed(Change::Anything);
         Ok(())
     }
 
@@ -151,15 +159,16 @@ pub async fn follow_others(server: Arc<Server>) {
 /// Ends at once where there are no others.
 async fn follow(server: &Server) -> Result<(), StoreError> {
     let Some(mut others) = server.store.follow().await? else { return Ok(()) };
-    server.refresh_all().await?;
+    server.look_again().await?;
     loop {
         match others.next().await? {
-            Heard::Anything => server.refresh_all().await?,
+            Heard::Anything => server.look_again().await?,
             Heard::Change(change) => {
                 match &change {
                     Change::Group(group) => server.refresh(group).await?,
                     Change::Lead(group) => server.roster.forget_group(group),
-                    Change::Campaign(_) | Change::Releases | Change::Ends => (),
+                    Change::Campaign(_) | Change::Releases => (),
+                    Change::Anything | Change::Ends => (),
                 }
                 server.changed(change);
             }

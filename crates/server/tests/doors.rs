@@ -80,19 +80,28 @@ async fn a_body_that_does_not_come_to_its_end_is_refused() {
 async fn when_all_places_are_taken_a_newcomer_is_sent_away_until_one_is_free() {
     let folder = TempDir::new().unwrap();
     let waits = Waits { head: LONG, body: LONG, write: LONG };
-    let address = serve(ready(&folder, false).await, waits, 1);
+    let ready = ready(&folder, true).await;
+    let (tls_address, tls) = (ready.tls_address.unwrap(), ready.server.tls.clone().unwrap());
+    let address = serve(ready, waits, 1);
     let mut first = say(address, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut answer = [0; 12];
     first.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    assert_eq!(rest(TcpStream::connect(address).await.unwrap()).await, "");
-    drop(first);
+    // It may be sent away before it has said anything; let in, it would be answered.
     let ask = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    for _ in 0..1_000 {
+    let newcomer = async || {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // It may be sent away before it has said anything.
         let _ = stream.write_all(ask.as_bytes()).await;
-        if rest(stream).await.contains("200 OK") {
+        rest(stream).await
+    };
+    assert_eq!(newcomer().await, "");
+    let pem = tls.authority().unwrap().pem().to_owned();
+    let by_tls = move || by_tls(tls_address, &pem, "localhost");
+    let answer = tokio::task::spawn_blocking(by_tls).await.unwrap();
+    assert!(answer.is_err(), "the places are for both doors: {answer:?}");
+    drop(first);
+    for _ in 0..1_000 {
+        if newcomer().await.contains("200 OK") {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -114,9 +123,20 @@ async fn beside_tls_only_devices_are_answered_in_plain() {
     for path in ["/healthz", "/readyz", "/ca.pem"] {
         assert!(ask(&format!("GET {path} HTTP/1.1")).await.contains("200 OK"), "{path}");
     }
+    for path in ["/firmware/1.0.0/receiver.bin", "/manifest?system=desk"] {
+        let answer = ask(&format!("GET {path} HTTP/1.1")).await;
+        assert!(answer.contains("404"), "there is none, and it may be asked for: {answer}");
+    }
     let lead = ask("GET /api/lead/desired HTTP/1.1").await;
     assert!(lead.contains("401") && lead.contains("credential"), "{lead}");
-    for (method, path) in [("GET", "/api/me"), ("POST", "/api/login"), ("POST", "/login")] {
+    for (method, path) in [
+        ("GET", "/api/me"),
+        ("POST", "/api/login"),
+        ("POST", "/login"),
+        ("GET", "/manifests"),
+        ("GET", "/healthz/more"),
+        ("GET", "/api/leads"),
+    ] {
         let answer = ask(&format!("{method} {path} HTTP/1.1")).await;
         assert!(answer.contains("403") && answer.contains("tls-required"), "{path}: {answer}");
     }

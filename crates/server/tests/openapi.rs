@@ -1,38 +1,22 @@
 //! The API's document: it is what was reviewed, it names every route and nothing else, and whom it
 //! says the server lets in is whom the server lets in.
 
+mod world;
+
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use expect_test::expect_file;
 use jiff::Timestamp;
 use lockstep_server::access::Role;
-use lockstep_server::http::{contract, router};
-use lockstep_server::run::{ServeOptions, open};
-use lockstep_server::server::Server;
+use lockstep_server::http::contract;
 use serde_json::Value;
-use tempfile::TempDir;
 use tower::ServiceExt as _;
-
-/// A server without a network.
-struct World {
-    router: Router,
-    server: Arc<Server>,
-    _folder: TempDir,
-}
+use world::World;
 
 impl World {
-    async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let options = ServeOptions::in_folder(folder.path().to_owned());
-        let server = open(&options).await.unwrap().server;
-        Self { router: router(Arc::clone(&server)), server, _folder: folder }
-    }
-
     async fn token(&self, role: Role) -> String {
         let now = Timestamp::now();
         self.server.store.make_token("test", role, None, "test", now).await.unwrap()

@@ -57,7 +57,13 @@ pub(crate) const ALL: &[Suite] = &[
         "a server, its leads, its operators and its API's document over real processes",
         fleet,
     )
-    .with(&[Tool::Postgres, Tool::Faketime, Tool::Schemathesis]),
+    .with(&[
+        Tool::Postgres,
+        Tool::Faketime,
+        Tool::Schemathesis,
+        Tool::Mosquitto,
+        Tool::MosquittoSub,
+    ]),
     Suite::new("page", "the page of a device in a real browser", page).with(&[
         Tool::Chromium,
         Tool::ChromeDriver,

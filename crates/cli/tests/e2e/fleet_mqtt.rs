@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::desk::{BROKER_PASSWORD, Desk, Fleet, Image, Mosquitto, Plan, Receiver};
+use crate::desk::{
+    BROKER_PASSWORD, Desk, Fleet, Image, Mosquitto, Plan, Receiver, Transmitter, firmware,
+};
 
 /// A pair that a server looks after, and the broker that the server tells of it.
 struct Bench {
@@ -73,9 +75,18 @@ impl Bench {
     /// A release for both in the server.
     fn publish(&self, version: &str) -> [Image; 2] {
         let (images, bundle) = self.desk.good_release(version, "--system desk");
-        let answer = self.fleet.admin().post("/api/releases", &self.desk.read(&bundle));
-        assert_eq!(answer.status, 201, "{}", answer.json);
+        self.publish_bundle(&bundle);
         images
+    }
+
+    fn publish_bundle(&self, bundle: &str) {
+        let answer = self.fleet.admin().post("/api/releases", &self.desk.read(bundle));
+        assert_eq!(answer.status, 201, "{}", answer.json);
+    }
+
+    /// What an admin is answered.
+    fn ask(&self, path: &str) -> Value {
+        self.fleet.admin().get(path).expect("the server answers").json
     }
 }
 
@@ -122,6 +133,47 @@ fn a_button_of_home_assistant_updates_a_pair_and_the_broker_hears_how() {
     bench.wait_stands("state", "it is taken back", |it| it["release"] == "1.0.0");
 }
 
+#[test]
+fn an_abort_at_the_broker_ends_a_rollout_and_the_group_stays_whole_on_what_it_ran() {
+    let Some(mut bench) = Bench::start() else { return };
+    let before = bench.desk.seen();
+    let transmitter = firmware(Transmitter, "1.1.0").size(1 << 20).make();
+    let receiver = firmware(Receiver, "1.1.0").make();
+    let images = [&transmitter, &receiver];
+    let bundle = bench.desk.release_with("1.1.0", &images, "--key a.key --system desk");
+    bench.publish_bundle(&bundle);
+    // The transfer takes a while.
+    bench.desk.board_mut(Receiver).order("impair loss=60");
+    bench.order("install");
+    bench.wait_stands("state", "it is under way", |it| it["phase"] == "staging");
+    bench.order("abort");
+    bench.wait_log("log", "abort was ordered");
+
+    let settled = bench.desk.wait_settled();
+    assert_eq!(settled["cause"]["code"], "aborted", "{}", bench.broker.story());
+    bench.desk.assert_untouched(&before);
+    let line = bench.wait_log(&format!("{LEAD}/log"), "1.1.0 was given up by all");
+    assert_eq!((&line["kind"], &line["level"]), (&"rollout".into(), &"warning".into()));
+    let text = line["text"].as_str().unwrap();
+    assert!(text.contains("aborted on request"), "{text}");
+    let is_whole = |it: &Value| it["phase"].is_null() && it["release"] == "1.0.0";
+    bench.wait_stands("state", "it is whole on what it ran", is_whole);
+
+    let group = bench.ask(&format!("/api/groups/{}", bench.group))["group"].take();
+    let history = group["history"].as_array().unwrap();
+    assert_eq!(history.len(), 1, "it is not tried again: {group}");
+    assert_eq!(
+        (&history[0]["verdict"], &history[0]["cause"]),
+        (&"revert".into(), &"aborted".into())
+    );
+    let campaign = bench.ask(&format!("/api/campaigns/{}", group["campaign"].as_str().unwrap()));
+    assert_eq!(campaign["campaign"]["groups"][0]["standing"], "failed", "{campaign}");
+    let audit = bench.ask("/api/audit")["audit"].take();
+    let orders = audit.as_array().unwrap().iter().filter(|it| it["did"] == "group.abort");
+    let orders: Vec<_> = orders.map(|it| (&it["who"], &it["about"])).collect();
+    assert_eq!(orders, [(&"mqtt".into(), &bench.group.as_str().into())]);
+}
+
 /// The broker forgets everything, as one without a disk does, and the pair is updated meanwhile.
 #[test]
 fn a_broker_that_was_away_is_told_everything_anew_and_the_log_of_meanwhile() {
@@ -160,10 +212,15 @@ fn a_server_that_is_killed_is_offline_and_on_again_it_is_online() {
     wait(&bench, "offline");
     bench.fleet.switch_on();
     wait(&bench, "online");
-    // Of two servers at one broker one has left.
+    // Of two servers at one broker one has left, and what it told last was old by then.
+    let is_so_now = |it: &Value| it["installed_version"] == "1.0.0";
+    bench.wait_stands("update", "what is so now", is_so_now);
+    bench.broker.keep(&bench.topic("update"), "{}");
+    bench.wait_stands("update", "what is old", |it| *it == serde_json::json!({}));
     bench.broker.keep(ONLINE_AT, "offline");
     wait(&bench, "offline");
     wait(&bench, "online");
+    bench.wait_stands("update", "what is so now", is_so_now);
 }
 
 #[test]

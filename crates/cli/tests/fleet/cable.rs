@@ -13,8 +13,9 @@ pub(crate) struct Cable {
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    server: Mutex<String>,
     is_cut: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -23,12 +24,14 @@ impl Cable {
     /// To a server at this address. Its end here is open for as long as the test runs.
     pub(crate) fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, state) = (listener.local_addr().unwrap(), Arc::new(State::default()));
-        let (server, shared) = (server.to_owned(), Arc::clone(&state));
+        let address = listener.local_addr().unwrap();
+        let (server, is_cut) = (Mutex::new(server.to_owned()), AtomicBool::new(false));
+        let state = Arc::new(State { server, is_cut, open: Mutex::default() });
+        let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if !shared.is_cut.load(Ordering::SeqCst) {
-                    connect(client, &server, &shared);
+                    connect(client, &shared);
                 }
             }
         });
@@ -51,9 +54,17 @@ impl Cable {
     pub(crate) fn mend(&self) {
         self.state.is_cut.store(false, Ordering::SeqCst);
     }
+
+    /// Leads to another server from now on, as a balancer does.
+    pub(crate) fn plug_into(&self, server: &str) {
+        self.cut();
+        server.clone_into(&mut self.state.server.lock().unwrap());
+        self.mend();
+    }
 }
 
-fn connect(client: TcpStream, server: &str, state: &State) {
+fn connect(client: TcpStream, state: &State) {
+    let server = state.server.lock().unwrap().clone();
     let Ok(server) = TcpStream::connect(server) else { return };
     let mut open = state.open.lock().unwrap();
     open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);

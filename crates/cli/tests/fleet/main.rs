@@ -18,3 +18,4 @@ mod orders;
 mod releases;
 mod server;
 mod tls;
+mod twins;

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ pub(crate) struct Fleet {
     address: String,
     /// Where people find it.
     url: String,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Fleet {
@@ -53,7 +54,7 @@ impl Fleet {
         let variables = variables.collect();
         let options = options.split_whitespace().map(str::to_owned).collect();
         let address = ANY_PORT.to_owned();
-        let url = String::new();
+        let (url, folder) = (String::new(), Arc::new(folder));
         let mut fleet = Self { process: None, options, variables, address, url, folder };
         fs::write(fleet.path("password"), PASSWORD).unwrap();
         fleet.operator("keygen --no-password --out a").succeeds();
@@ -70,6 +71,24 @@ impl Fleet {
         let login = format!("login {url} --name ada --password-file password --setup {link}");
         let login = format!("{login} {trust}");
         fleet.operator(&login).succeeds().says("as ada, admin");
+        fleet
+    }
+
+    /// Another server of the same fleet, in the same folder, at another port; people still find it
+    /// where they found this one.
+    pub(crate) fn beside(&self) -> Self {
+        self.beside_with(&self.options.join(" "))
+    }
+
+    /// The same, with other options.
+    pub(crate) fn beside_with(&self, options: &str) -> Self {
+        let options = format!("{options} --public-url {}", self.url);
+        let options = options.split_whitespace().map(str::to_owned).collect();
+        let (variables, folder) = (self.variables.clone(), Arc::clone(&self.folder));
+        let (address, url) = (ANY_PORT.to_owned(), self.url.clone());
+        let mut fleet = Self { process: None, options, variables, address, url, folder };
+        let begun = fleet.switch_on();
+        begun["listens"].as_str().unwrap().clone_into(&mut fleet.address);
         fleet
     }
 
@@ -234,10 +253,16 @@ impl Fleet {
 
     /// Asks again and again until there is something.
     #[track_caller]
-    pub(crate) fn wait<T>(
+    pub(crate) fn wait<T>(&self, desk: &Desk, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        self.wait_alone(what, || desk.consoles(), look)
+    }
+
+    /// The same without a desk; `story` is for people, when it was in vain.
+    #[track_caller]
+    pub(crate) fn wait_alone<T>(
         &self,
-        desk: &Desk,
         what: &str,
+        story: impl Fn() -> String,
         mut look: impl FnMut() -> Option<T>,
     ) -> T {
         let since = Instant::now();
@@ -246,7 +271,7 @@ impl Fleet {
                 return found;
             }
             if since.elapsed() > WAIT_MAX {
-                panic!("waited in vain: {what}\n{}\n{}", desk.consoles(), self.errors());
+                panic!("waited in vain: {what}\n{}\n{}", story(), self.errors());
             }
             thread::sleep(LOOK_EVERY);
         }

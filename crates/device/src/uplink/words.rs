@@ -98,6 +98,7 @@ pub(super) struct RefusalText {
 
 #[derive(Serialize)]
 struct LineJson<'a> {
+    seq: u32,
     level: &'static str,
     text: &'a str,
 }
@@ -111,8 +112,9 @@ pub(super) fn check_in<A: Application>(
     offer: Option<&OfferAnswer>,
     orders: &[OrderAnswer],
 ) -> String {
-    let lines: Vec<_> =
-        lines.iter().map(|it| LineJson { level: it.level.as_str(), text: &it.text }).collect();
+    let lines = lines.iter();
+    let lines = lines.map(|it| LineJson { seq: it.seq, level: it.level.as_str(), text: &it.text });
+    let lines: Vec<_> = lines.collect();
     let id = node.setup().id;
     let (version, health) =
         (views::version_text(now, node), views::health_text(now, node, platform));
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn what_a_lead_adds_to_its_documents_is_what_servers_in_the_field_read() {
         let golden = include_str!("../../../proto/tests/golden/lead-check-in.json");
-        let line = LineJson { level: Level::Notice.as_str(), text: "settled: keep 1.1.0" };
+        let line = LineJson { seq: 13, level: Level::Notice.as_str(), text: "settled: keep 1.1.0" };
         let offer = OfferAnswer {
             id: "1f02c5".into(),
             state: "refused",

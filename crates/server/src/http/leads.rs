@@ -24,7 +24,7 @@ use crate::lead::report::{CheckIn, Line, Report};
 use crate::lead::roster::{Answer, AnswerJson as DesiredAnswer, Seat};
 use crate::metrics;
 use crate::server::{Change, Server};
-use crate::store::checkins::{Arrival, LINES_MAX, News};
+use crate::store::checkins::{Arrival, LINES_MAX};
 use crate::store::groups::Enrolled;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
@@ -144,22 +144,19 @@ async fn take_check_in(server: &Server, seat: &Seat, body: &[u8]) -> Result<Resp
         )
     })?;
     let gist = report.gist(&check_in.documents.rollout);
-    let is_new = !seat.said_before(&gist);
-    let has_more = check_in.has_more();
     let lines = check_in.lines.into_iter().take(LINES_MAX).map(tame).collect();
     let arrival = Arrival {
         group: seat.group.clone(),
         at: Timestamp::now(),
         report,
-        news: if is_new || has_more { News::Perhaps } else { News::Nothing },
+        gist,
         documents,
         lines,
         offer: check_in.offer,
         orders: check_in.orders.into_iter().map(|it| (it.id, it.refused)).collect(),
     };
     let taken = server.writer.take(arrival).await?;
-    seat.heard(&gist);
-    if is_new || has_more {
+    if taken.is_news {
         server.changed(Change::Group(seat.group.clone()));
     }
     let mut desired = taken.desired;
@@ -195,13 +192,13 @@ fn documents_of(check_in: &CheckIn) -> String {
     format!(r#"{{"version":{version},"group":{group},"health":{health},"rollout":{rollout}}}"#)
 }
 
-fn tame(line: Line) -> (String, String) {
+fn tame(line: Line) -> Line {
     let level = match line.level.as_str() {
         "debug" | "info" | "notice" | "warning" | "error" => line.level,
         _ => "info".to_owned(),
     };
     let text = line.text.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect();
-    (level, text)
+    Line { seq: line.seq, level, text }
 }
 
 /// What a group should run

@@ -23,6 +23,7 @@ use crate::field::Foreseen;
 use crate::manifests::places;
 use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
+use crate::store::groups::Filter;
 use crate::store::releases::Release;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Server>> {
@@ -83,7 +84,7 @@ async fn upload(
     let id = take(&server, &caller.name, body).await?;
     let release = server.store.release(&id).await?;
     let release = release.ok_or_else(|| Problem::not_found("release", &id))?;
-    let foreseen = Foreseen::of(&server.store, &release).await?.into();
+    let foreseen = Foreseen::of(&server.store, &release, &Filter::default()).await?.into();
     Ok((StatusCode::CREATED, Json(NewRelease { release: (&release).into(), foreseen })))
 }
 
@@ -107,7 +108,7 @@ async fn check(
 ) -> Result<Json<CheckedRelease>, Problem> {
     let looked = publish::look_at(&server.trust, &caller.name, body.into_data_stream()).await;
     let release = looked.map_err(refused)?;
-    let foreseen = Foreseen::of(&server.store, &release).await?.into();
+    let foreseen = Foreseen::of(&server.store, &release, &Filter::default()).await?.into();
     let (system, version) = (release.system, release.version);
     Ok(Json(CheckedRelease { system, version, signatures: release.signatures, foreseen }))
 }

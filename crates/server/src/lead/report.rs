@@ -4,6 +4,8 @@
 //! them now. They are kept as they came; here is read what the server goes by. Fields that are not
 //! known are passed over, so that an older server understands a newer device.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -31,13 +33,6 @@ pub struct CheckIn {
     pub orders: Vec<OrderAnswer>,
 }
 
-impl CheckIn {
-    /// Whether it says something beside how the group is.
-    pub const fn has_more(&self) -> bool {
-        self.offer.is_some() || !self.lines.is_empty() || !self.orders.is_empty()
-    }
-}
-
 /// Answers of the device's own API.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct Documents {
@@ -59,8 +54,11 @@ pub struct Documents {
 }
 
 /// A line of the lead's log.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct Line {
+    /// Counts the lines of one boot from 1, so that one that comes again is known; 0: not told.
+    #[serde(default)]
+    pub seq: u32,
     /// `debug`, `info`, `notice`, `warning`, `error`.
     pub level: String,
     /// What happened.
@@ -115,6 +113,8 @@ struct Version {
     #[serde(deserialize_with = "whole")]
     version_number: u32,
     image: String,
+    #[serde(default, deserialize_with = "whole")]
+    boot_number: u32,
     #[serde(default)]
     peers: Vec<Peer>,
 }
@@ -203,8 +203,12 @@ struct Cause {
     text: String,
 }
 
+/// What a lead said, as a number: equal ones say the same of everything that the server goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gist(pub i64);
+
 /// What the server goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Report {
     /// The product of the lead's image.
     pub system: Option<String>,
@@ -212,6 +216,8 @@ pub struct Report {
     pub devices: Vec<Device>,
     /// Number of the release that all of them run; 0 if they differ, or one is unknown.
     pub number: u32,
+    /// Counts the lead's boots; 0 if it has not said.
+    pub boot: u32,
     /// The open rollout.
     pub open: Option<Open>,
     /// What a person should look at; empty: nothing.
@@ -221,7 +227,7 @@ pub struct Report {
 }
 
 /// A rollout that goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Open {
     /// Its identity.
     pub id: String,
@@ -234,7 +240,7 @@ pub struct Open {
 }
 
 /// A rollout that is over; see [`PastRollout`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Past {
     /// Its identity.
     pub id: String,
@@ -273,9 +279,12 @@ pub struct BadReport {
 impl Report {
     /// What must differ for a check-in to be news: what the server goes by, and how far an open
     /// rollout is. Uptime, free heap and the like differ each time, and change nothing.
-    pub fn gist(&self, rollout: &RawValue) -> String {
+    pub fn gist(&self, rollout: &RawValue) -> Gist {
         let progress = self.open.as_ref().map(|_| rollout.get());
-        format!("{self:?} {progress:?}")
+        // Another build may come to another number: its servers take one report down once more.
+        let mut hasher = DefaultHasher::new();
+        (self, progress).hash(&mut hasher);
+        Gist(hasher.finish().cast_signed())
     }
 
     /// Reads what the lead said.
@@ -302,7 +311,8 @@ impl Report {
         let is_over = |it: &Past| open.as_ref().is_none_or(|open| open.id != it.id);
         let past = history.history.into_iter().take(PAST_MAX).map(past_of).filter(is_over);
         let past = past.collect();
-        Ok(Self { system: version.product, devices, number, open, attention, past })
+        let (system, boot) = (version.product, version.boot_number);
+        Ok(Self { system, devices, number, boot, open, attention, past })
     }
 }
 
@@ -485,7 +495,7 @@ mod tests {
     #[test]
     fn what_leads_in_the_field_say_is_read_whole() {
         let read: CheckIn = serde_json::from_str(GOLDEN).unwrap();
-        assert!(read.has_more());
+        assert_eq!((read.lines[0].seq, read.orders.len()), (13, 1));
         assert_eq!(read.lines[0].level, "notice");
         let offer = read.offer.unwrap();
         assert_eq!((offer.id.as_str(), offer.refusals[0].as_str()), ("1f02c5", "unreachable"));

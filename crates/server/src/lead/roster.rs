@@ -1,9 +1,9 @@
-//! The leads that came lately: whose credential is whose, what each said last, and what it should
-//! run. All of it can be read again from the tables; it is here so that a poll of a lead that has
-//! nothing new to hear costs no more than a look into memory.
+//! The leads that came lately: whose credential is whose, and what it should run. All of it can be
+//! read again from the tables; it is here so that a poll of a lead that has nothing new to hear
+//! costs no more than a look into memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::Bytes;
 use axum::http::HeaderValue;
@@ -39,7 +39,6 @@ pub struct Seat {
     pub lead: String,
     /// When the tables were asked for that.
     pub known_since: Timestamp,
-    said: Mutex<Option<[u8; 32]>>,
     desired: watch::Sender<Option<Arc<Answer>>>,
 }
 
@@ -144,13 +143,10 @@ impl Roster {
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
         let before = seats.seats.get(&credential_hash);
         let is_same = |seat: &&Arc<Seat>| seat.group == group && seat.lead == lead;
-        let (said, desired) = match before.filter(is_same) {
-            // Whoever waits for news waits on.
-            Some(seat) => (*lock(&seat.said), seat.desired.clone()),
-            None => (None, watch::Sender::new(None)),
-        };
-        let seat = Seat { group, lead, known_since: now, said: Mutex::new(said), desired };
-        let seat = Arc::new(seat);
+        // Whoever waits for news waits on.
+        let desired = before.filter(is_same).map(|seat| seat.desired.clone());
+        let desired = desired.unwrap_or_else(|| watch::Sender::new(None));
+        let seat = Arc::new(Seat { group, lead, known_since: now, desired });
         seats.of_group.insert(seat.group.clone(), credential_hash.clone());
         seats.seats.insert(credential_hash, Arc::clone(&seat));
         seat
@@ -186,16 +182,6 @@ impl Roster {
 }
 
 impl Seat {
-    /// Whether it says the same as the last time; it counts as said once [`Seat::heard`] is told.
-    pub fn said_before(&self, gist: &str) -> bool {
-        *lock(&self.said) == Some(sha2::Sha256::digest(gist.as_bytes()).into())
-    }
-
-    /// What it said is in the tables.
-    pub fn heard(&self, gist: &str) {
-        *lock(&self.said) = Some(sha2::Sha256::digest(gist.as_bytes()).into());
-    }
-
     /// What it should run has been read from the tables.
     pub fn tell(&self, answer: Answer) {
         self.desired.send_if_modified(|present| {
@@ -211,10 +197,6 @@ impl Seat {
     pub fn desired(&self) -> watch::Receiver<Option<Arc<Answer>>> {
         self.desired.subscribe()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For so long a credential is not looked up again, in seconds: another server may have taken it

@@ -81,7 +81,7 @@ enum Wish {
     /// The broker has kept something of what may be there no more.
     Look(Place),
     /// A server has left; this one is here.
-    Availability,
+    Left,
     /// This is to be said.
     Say(Message),
 }
@@ -157,7 +157,7 @@ fn hear(
     if publish.topic == topics.availability() {
         if publish.payload == OFFLINE.as_bytes() {
             // Whoever is behind with so much tells of itself later anyway.
-            let _ = wishes.try_send(Wish::Availability);
+            let _ = wishes.try_send(Wish::Left);
         }
         return;
     }
@@ -213,7 +213,7 @@ impl Dirty {
             // Another release may be the newest for any of them.
             Ok(Change::Releases) => (self.releases, self.everything) = (true, true),
             Ok(Change::Lead(_) | Change::Campaign(_) | Change::Ends) => (),
-            Err(_) => (self.releases, self.everything) = (true, true),
+            Ok(Change::Anything) | Err(_) => (self.releases, self.everything) = (true, true),
         }
     }
 }
@@ -326,7 +326,13 @@ impl Teller<'_> {
 
     async fn grant(&mut self, wish: Wish) -> Result<(), Trouble> {
         match wish {
-            Wish::Availability => self.say_online().await,
+            Wish::Left => {
+                // It may have been stopped between reading and telling: what it told last may be
+                // older than what this one told before.
+                self.shared.told().doubt();
+                self.dirty.everything = true;
+                self.say_online().await
+            }
             Wish::Say(message) => self.publish(message, Kept::Once).await,
             Wish::Look(place) => {
                 if self.is_there(&place).await? {

@@ -45,6 +45,13 @@ impl Told {
         of_devices.chain(topics.cleared(group, None)).collect()
     }
 
+    /// Another may have told otherwise since: nothing counts as told, but that it was.
+    pub(super) fn doubt(&mut self) {
+        for standing in self.0.values_mut() {
+            standing.hashes.clear();
+        }
+    }
+
     /// Whether something was told of it.
     pub(super) fn knows(&self, place: &Place) -> bool {
         let Some(standing) = self.0.get(&place.group) else { return false };
@@ -90,6 +97,9 @@ mod tests {
         );
         let place = |device: &str| Place { group: "g".into(), device: Some(device.into()) };
         assert!(told.knows(&place("b")));
+        told.doubt();
+        assert!(told.knows(&place("b")));
+        assert_eq!(told.news(&topics, "g", both(), state("2")).len(), 2);
         let news = told.news(&topics, "g", vec!["a".to_owned()], state("2"));
         let cleared = [
             ("homeassistant/update/lockstep_g/b/config", ""),

@@ -67,7 +67,8 @@ impl Change {
             Self::Lead(id) => format!("lead:{id}"),
             Self::Campaign(id) => format!("campaign:{id}"),
             Self::Releases => "releases:".to_owned(),
-            // Nobody else's affair, so it is not read.
+            // Nobody else's affair, so they are not read.
+            Self::Anything => "anything:".to_owned(),
             Self::Ends => "ends:".to_owned(),
         }
     }

@@ -10,7 +10,7 @@ use super::changes::tell;
 use super::groups::note_event;
 use super::{Store, StoreError, moment, number_of, plots, word_of};
 use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
-use crate::lead::report::{OfferAnswer, OfferState, Past, Report};
+use crate::lead::report::{Gist, Line, OfferAnswer, OfferState, Past, Report};
 use crate::server::Change;
 use crate::store::groups::Device;
 
@@ -23,25 +23,23 @@ pub struct Arrival {
     pub at: Timestamp,
     /// What the server goes by.
     pub report: Report,
-    /// Whether there may be something to conclude from it.
-    pub news: News,
+    /// Whether it says the same as the one before.
+    pub gist: Gist,
     /// The documents as they came, as one JSON object.
     pub documents: String,
-    /// Level and text of new lines of its log.
-    pub lines: Vec<(String, String)>,
+    /// New lines of its log, as far as it knows.
+    pub lines: Vec<Line>,
     /// What it makes of its offer.
     pub offer: Option<OfferAnswer>,
     /// Orders that it has answered: which, and why not if not.
     pub orders: Vec<(String, String)>,
 }
 
-/// Whether a check-in may change anything but what its lead said and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// Its gist is the same, and there is nothing else.
-    Nothing,
-    /// It may.
-    Perhaps,
+impl Arrival {
+    /// Whether it brings something else than how its group is.
+    fn has_more(&self) -> bool {
+        self.offer.is_some() || !self.lines.is_empty() || !self.orders.is_empty()
+    }
 }
 
 /// What a group should do now.
@@ -73,6 +71,8 @@ pub struct Offer {
 pub struct Taken {
     /// What the group should do now.
     pub desired: Desired,
+    /// Whether it may have changed anything but what the lead said and when.
+    pub is_news: bool,
     /// The campaign in which the group stands otherwise now.
     pub campaign: Option<String>,
 }
@@ -98,14 +98,10 @@ impl Store {
 }
 
 async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreError> {
-    let Arrival { group, at, report, news, .. } = arrival;
+    let Arrival { group, report, .. } = arrival;
     let mut campaign = None;
-    if *news == News::Nothing {
-        let sql = "UPDATE fleet_group SET seen_at = $1, documents = $2, offer_answer = NULL, \
-            offer_codes = '' WHERE id = $3";
-        let query = sqlx::query(sql).bind(moment(*at)).bind(&arrival.documents);
-        query.bind(group).execute(&mut *tx).await?;
-    } else {
+    let is_news = arrival.has_more() || !says_the_same(tx, arrival).await?;
+    if is_news {
         let began = note_open(tx, arrival).await?;
         plots::note_settled(tx, arrival).await?;
         update_group(tx, arrival).await?;
@@ -123,7 +119,17 @@ async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreE
         campaign = stand(tx, arrival, &reverted).await?;
         tell(tx, &Change::Group(group.clone())).await?;
     }
-    Ok(Taken { desired: desired(tx, group).await?, campaign })
+    Ok(Taken { desired: desired(tx, group).await?, is_news, campaign })
+}
+
+/// Takes down when it came, if there is nothing to conclude from it. Whether there is, the tables
+/// know and no server does: a lead may have said otherwise to another one meanwhile.
+async fn says_the_same(tx: &mut AnyConnection, arrival: &Arrival) -> Result<bool, StoreError> {
+    let sql = "UPDATE fleet_group SET seen_at = $1, documents = $2, offer_answer = NULL, \
+        offer_codes = '' WHERE id = $3 AND gist = $4";
+    let query = sqlx::query(sql).bind(moment(arrival.at)).bind(&arrival.documents);
+    let query = query.bind(&arrival.group).bind(arrival.gist.0);
+    Ok(query.execute(tx).await?.rows_affected() > 0)
 }
 
 /// Takes down which rollout is open, and since when the server knows; returns the one that was
@@ -158,12 +164,14 @@ async fn update_group(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), S
     };
     let codes = arrival.offer.as_ref().map(|answer| answer.refusals.join(" ")).unwrap_or_default();
     let sql = "UPDATE fleet_group SET seen_at = $1, system = $2, number = $3, phase = $4, \
-        attention = $5, documents = $6, offer_answer = $7, offer_codes = $8 WHERE id = $9";
+        attention = $5, documents = $6, offer_answer = $7, offer_codes = $8, gist = $9 \
+        WHERE id = $10";
     let query = sqlx::query(sql).bind(moment(arrival.at)).bind(report.system.clone());
     let query = query.bind(i64::from(report.number));
     let query = query.bind(report.open.as_ref().map_or("", |open| open.phase.as_str()));
     let query = query.bind(&report.attention).bind(&arrival.documents).bind(answer);
-    query.bind(codes).bind(&arrival.group).execute(tx).await?;
+    let query = query.bind(codes).bind(arrival.gist.0).bind(&arrival.group);
+    query.execute(tx).await?;
     Ok(())
 }
 
@@ -227,16 +235,28 @@ async fn note_disagreement(tx: &mut AnyConnection, arrival: &Arrival) -> Result<
     Ok(())
 }
 
+/// A lead says its lines again when it has not heard that they were taken down: the server was
+/// killed just then, perhaps, and the lead is at another one now.
 async fn note_lines(tx: &mut AnyConnection, arrival: &Arrival) -> Result<(), StoreError> {
-    for (level, text) in arrival.lines.iter().take(LINES_MAX) {
-        note_event(tx, &arrival.group, arrival.at, level, "log", text).await?;
+    let (group, boot) = (&arrival.group, arrival.report.boot);
+    let Some(last) = arrival.lines.last() else { return Ok(()) };
+    let query = sqlx::query("SELECT line_boot, line_seq FROM fleet_group WHERE id = $1");
+    let row = query.bind(group).fetch_one(&mut *tx).await?;
+    let (boot_before, seq_before): (u32, u32) =
+        (number_of(&row, "line_boot")?, number_of(&row, "line_seq")?);
+    let is_same_boot = boot > 0 && boot == boot_before;
+    let stands = |line: &&Line| is_same_boot && (1..=seq_before).contains(&line.seq);
+    for line in arrival.lines.iter().take(LINES_MAX).filter(|line| !stands(line)) {
+        note_event(tx, group, arrival.at, &line.level, "log", &line.text).await?;
     }
-    if !arrival.lines.is_empty() {
-        let sql = "DELETE FROM group_event WHERE fleet_group = $1 AND id NOT IN \
-            (SELECT id FROM group_event WHERE fleet_group = $1 ORDER BY id DESC LIMIT $2)";
-        let query = sqlx::query(sql).bind(&arrival.group).bind(EVENTS_MAX);
-        query.execute(tx).await?;
+    if !stands(&last) {
+        let sql = "UPDATE fleet_group SET line_boot = $1, line_seq = $2 WHERE id = $3";
+        let query = sqlx::query(sql).bind(i64::from(boot)).bind(i64::from(last.seq)).bind(group);
+        query.execute(&mut *tx).await?;
     }
+    let sql = "DELETE FROM group_event WHERE fleet_group = $1 AND id NOT IN \
+        (SELECT id FROM group_event WHERE fleet_group = $1 ORDER BY id DESC LIMIT $2)";
+    sqlx::query(sql).bind(group).bind(EVENTS_MAX).execute(tx).await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::groups::Device;
+use super::groups::{Device, Filter};
 use super::{Store, StoreError, number_of};
 
 impl Store {
@@ -18,15 +18,23 @@ impl Store {
         rows.iter().map(device_of).collect()
     }
 
-    /// The devices of the first groups by name, by the group's identity.
+    /// The devices of such groups, the first of them by name; by the group's identity.
     pub async fn devices_of_first(
         &self,
+        filter: &Filter,
         groups: i64,
     ) -> Result<BTreeMap<String, Vec<Device>>, StoreError> {
-        let sql = "SELECT fleet_group, id, role, is_lead, number, image, is_linked FROM device \
-            WHERE fleet_group IN (SELECT id FROM fleet_group ORDER BY name LIMIT $1) \
-            ORDER BY is_lead DESC, id";
-        let rows = sqlx::query(sql).bind(groups).fetch_all(&mut *self.read().await?).await?;
+        let (such, texts) = filter.conditions(2);
+        let sql = format!(
+            "SELECT fleet_group, id, role, is_lead, number, image, is_linked FROM device \
+            WHERE fleet_group IN (SELECT id FROM fleet_group WHERE name > ''{such} \
+            ORDER BY name LIMIT $1) ORDER BY is_lead DESC, id"
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(groups);
+        for text in &texts {
+            query = query.bind(text);
+        }
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
         let mut devices: BTreeMap<String, Vec<Device>> = BTreeMap::new();
         for row in &rows {
             devices.entry(row.try_get("fleet_group")?).or_default().push(device_of(row)?);

@@ -7,7 +7,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::changes::tell;
 use super::{
     PAGE_ROWS_MAX, Store, StoreError, audit, hash_of, moment, moment_maybe, moment_of, new_id,
-    new_id_at, new_secret, number_maybe, number_of, plots, word_of,
+    new_id_behind, new_secret, number_maybe, number_of, plots, word_of,
 };
 use crate::fleet::{Labels, Mode};
 use crate::server::Change;
@@ -77,7 +77,7 @@ impl Group {
 }
 
 /// A device of a group, as its lead knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Device {
     /// Its address.
     pub id: String,
@@ -210,6 +210,29 @@ pub enum Enrolled {
     Used,
 }
 
+impl Filter {
+    /// What is behind a `WHERE`, and the texts that it is about, the first of them at `$first`.
+    pub(super) fn conditions(&self, first: usize) -> (String, Vec<String>) {
+        let (mut sql, mut texts) = (String::new(), Vec::new());
+        for (key, value) in self.labels.iter() {
+            sql += &format!(" AND labels LIKE ${} ESCAPE '\\'", first + texts.len());
+            texts.push(format!("%,{key}={value},%").replace('_', "\\_"));
+        }
+        if !self.name.is_empty() {
+            let plain = self.name.to_lowercase().replace(['%', '_', '\\'], "");
+            sql += &format!(" AND LOWER(name) LIKE ${}", first + texts.len());
+            texts.push(format!("%{plain}%"));
+        }
+        if self.attention == Attention::Needed {
+            sql += " AND attention <> ''";
+        }
+        if let Some(number) = self.number {
+            sql += &format!(" AND number = {number}");
+        }
+        (sql, texts)
+    }
+}
+
 impl Store {
     /// A token for a group that is to come, or for a new lead of `group`.
     pub async fn make_enrolment(
@@ -332,24 +355,10 @@ impl Store {
         after: &str,
         limit: i64,
     ) -> Result<Vec<Group>, StoreError> {
-        let mut sql = format!("SELECT {COLUMNS} FROM fleet_group WHERE name > $1");
-        let mut texts = Vec::new();
-        for (key, value) in filter.labels.iter() {
-            texts.push(format!("%,{key}={value},%").replace('_', "\\_"));
-            sql += &format!(" AND labels LIKE ${} ESCAPE '\\'", texts.len() + 1);
-        }
-        if !filter.name.is_empty() {
-            let plain = filter.name.to_lowercase().replace(['%', '_', '\\'], "");
-            texts.push(format!("%{plain}%"));
-            sql += &format!(" AND LOWER(name) LIKE ${}", texts.len() + 1);
-        }
-        if filter.attention == Attention::Needed {
-            sql += " AND attention <> ''";
-        }
-        if let Some(number) = filter.number {
-            sql += &format!(" AND number = {number}");
-        }
-        sql += &format!(" ORDER BY name LIMIT {limit}");
+        let (such, texts) = filter.conditions(2);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM fleet_group WHERE name > $1{such} ORDER BY name LIMIT {limit}"
+        );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after);
         for text in &texts {
             query = query.bind(text);
@@ -458,7 +467,8 @@ impl Store {
     }
 }
 
-/// Takes down that something happened in a group.
+/// Takes down that something happened in a group, behind what happened before: whoever reads on
+/// from there must find it, though servers' clocks differ and one may go back.
 pub(super) async fn note_event(
     tx: &mut AnyConnection,
     group: &str,
@@ -467,9 +477,13 @@ pub(super) async fn note_event(
     kind: &str,
     said: &str,
 ) -> Result<(), StoreError> {
+    let sql = "SELECT MAX(id) AS last FROM group_event WHERE fleet_group = $1";
+    let row = sqlx::query(sql).bind(group).fetch_one(&mut *tx).await?;
+    let last: Option<String> = row.try_get("last")?;
     let sql = "INSERT INTO group_event (id, fleet_group, at, level, kind, said) \
         VALUES ($1,$2,$3,$4,$5,$6)";
-    let query = sqlx::query(sql).bind(new_id_at(now)?).bind(group).bind(moment(now));
+    let id = new_id_behind(last.as_deref(), now)?;
+    let query = sqlx::query(sql).bind(id).bind(group).bind(moment(now));
     query.bind(level).bind(kind).bind(said).execute(tx).await?;
     Ok(())
 }
@@ -503,8 +517,8 @@ async fn replace_lead(
     lead: &str,
     credential: &str,
 ) -> Result<(), StoreError> {
-    let sql =
-        "UPDATE fleet_group SET lead = $1, credential_hash = $2, seen_at = NULL WHERE id = $3";
+    let sql = "UPDATE fleet_group SET lead = $1, credential_hash = $2, seen_at = NULL, \
+        gist = NULL, line_boot = 0, line_seq = 0 WHERE id = $3";
     let query = sqlx::query(sql).bind(lead).bind(hash_of(credential)).bind(group);
     query.execute(tx).await?;
     Ok(())

@@ -269,6 +269,15 @@ fn new_id_at(now: Timestamp) -> Result<String, StoreError> {
     Ok(format!("{ms:012x}{drawn:08x}{}", hex(&bytes)))
 }
 
+/// The same, behind this one, whichever clock that was drawn by.
+fn new_id_behind(last: Option<&str>, now: Timestamp) -> Result<String, StoreError> {
+    let id = new_id_at(now)?;
+    let Some(last) = last.filter(|last| *last >= id.as_str()) else { return Ok(id) };
+    let ms = last.get(..12).and_then(|digits| i64::from_str_radix(digits, 16).ok());
+    let next = ms.and_then(|ms| Timestamp::from_millisecond(ms + 1).ok());
+    next.map_or(Ok(id), new_id_at)
+}
+
 /// A new secret: 32 random bytes as text.
 pub fn new_secret() -> Result<String, StoreError> {
     let mut bytes = [0; 32];

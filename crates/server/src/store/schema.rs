@@ -6,7 +6,7 @@
 //! device said is kept as it said it. Of a secret there is only its SHA-256.
 
 /// One step after the other; each is a list of statements.
-pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS];
+pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS, SAID_AGAIN];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE release (
@@ -189,4 +189,13 @@ const PLOTS_AND_SIGNERS: &[&str] = &[
     "ALTER TABLE past_rollout ADD COLUMN disagreed_s BIGINT",
     "CREATE INDEX past_rollout_by_number ON past_rollout (number, told_at)",
     "ALTER TABLE release ADD COLUMN signers TEXT NOT NULL DEFAULT '[]'",
+];
+
+/// What each lead said last, so that every server knows what it says again; what happened in a
+/// group, in its order.
+const SAID_AGAIN: &[&str] = &[
+    "ALTER TABLE fleet_group ADD COLUMN gist BIGINT",
+    "ALTER TABLE fleet_group ADD COLUMN line_boot BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE fleet_group ADD COLUMN line_seq BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX group_event_by_id ON group_event (fleet_group, id)",
 ];

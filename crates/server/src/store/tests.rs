@@ -7,9 +7,9 @@ use sqlx::Connection as _;
 
 use super::*;
 use crate::campaign::{Standing, Wave};
-use crate::lead::report::{OfferAnswer, OfferState, Open, Past, Report};
+use crate::lead::report::{Gist, Line, OfferAnswer, OfferState, Open, Past, Report};
 use crate::store::campaigns::{Made, NewCampaign};
-use crate::store::checkins::{Arrival, News};
+use crate::store::checkins::Arrival;
 use crate::store::groups::{Device, Enrolled, Settings};
 use crate::store::releases::Release;
 
@@ -145,6 +145,7 @@ fn arrival(group: &str, image: &str, second: i64) -> Arrival {
         system: Some("desk".into()),
         devices: vec![device],
         number: 10_000,
+        boot: 1,
         open: None,
         attention: String::new(),
         past: Vec::new(),
@@ -153,7 +154,7 @@ fn arrival(group: &str, image: &str, second: i64) -> Arrival {
         group: group.into(),
         at: at(second),
         report,
-        news: News::Perhaps,
+        gist: Gist(second),
         documents: "{}".into(),
         lines: Vec::new(),
         offer: None,
@@ -344,11 +345,64 @@ async fn a_check_in_without_news_is_taken_down_and_nothing_is_concluded_from_it(
     let group = desk.enrol("bench").await;
     desk.arrives(arrival(&group, OLD, 3)).await;
     let mut again = arrival(&group, NEW, 9);
-    (again.news, again.documents) = (News::Nothing, "{\"later\":true}".into());
+    (again.gist, again.documents) = (Gist(3), "{\"later\":true}".into());
     desk.arrives(again).await;
     let known = desk.store.group(&group).await.unwrap().unwrap();
     assert_eq!((known.seen_at, known.documents.as_str()), (Some(at(9)), "{\"later\":true}"));
     assert_eq!(desk.store.devices(&group).await.unwrap()[0].image, OLD);
+}
+
+/// It was killed after it took the line down and before it said so, perhaps.
+#[tokio::test]
+async fn a_line_that_a_lead_says_again_stands_once_and_one_of_another_boot_is_another() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let says = async |second: i64, boot: u32, seqs: &[u32]| {
+        let mut arrival = arrival(&group, OLD, second);
+        let line = |&seq: &u32| Line {
+            seq,
+            level: "notice".into(),
+            text: format!("line {seq} of boot {boot}"),
+        };
+        (arrival.report.boot, arrival.lines) = (boot, seqs.iter().map(line).collect());
+        desk.arrives(arrival).await;
+    };
+    says(3, 1, &[1, 2]).await;
+    says(4, 1, &[1, 2, 3]).await;
+    says(5, 2, &[1, 2]).await;
+    says(6, 2, &[1, 2]).await;
+    // Who does not count is believed.
+    says(7, 2, &[0]).await;
+    says(8, 0, &[1]).await;
+    says(9, 0, &[1]).await;
+    let events = desk.store.events(&group).await.unwrap();
+    let said: Vec<_> = events.iter().rev().map(|it| it.said.as_str()).collect();
+    let expected = [
+        "line 1 of boot 1",
+        "line 2 of boot 1",
+        "line 3 of boot 1",
+        "line 1 of boot 2",
+        "line 2 of boot 2",
+        "line 0 of boot 2",
+        "line 1 of boot 0",
+        "line 1 of boot 0",
+    ];
+    assert_eq!(said, expected);
+}
+
+/// Of two servers one is a day ahead.
+#[tokio::test]
+async fn what_happened_later_stands_behind_what_happened_before_whatever_the_clock_says() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    for (second, text) in [(86_400, "first"), (1, "second"), (86_400, "third"), (2, "fourth")] {
+        let mut arrival = arrival(&group, OLD, second);
+        arrival.lines = vec![Line { seq: 0, level: "notice".into(), text: text.into() }];
+        desk.arrives(arrival).await;
+    }
+    let events = desk.store.events(&group).await.unwrap();
+    let said: Vec<_> = events.iter().rev().map(|it| it.said.as_str()).collect();
+    assert_eq!(said, ["first", "second", "third", "fourth"]);
 }
 
 /// What runs while a rollout is open is on trial, and a lead that has just booted does not know its

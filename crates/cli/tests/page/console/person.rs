@@ -96,6 +96,33 @@ fn what_would_go_wrong_is_that_of_the_release_that_is_chosen() {
 }
 
 #[test]
+fn what_is_foreseen_of_a_campaign_follows_what_is_chosen() {
+    let Some((fleet, token, view)) = one_pair() else { return };
+    let lead = Words::enrol(&fleet, &token, 1, "Berlin 1", "site=berlin");
+    lead.report("1.0.0", |_| ());
+    view.browser.open(&format!("{}/campaigns/new", fleet.url));
+    view.wait_text("found", "Some groups would refuse 1.2.0");
+    let choose = "const choice = document.getElementById('release');
+        choice.value = [...choice.options].find(it => it.text.includes(arguments[0])).value;
+        choice.dispatchEvent(new Event('change'))";
+    view.browser.run(choose, vec!["1.1.0".into()]);
+    view.wait_text("found", "Before you bring 1.1.0");
+    assert!(!view.text("found").contains("Begin all the same"));
+    view.browser.run(choose, vec!["1.2.0".into()]);
+    view.wait_text("found", "Begin all the same");
+    let labels = "const field = document.getElementById('labels');
+        field.value = 'site=' + arguments[0];
+        field.dispatchEvent(new Event('input'))";
+    view.browser.run(labels, vec!["nowhere".into()]);
+    view.wait_text("found", "There is nobody to bring 1.2.0 to");
+    view.browser.run(labels, vec!["berlin".into()]);
+    view.wait_text("found", "Some groups would refuse 1.2.0");
+    view.browser.run("document.querySelector('#found input').click()", Vec::new());
+    view.browser.click("begin");
+    view.wait_text("head", "1.2.0");
+}
+
+#[test]
 fn the_page_of_a_device_stays_fresh() {
     let Some((fleet, token, view)) = one_pair() else { return };
     let lead = Words::enrol(&fleet, &token, 1, "Berlin 1", "site=berlin");

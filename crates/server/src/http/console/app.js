@@ -203,6 +203,23 @@ function foreseen() {
   }
   choice.onchange = foreseen;
 }
+// What is foreseen of a new campaign follows what is chosen.
+function found() {
+  const region = $('found');
+  if (!region) return;
+  let asked = 0, timer;
+  const ask = async () => {
+    const mine = ++asked;
+    const chosen = new URLSearchParams({release: $('release').value, labels: $('labels').value});
+    const answer = await fetch('/campaigns/new?' + chosen, {redirect: 'manual'});
+    if (!answer.ok) return;
+    const text = await answer.text();
+    // Whoever has chosen something else meanwhile is not shown what was before.
+    if (mine === asked) patch(region, new DOMParser().parseFromString(text, 'text/html').getElementById('found'));
+  };
+  $('release').addEventListener('change', () => ask().catch(() => {}));
+  $('labels').addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(() => ask().catch(() => {}), PAUSE_MS); });
+}
 function keys() {
   document.addEventListener('keydown', event => {
     const filter = document.querySelector('[data-filter]');
@@ -223,6 +240,7 @@ localTimes(document);
 setInterval(() => { if (!document.hidden) localTimes(document); }, TICK_MS);
 moments();
 foreseen();
+found();
 keys();
 counts();
 uploads();

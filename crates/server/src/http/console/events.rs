@@ -38,8 +38,8 @@ fn name(change: Change) -> String {
         Change::Group(id) | Change::Lead(id) => format!("group:{id}"),
         Change::Campaign(id) => format!("campaign:{id}"),
         Change::Releases => "releases".to_owned(),
-        // Taken out above.
-        Change::Ends => ALL.to_owned(),
+        // The last was taken out above.
+        Change::Anything | Change::Ends => ALL.to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::shown::{self, counted};
 use super::{Frame, Looking, Moving, Trouble, frame, page, refused, see_other};
+use crate::field::Foreseen;
 use crate::http::campaigns::{Given, begin};
 use crate::http::groups::labels;
 use crate::http::problem::Problem;
@@ -69,7 +70,39 @@ struct NewCampaignPage<'a> {
     releases: Vec<Release>,
     fields: &'a Fields,
     count: String,
+    found: Option<Found>,
     problem: Option<&'a Problem>,
+}
+
+/// What is foreseen of what is chosen now.
+struct Found {
+    version: String,
+    foreseen: Arc<Foreseen>,
+}
+
+impl Found {
+    /// `None`: there is no release, or the labels cannot be read.
+    async fn of(
+        server: &Server,
+        fields: &Fields,
+        releases: &[Release],
+    ) -> Result<Option<Self>, Trouble> {
+        // A browser has the first one chosen where nobody chose.
+        let chosen = releases.iter().find(|it| it.id == fields.release).or(releases.first());
+        let (Some(release), Ok(labels)) = (chosen, labels(&fields.labels)) else {
+            return Ok(None);
+        };
+        let foreseen = server.foresight.of(&server.store, release, &labels).await?;
+        Ok(Some(Self { version: release.version.clone(), foreseen }))
+    }
+}
+
+impl NewCampaignPage<'_> {
+    /// Whether a person must say that it is meant although some groups would refuse it.
+    fn needs_word(&self) -> bool {
+        let was_refused = self.problem.is_some_and(|it| it.code == "would-be-refused");
+        was_refused || self.found.as_ref().is_some_and(|it| it.foreseen.stops())
+    }
 }
 
 async fn show(
@@ -87,9 +120,10 @@ async fn form<'a>(
     problem: Option<&'a Problem>,
 ) -> Result<NewCampaignPage<'a>, Trouble> {
     let releases = server.store.releases().await?;
-    let releases = releases.into_iter().filter(|it| it.withdrawn_at.is_none()).collect();
+    let releases: Vec<_> = releases.into_iter().filter(|it| it.withdrawn_at.is_none()).collect();
     let count = chosen(server, &fields.labels).await?;
-    Ok(NewCampaignPage { frame, releases, fields, count, problem })
+    let found = Found::of(server, fields, &releases).await?;
+    Ok(NewCampaignPage { frame, releases, fields, count, found, problem })
 }
 
 async fn make(

@@ -16,6 +16,7 @@ use super::said::range;
 use super::shown;
 use super::{Frame, Looking, Moving, Trouble, frame, page, see_other};
 use crate::field::Foreseen;
+use crate::fleet::Labels;
 use crate::http::problem::Problem;
 use crate::http::releases::withdraw_release;
 use crate::server::Server;
@@ -38,7 +39,7 @@ struct ReleasePage {
     groups: Vec<Group>,
     is_more: bool,
     campaigns: Vec<Campaign>,
-    foreseen: Foreseen,
+    foreseen: Arc<Foreseen>,
     took: Option<Strips>,
     disagreement: Option<Strips>,
 }
@@ -106,7 +107,7 @@ async fn show(
         frame: frame(&caller, "releases", "releases campaign: group:"),
         manifest: serde_json::from_str(&release.manifest).unwrap_or_default(),
         campaigns: campaigns.into_iter().filter(|it| it.release == id).collect(),
-        foreseen: Foreseen::of(&server.store, &release).await?,
+        foreseen: server.foresight.of(&server.store, &release, &Labels::default()).await?,
         took: Strips::of_rollouts(&took),
         disagreement: Strips::of_disagreement(&took),
         release,
