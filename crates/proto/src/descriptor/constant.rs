@@ -86,18 +86,16 @@ const fn number(version: &str) -> u32 {
     let text = version.as_bytes();
     let (mut parts, mut part, mut digits, mut at) = ([0_u32; 3], 0, 0, 0);
     while at < text.len() {
-        match text[at] {
-            digit @ b'0'..=b'9' => {
-                assert!(digits < 6, "a part of the version is too long");
-                parts[part] = parts[part] * 10 + (digit - b'0') as u32;
-                digits += 1;
-            }
-            b'.' => {
-                assert!(digits > 0 && part < 2, "the version is not of the form 1.2.3");
-                part += 1;
-                digits = 0;
-            }
-            _ => panic!("the version is not of the form 1.2.3"),
+        let letter = text[at];
+        if letter == b'.' {
+            assert!(digits > 0 && part < 2, "the version is not of the form 1.2.3");
+            part += 1;
+            digits = 0;
+        } else {
+            assert!(letter.is_ascii_digit(), "the version is not of the form 1.2.3");
+            assert!(digits < 6, "a part of the version is too long");
+            parts[part] = parts[part] * 10 + (letter - b'0') as u32;
+            digits += 1;
         }
         at += 1;
     }
