@@ -1,5 +1,5 @@
-//! A descriptor that the compiler makes: firmware in Rust says what it is in its source, and what it
-//! says wrong does not compile.
+//! A descriptor that the compiler makes: firmware in Rust says what it is in its source, and what
+//! it says wrong does not compile.
 
 use super::{CRC, CRC_OFFSET, DESCRIPTOR_BYTES, FORMAT, MAGIC};
 
