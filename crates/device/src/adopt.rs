@@ -180,13 +180,15 @@ pub struct AdoptionView {
 }
 
 impl<A: Application> Node<A> {
-    /// Devices that were heard lately and do not speak with the group's key.
+    /// Devices that were heard lately and do not speak with the group's key. A member that was
+    /// flashed anew is one of them, once it has had the time to say something with the key.
     pub fn strangers(&self, now: Instant) -> impl Iterator<Item = &Peer> {
         let lately_ms = ANNOUNCES_MISSED * self.setup.pace.announce_ms;
         self.peers.all().iter().filter(move |peer| {
             let is_member = self.members().iter().any(|(id, _)| *id == peer.id);
             let announces = peer.announced.is_some() && now.ms_since(peer.heard_at) < lately_ms;
-            peer.role.is_none() && announces && !is_member
+            let had_time = !is_member || now.ms >= lately_ms;
+            announces && had_time && !self.peers.speaks(peer)
         })
     }
 
@@ -219,7 +221,7 @@ impl<A: Application> Node<A> {
         password: &str,
     ) -> Result<(), AdoptError> {
         let lead = self.lead.as_ref().ok_or(AdoptError::NotTheLead)?;
-        let has_key = self.peers.get(device).is_some_and(|peer| peer.role.is_some());
+        let has_key = self.peers.get(device).is_some_and(|peer| self.peers.speaks(peer));
         if device == self.setup.id || has_key {
             return Err(AdoptError::AMember(device));
         }

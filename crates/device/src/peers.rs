@@ -92,6 +92,13 @@ impl Peers {
         self.peers.iter().find(|peer| peer.id == id)
     }
 
+    /// Whether it has this group's key, as far as it has shown: a board that was flashed anew is
+    /// heard on, and answers no probe any more.
+    pub(crate) fn speaks(&self, peer: &Peer) -> bool {
+        let answers = peer.echoed_at.is_some_and(|at| peer.heard_at.ms_since(at) < self.silence_ms);
+        peer.role.is_some() && answers
+    }
+
     /// Takes down a sign of life. The longest silent stranger makes room when the table is full.
     pub(crate) fn heard(&mut self, now: Instant, id: DeviceId) -> Option<&mut Peer> {
         if let Some(index) = self.peers.iter().position(|peer| peer.id == id) {

@@ -6,7 +6,9 @@ mod group;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use embedded_storage::nor_flash::NorFlash as _;
 use group::{LEAD, TestGroup, images, pair_bundle};
+use lockstep_agent::Layout;
 use lockstep_device::adopt::AdoptFailure;
 use lockstep_device::setup::Duty;
 use lockstep_device::{AdoptError, AdoptionView, Node};
@@ -100,6 +102,36 @@ fn what_was_taken_survives_power_loss_until_another_key_is_given_at_start() {
     group.cut_power(NEW, 100);
     group.run_ms(3_000);
     assert_eq!(key(&group), given);
+}
+
+/// Somebody erased the board, or put another one in its place with the same address: its key, its
+/// password and the number of its boots are gone.
+#[test]
+fn a_member_that_was_flashed_anew_is_seen_and_adopted_again() {
+    let mut group = pair_and_new();
+    adopt(&mut group, PASSWORD).unwrap();
+    end(&mut group);
+    group.cut_power(NEW, 100);
+    group.run_ms(3_000);
+    assert!(is_member(&mut group, NEW) && strangers(&mut group).is_empty());
+
+    group.switch_off(NEW);
+    let board = &mut group.boards[NEW];
+    let record = Layout::find(&mut board.flash).unwrap().record();
+    board.flash.erase(record.offset, record.end()).unwrap();
+    group.cut_power(NEW, 100);
+    group.run_ms(40_000);
+    assert_eq!(strangers(&mut group), [id_of(&group, NEW)], "{}", group.log());
+    set_password(&mut group, NEW);
+    adopt(&mut group, PASSWORD).unwrap();
+    assert_eq!(end(&mut group).stage, "adopted", "{}", group.log());
+    group.run_ms(3_000);
+    assert!(strangers(&mut group).is_empty());
+
+    let (receiver, transmitter) = images("1.1.0");
+    group.upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&receiver, &transmitter, &transmitter]);
 }
 
 /// The frame that says so may get lost, or the power may go before it: the key counts.
