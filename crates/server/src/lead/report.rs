@@ -57,7 +57,7 @@ pub struct Documents {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct Line {
     /// Counts the lines of one boot from 1, so that one that comes again is known; 0: not told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub seq: u32,
     /// `debug`, `info`, `notice`, `warning`, `error`.
     pub level: String,
