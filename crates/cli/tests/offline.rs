@@ -446,6 +446,61 @@ mod image_make {
     }
 }
 
+mod image_merge {
+    use super::*;
+
+    /// As the chip's ROM, the bootloader and the firmware find it: all where ESP-IDF has it.
+    #[test]
+    fn puts_all_of_a_board_where_the_chip_looks_for_it() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &["--board", "c3-devkit"]);
+        let bootloader = bench.read("receiver.bin");
+        bench.write("boot.bin", &bootloader);
+        bench.write("password", "long enough");
+        expect![[r#"
+            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
+        "#]]
+        .assert_eq(&bench.run(
+            "image merge --app receiver.bin --bootloader boot.bin --password-file password \
+             -o flash.bin",
+        ));
+        let flash = bench.read("flash.bin");
+        assert_eq!(flash.len(), 4 << 20);
+        assert!(flash.starts_with(&bootloader));
+        assert!(flash[0x1_0000..].starts_with(&bench.read("receiver.bin")));
+        // Nothing is selected, so `ota_0` boots; the other slot is empty.
+        assert!(flash[0xE000..0x1_0000].iter().all(|&byte| byte == 0xFF));
+        assert!(flash[0x1F_0000..0x3D_0000].iter().all(|&byte| byte == 0xFF));
+        let table = include_bytes!("../../proto/tests/golden/partition-table-desk.bin");
+        assert!(flash[0x8000..].starts_with(table));
+    }
+
+    #[test]
+    fn says_what_is_missing_and_writes_no_bootloader_of_another_chip() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &["--board", "c3-devkit"]);
+        bench.image("transmitter", "esp32", "1.2.0", &[]);
+        expect![[r#"
+            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
+            It has no bootloader yet: one belongs at 0x0, best one built with rollback
+            It has no password yet: set one over the board's serial line, `password NEW`
+        "#]]
+        .assert_eq(&bench.run("image merge --app receiver.bin -o flash.bin"));
+        expect![[r#"
+            Error: `transmitter.bin` is a bootloader for ESP32, the firmware is for ESP32-C3
+            Hint: Take the one from your build for this chip.
+            exit Some(1)
+        "#]]
+        .assert_eq(
+            &bench.run("image merge --app receiver.bin --bootloader transmitter.bin -o other.bin"),
+        );
+        assert!(!bench.path("other.bin").exists());
+        bench.write("page.bin", "<!DOCTYPE html>");
+        let shown = bench.run("image merge --app page.bin -o other.bin");
+        assert!(shown.contains("`page.bin` is no firmware"), "{shown}");
+    }
+}
+
 mod release_create {
     use super::*;
 

@@ -54,7 +54,7 @@ use provision::{Provisioned, provision};
 pub use application::{BUSY_PAUSE_MS, Clock, DeskApplication, Load, Manners, RestManner};
 pub use console::LineForm;
 pub use control::ControlOptions;
-pub use provision::{KeysAtStart, Provision, ProvisionError, random_password};
+pub use provision::{KeysAtStart, Provision, ProvisionError, make, random_password};
 
 /// A board and the desk around it.
 #[derive(Debug, Clone)]

@@ -94,23 +94,10 @@ panic = "abort"
 }
 
 fn build(compiler: ChipCompiler, folder: &Path) -> Command {
-    let mut cargo = match compiler {
-        ChipCompiler::Installed => Command::new("cargo"),
-        ChipCompiler::Debian => {
-            let mut cargo = Command::new("/usr/bin/cargo");
-            // The library path of the toolchain that runs this program must not reach the other.
-            cargo.env_remove("LD_LIBRARY_PATH").env("RUSTC", "/usr/bin/rustc");
-            cargo.env("RUSTC_BOOTSTRAP", "1");
-            cargo.env("CARGO_TARGET_RISCV32IMC_UNKNOWN_NONE_ELF_LINKER", "ld.lld-22");
-            cargo
-        }
-    };
+    let mut cargo = compiler.cargo(CHIP_TARGET);
     let target_dir: PathBuf = folder.join("target");
     cargo.current_dir(folder).env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", FLAGS);
     cargo.args(["build", "--release", "--target", CHIP_TARGET, "--target-dir"]).arg(target_dir);
-    if compiler == ChipCompiler::Debian {
-        cargo.arg("-Zbuild-std=core,alloc");
-    }
     cargo
 }
 

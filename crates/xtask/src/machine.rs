@@ -93,6 +93,24 @@ pub(crate) enum ChipCompiler {
     Debian,
 }
 
+impl ChipCompiler {
+    /// Its `cargo`, for programs for `target`. Debian's compiler stands beside rustup's, brings no
+    /// libraries for chips, and makes them from its sources.
+    pub(crate) fn cargo(self, target: &str) -> Command {
+        if self == Self::Installed {
+            return Command::new("cargo");
+        }
+        let mut cargo = Command::new("/usr/bin/cargo");
+        // The library path of the toolchain that runs this program must not reach the other.
+        cargo.env_remove("LD_LIBRARY_PATH").env("RUSTC", "/usr/bin/rustc");
+        cargo.env("RUSTC_BOOTSTRAP", "1");
+        let name = target.to_ascii_uppercase().replace('-', "_");
+        cargo.env(format!("CARGO_TARGET_{name}_LINKER"), "ld.lld-22");
+        cargo.arg("-Zbuild-std=core,alloc");
+        cargo
+    }
+}
+
 impl Machine {
     /// Looks at the environment; nothing is installed yet.
     pub(crate) fn new(root: PathBuf) -> Self {

@@ -8,6 +8,7 @@
 
 mod cores;
 mod corpus;
+mod firmware;
 mod fuzz;
 mod machine;
 mod page;
@@ -32,6 +33,8 @@ usage: cargo xtask COMMAND
   page                     make the page of a device small, after its source was changed
   tidy                     check the rules of STYLE.md that a program can check
   sizes                    build the cores for a chip and say what each costs in flash
+  firmware [--board NAME]... [--version 1.2.3]
+                           build the firmware of all boards, or only those named
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...
@@ -63,6 +66,7 @@ enum Command {
     Page,
     Tidy,
     Sizes,
+    Firmware(firmware::Plan),
     Soak { rollouts: u32, seed: u64 },
     Fuzz(fuzz::Plan),
 }
@@ -75,6 +79,7 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["page"] => Ok(Command::Page),
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
+        ["firmware", options @ ..] => firmware::Plan::parse(options).map(Command::Firmware),
         ["soak", options @ ..] => parse_soak(options),
         ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
         ["page" | "tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
@@ -131,6 +136,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Page => page::make(&machine),
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
+        Command::Firmware(plan) => firmware::run(&machine, plan),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
         Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::cores;
+use crate::firmware;
 use crate::fuzz;
 use crate::machine::{Machine, Tool};
 use crate::services;
@@ -43,6 +44,7 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
+    Suite::new("firmware", "the firmware builds for a chip", firmware::suite).with(firmware::TOOLS),
     Suite::new("e2e", "whole rollouts over real processes", e2e).with(&[
         Tool::Esptool,
         Tool::Minisign,

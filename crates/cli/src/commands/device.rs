@@ -518,7 +518,7 @@ fn read_group(path: &Path) -> Result<GroupKey, CommandError> {
     }
 }
 
-fn read_password(path: &Path) -> Result<String, CommandError> {
+pub(super) fn read_password(path: &Path) -> Result<String, CommandError> {
     let text = String::from_utf8(files::read(path, PASSWORD_BYTES_MAX)?).unwrap_or_default();
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() || password.contains(char::is_control) {

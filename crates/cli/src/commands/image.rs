@@ -1,4 +1,6 @@
-//! `lockstep image make`.
+//! `lockstep image`: images for desk devices, and flashes for boards.
+
+mod merge;
 
 use std::path::PathBuf;
 
@@ -16,10 +18,11 @@ use crate::facts;
 use crate::files::{self, Existing, Readers};
 use crate::ui::Ui;
 
-/// Make firmware images for desk devices
+/// Make firmware images for desk devices, and whole flashes for boards
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     Make(Box<MakeArgs>),
+    Merge(merge::MergeArgs),
 }
 
 /// Make one firmware image
@@ -86,6 +89,7 @@ pub(crate) struct MakeArgs {
 pub(super) fn image(ui: &Ui, command: ImageCommand) -> Result<(), CommandError> {
     match command {
         ImageCommand::Make(args) => make(ui, *args),
+        ImageCommand::Merge(args) => merge::merge(ui, &args),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use embedded_storage::nor_flash::ReadNorFlash;
+use embedded_storage::nor_flash::{NorFlash, ReadNorFlash as _};
 use lockstep_agent::FlashFault;
 use lockstep_agent::layout::{Layout, LayoutError};
 use lockstep_agent::record::{Kind, RecordError, RecordLog};
@@ -79,16 +79,18 @@ pub(super) fn provision(
         Some(_) => None,
         None => Some(random_password()?),
     };
-    let password = made_up.as_deref().or(given).unwrap_or_default();
+    let password = made_up.as_deref().or(given);
     make(provision, password, chip, flash)?;
     Ok(Provisioned::Made { password: made_up })
 }
 
-fn make(
+/// Lays out a new flash, and fills it. Without a password nobody is let in until one is set over the
+/// board's serial line.
+pub fn make<F: NorFlash<Error = FlashError>>(
     provision: &Provision,
-    password: &str,
+    password: Option<&str>,
     chip: ChipId,
-    flash: &mut FileFlash,
+    flash: &mut F,
 ) -> Result<(), ProvisionError> {
     let table = PartitionTable::desk_table();
     let layout = Layout::of(&table).map_err(ProvisionError::Layout)?;
@@ -113,7 +115,9 @@ fn make(
         let entry = buffer.get(..len).unwrap_or_default();
         record.write(flash, ENTRY_IMAGES, ENTRY_VERSION, entry)?;
     }
-    set_password(&layout, password, flash)?;
+    if let Some(password) = password {
+        set_password(&layout, password, flash)?;
+    }
 
     let mut bytes = [0; TABLE_BYTES];
     table.write(&mut bytes);
@@ -122,10 +126,10 @@ fn make(
 }
 
 /// Sets the password, unless it is the board's already.
-fn set_password(
+fn set_password<F: NorFlash>(
     layout: &Layout,
     password: &str,
-    flash: &mut FileFlash,
+    flash: &mut F,
 ) -> Result<(), ProvisionError> {
     let mut record = RecordLog::open(flash, layout.record())?;
     let mut entry = [0; Password::LEN_BYTES];

@@ -1,0 +1,158 @@
+//! Builds the firmware for real chips, and makes images of it that a slot takes.
+//!
+//! `firmware/` is a workspace of its own: it builds for chips only. What comes out lies in
+//! `target/firmware/images/BOARD-PART[-bench].bin`, and its ELF file beside it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::machine::{ChipCompiler, Machine, Tool};
+use crate::shell::{self, Failure};
+
+/// What [`suite`] and [`run`] need.
+pub(crate) const TOOLS: &[Tool] = &[Tool::ChipCompiler, Tool::Esptool];
+
+/// A board that there is firmware for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Board {
+    name: &'static str,
+    /// As esptool calls it.
+    chip: &'static str,
+    target: &'static str,
+}
+
+/// All of them; each has its file in `firmware/src/board/`.
+const BOARDS: &[Board] = &[
+    Board { name: "c3-devkit", chip: "esp32c3", target: "riscv32imc-unknown-none-elf" },
+    Board { name: "c6-devkit", chip: "esp32c6", target: "riscv32imac-unknown-none-elf" },
+];
+
+const PARTS: &[&str] = &["receiver", "transmitter"];
+
+/// What is to be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    boards: Vec<Board>,
+    version: Option<String>,
+}
+
+impl Plan {
+    /// Reads the options of `cargo xtask firmware`.
+    pub(crate) fn parse(options: &[&str]) -> Result<Self, String> {
+        let (mut boards, mut version) = (Vec::new(), None);
+        for option in options.chunks(2) {
+            match option {
+                ["--board", name] => boards.push(board(name)?),
+                ["--version", text] => version = Some((*text).to_owned()),
+                [name @ ("--board" | "--version")] => {
+                    return Err(format!("`{name}` needs a value"));
+                }
+                [other, ..] => return Err(format!("unexpected argument `{other}`")),
+                [] => (),
+            }
+        }
+        if boards.is_empty() {
+            boards = BOARDS.to_vec();
+        }
+        Ok(Self { boards, version })
+    }
+}
+
+fn board(name: &str) -> Result<Board, String> {
+    BOARDS.iter().find(|board| board.name == name).copied().ok_or_else(|| {
+        let known: Vec<&str> = BOARDS.iter().map(|board| board.name).collect();
+        format!("unknown board `{name}`; there are {}", known.join(", "))
+    })
+}
+
+/// Builds, and says where the images are.
+pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
+    machine.provide(TOOLS);
+    machine.require(Tool::Esptool)?;
+    let Some(compiler) = machine.chip_compiler() else {
+        return machine.require(Tool::ChipCompiler);
+    };
+    let images = machine.target.join("firmware/images");
+    for board in &plan.boards {
+        shell::run(&mut build(machine, compiler, *board, plan.version.as_deref()))?;
+        for part in PARTS {
+            let elf = images.join(format!("{}-{part}-bench.elf", board.name));
+            let built = machine.target.join("firmware").join(board.target).join("release");
+            copy(&built.join(part), &elf)?;
+            let image = elf.with_extension("bin");
+            shell::run(&mut make_image(machine, *board, &elf, &image))?;
+            println!("{}", image.display());
+        }
+    }
+    Ok(())
+}
+
+/// What CI looks at: all parts of one board build, and are images by the chip's own rules.
+pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
+    let board = board("c3-devkit")
+        .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
+    run(machine, &Plan { boards: vec![board], version: None })?;
+    for part in PARTS {
+        let name = format!("firmware/images/{}-{part}-bench.bin", board.name);
+        let image = machine.target.join(name);
+        let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
+        for expected in ["(ESP32-C3)", "Checksum: 0x", "(valid)"] {
+            if !info.contains(expected) {
+                return Err(Failure::Content { path: image, text: format!("no `{expected}`") });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn build(
+    machine: &Machine,
+    compiler: ChipCompiler,
+    board: Board,
+    version: Option<&str>,
+) -> Command {
+    let mut cargo = compiler.cargo(board.target);
+    cargo.current_dir(machine.root.join("firmware"));
+    cargo.args(["build", "--release", "--locked", "--target", board.target, "--bins"]);
+    cargo.args(["--features", &format!("{},bench", board.name)]);
+    cargo.arg("--target-dir").arg(machine.target.join("firmware"));
+    if let Some(version) = version {
+        cargo.env("LOCKSTEP_VERSION", version);
+    }
+    cargo
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let bytes = fs::read(from).map_err(|source| Failure::File { path: from.to_owned(), source })?;
+    shell::write(to, &bytes)
+}
+
+fn make_image(machine: &Machine, board: Board, elf: &Path, image: &Path) -> Command {
+    let mut command = esptool(machine);
+    command.args(["--chip", board.chip, "elf2image", "--flash-size", "4MB", "-o"]);
+    command.arg(image).arg(elf);
+    command
+}
+
+fn esptool(machine: &Machine) -> Command {
+    Command::new(machine.path_of(Tool::Esptool).unwrap_or_else(|| PathBuf::from("esptool")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_options_every_board_is_built() {
+        assert_eq!(Plan::parse(&[]).unwrap().boards, BOARDS);
+    }
+
+    #[test]
+    fn a_board_that_there_is_not_is_refused_with_those_that_there_are() {
+        let refused = Plan::parse(&["--board", "uno"]).unwrap_err();
+        assert_eq!(refused, "unknown board `uno`; there are c3-devkit, c6-devkit");
+        assert!(Plan::parse(&["--board"]).is_err());
+        assert!(Plan::parse(&["--bored", "c3-devkit"]).is_err());
+    }
+}

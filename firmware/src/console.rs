@@ -1,0 +1,146 @@
+//! The serial console: what happens, line by line, and a few orders for whoever has a cable.
+//!
+//! A cable is the way back of whoever lost the password: it can set another one, as it could flash
+//! the chip anew.
+
+use alloc::string::{String, ToString as _};
+
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::channel::Channel;
+use embassy_time::{Duration, Timer};
+use esp_hal::Async;
+use esp_hal::gpio::AnyPin;
+use esp_hal::peripherals::UART0;
+use esp_hal::uart::{Config, ConfigError, UartRx};
+use esp_println::println;
+use lockstep_device::http::Shell as _;
+use lockstep_device::journal::{Journal, Level};
+use static_cell::StaticCell;
+
+use crate::running::Running;
+
+/// Prints, and knows what it has printed already.
+#[derive(Debug, Default)]
+pub(crate) struct Console {
+    printed_line: u32,
+}
+
+impl Console {
+    /// What the journal has that was not printed yet.
+    pub(crate) fn print(&mut self, journal: &Journal) {
+        for line in journal.lines_after(self.printed_line) {
+            say(line.at.ms, line.level, &line.text);
+            self.printed_line = line.seq;
+        }
+    }
+}
+
+/// One line: seconds since the reset, level, text.
+pub(crate) fn say(at_ms: u64, level: Level, text: &str) {
+    println!("{:4}.{:03}s {:7} {text}", at_ms / 1000, at_ms % 1000, level.as_str());
+}
+
+/// What somebody with a cable wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `password NEW`
+    Password(String),
+    /// `status`
+    Status,
+    /// `restart`
+    Restart,
+    /// `help`, or what is not understood.
+    Help,
+}
+
+/// Where orders come from.
+pub(crate) type Orders = Channel<NoopRawMutex, Order, ORDERS_MAX>;
+
+/// The UART, ready to be listened to; [`listen`] does.
+pub(crate) fn open(
+    uart: UART0<'static>,
+    rx: AnyPin<'static>,
+) -> Result<(UartRx<'static, Async>, &'static Orders), ConfigError> {
+    static ORDERS: StaticCell<Orders> = StaticCell::new();
+    let uart = UartRx::new(uart, Config::default())?.with_rx(rx).into_async();
+    Ok((uart, ORDERS.init(Channel::new())))
+}
+
+/// Gathers lines. What is longer than an order is, is none.
+#[embassy_executor::task]
+pub(crate) async fn listen(mut uart: UartRx<'static, Async>, orders: &'static Orders) -> ! {
+    let (mut line, mut length) = ([0; LINE_BYTES_MAX], 0_usize);
+    let mut bytes = [0; 16];
+    loop {
+        let Ok(count) = uart.read_async(&mut bytes).await else {
+            Timer::after(PAUSE).await;
+            continue;
+        };
+        for &byte in bytes.get(..count).unwrap_or_default() {
+            if byte != b'\n' && byte != b'\r' {
+                if let Some(place) = line.get_mut(length) {
+                    *place = byte;
+                }
+                length = length.saturating_add(1);
+                continue;
+            }
+            let text = line.get(..length).and_then(|it| core::str::from_utf8(it).ok());
+            if length > 0 {
+                orders.send(text.map_or(Order::Help, understand)).await;
+            }
+            length = 0;
+        }
+    }
+}
+
+fn understand(line: &str) -> Order {
+    match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
+        ("password", new) if !new.trim().is_empty() => Order::Password(new.trim().to_string()),
+        ("status", "") => Order::Status,
+        ("restart", "") => Order::Restart,
+        _ => Order::Help,
+    }
+}
+
+/// Does what can be done here; whether the chip is to start again.
+pub(crate) fn obey(running: &Running, order: &Order) -> bool {
+    match order {
+        Order::Password(new) => set_password(running, new),
+        Order::Status => running.with(|now, node, _| {
+            let agent = node.agent();
+            let (id, image) = (node.setup().id, agent.running());
+            let trial = if agent.on_trial() { ", on trial" } else { "" };
+            let password = if node.has_password() { "is set" } else { "is not set" };
+            let free = esp_alloc::HEAP.free();
+            println!(
+                "{id}: image {image} in ota_{}{trial}; password {password}; boot {}; up {} s; \
+                 {free} bytes of heap free",
+                node.setup().running_slot,
+                agent.boot_number(),
+                now.ms / 1000,
+            );
+        }),
+        Order::Restart => return true,
+        Order::Help => println!("orders: status, password NEW ({PASSWORD_HINT}), restart"),
+    }
+    false
+}
+
+fn set_password(running: &Running, new: &str) {
+    let length = new.chars().count();
+    if !(PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX).contains(&length) {
+        println!("password has {length} characters, and was not set; {PASSWORD_HINT}");
+        return;
+    }
+    let stored = running.with(|now, node, flash| node.change_password(now, new, flash));
+    if !stored {
+        println!("password was not set: the flash failed");
+    }
+}
+
+const PASSWORD_CHARS_MIN: usize = 8;
+const PASSWORD_CHARS_MAX: usize = 64;
+const PASSWORD_HINT: &str = "8 to 64 characters";
+const LINE_BYTES_MAX: usize = 128;
+const ORDERS_MAX: usize = 2;
+const PAUSE: Duration = Duration::from_millis(1);
