@@ -18,6 +18,7 @@ pub mod fmta;
 pub mod frame;
 pub mod id;
 pub mod image;
+pub mod line;
 pub mod manifest;
 pub mod otadata;
 pub mod partition;

@@ -32,6 +32,7 @@ pub(crate) struct Target {
 /// All of them.
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "frames", input_bytes_max: 256 },
+    Target { name: "line", input_bytes_max: 4096 },
     Target { name: "manifest", input_bytes_max: 4096 },
     Target { name: "bundle", input_bytes_max: 16_384 },
     Target { name: "image", input_bytes_max: 4096 },
