@@ -57,6 +57,8 @@ fn check_packets(bytes: &[u8]) {
         line.extend(write(Before::Silence, &packet));
         sent.push((packet.source, packet.destination, payload.to_vec()));
     }
+    // What ends the last noise, if nothing followed it.
+    line.push(0);
     let (found, _) = read([&line[..]].into_iter());
     assert_eq!(found, sent);
 }

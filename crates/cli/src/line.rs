@@ -29,3 +29,28 @@ pub(crate) fn hint(error: &LineError) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_way_out() {
+        let serial = |kind: io::ErrorKind| LineError::Serial {
+            path: "/dev/ttyUSB0".into(),
+            source: kind.into(),
+        };
+        let listen = |kind: io::ErrorKind| LineError::Listen {
+            address: "127.0.0.1:5555".parse().unwrap(),
+            source: kind.into(),
+        };
+        for (error, way_out) in [
+            (serial(io::ErrorKind::PermissionDenied), "dialout"),
+            (serial(io::ErrorKind::NotFound), "serial port"),
+            (listen(io::ErrorKind::AddrInUse), "tcp-listen:127.0.0.1:0"),
+            (listen(io::ErrorKind::AddrNotAvailable), "one of this machine"),
+        ] {
+            assert!(hint(&error).to_lowercase().contains(way_out), "{error}: {}", hint(&error));
+        }
+    }
+}
