@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod frames;
 pub mod http;
 pub mod image;
+pub mod line;
 pub mod manifest;
 pub mod node;
 pub mod otadata;

@@ -8,7 +8,7 @@ use lockstep_proto::otadata::{OtaEntry, OtaState};
 
 use crate::node::{COMMANDS, Command};
 use crate::world::{PASSWORD, password, releases};
-use crate::{bundle, frames, image, manifest, partition, record};
+use crate::{bundle, frames, image, line, manifest, partition, record};
 
 /// One input to begin with.
 #[derive(Debug)]
@@ -23,8 +23,9 @@ pub struct Seed {
 
 /// All of them.
 pub fn all() -> Vec<Seed> {
-    let targets: [(&'static str, Vec<Vec<u8>>); 9] = [
+    let targets: [(&'static str, Vec<Vec<u8>>); 10] = [
         ("frames", frames()),
+        ("line", lines()),
         ("manifest", manifests()),
         ("bundle", bundles()),
         ("image", images()),
@@ -60,6 +61,19 @@ fn frames() -> Vec<Vec<u8>> {
         [&[frames::TAGGED, frame[0] - 0x50][..], body].concat()
     });
     inputs.into_iter().flat_map(frame).chain(tagged).collect()
+}
+
+fn lines() -> Vec<Vec<u8>> {
+    let packets: Vec<Vec<u8>> = LINE_PACKETS
+        .lines()
+        .map(|line| unhex(line.split(' ').next().unwrap_or_default()))
+        .collect();
+    let text = b"rst:0x1 (POWERON_RESET)\r\n";
+    let length = u8::try_from(text.len()).unwrap_or_default();
+    let mixed = [&[line::PACKETS, length][..], text, &[3], &[0x40; 18], &[0, 1, 0, 1, 2, 3, 0, 0]];
+    let whole = [&[line::LINE, 3, 1, 7, 0][..], text, &packets.concat()].concat();
+    let each = packets.iter().map(|packet| [&[line::LINE, 0][..], packet].concat());
+    each.chain([whole, mixed.concat()]).collect()
 }
 
 fn manifests() -> Vec<Vec<u8>> {
@@ -262,6 +276,7 @@ macro_rules! golden {
 
 const VERSION_FRAMES: &str = include_str!(golden!("proto/tests/golden/version-frames.txt"));
 const CONTROL_FRAMES: &str = include_str!(golden!("proto/tests/golden/control-frames.txt"));
+const LINE_PACKETS: &str = include_str!(golden!("proto/tests/golden/line-packets.txt"));
 const BLOCK_FRAMES: &str = include_str!(golden!("proto/tests/golden/block-frames.txt"));
 const PLAN: &[u8] = include_bytes!(golden!("proto/tests/golden/plan-system-manifest.json"));
 const TRUST: &[u8] = include_bytes!(golden!("proto/tests/golden/trust-v1.bin"));
@@ -315,6 +330,7 @@ mod tests {
             println!("{target} {name}");
             match target {
                 "frames" => crate::frames::run(&bytes),
+                "line" => crate::line::run(&bytes),
                 "manifest" => crate::manifest::run(&bytes),
                 "bundle" => crate::bundle::run(&bytes),
                 "image" => crate::image::run(&bytes),

@@ -20,6 +20,7 @@ pub mod files;
 pub mod fleet;
 pub mod follow;
 pub mod keys;
+mod line;
 pub mod release;
 pub mod ui;
 mod watch;

@@ -36,12 +36,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::bootloader::{BootFailure, BootSlot, ResetReason};
 use crate::firmware::UnknownBehaviour;
 use crate::flash::{CAPACITY_DEFAULT_BYTES, FileFlash, FlashError, OpenError, Timing};
+use crate::line::{Line, LineError, LinePlace};
 use crate::radio::{Impairments, Radio, RadioError};
 
 mod application;
 mod boot;
 mod console;
 mod control;
+mod link;
 mod mqtt;
 mod provision;
 mod uplink;
@@ -95,6 +97,8 @@ pub struct BoardOptions {
     pub air: PathBuf,
     /// How bad its radio is.
     pub impairments: Impairments,
+    /// Where its line goes, behind which other devices are; `None`: it has none.
+    pub line: Option<LinePlace>,
     /// Where its API is served; port 0 is any that is free. The address is written beside the
     /// flash file, see [`address_file`].
     pub http: SocketAddr,
@@ -147,6 +151,8 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
     flash.set_timing(options.timing);
     let radio = Radio::join(&options.air, options.id, options.impairments)?;
     radio.tune(options.channel);
+    let open = |place| Line::open(place, &options.air, options.id, options.channel);
+    let line = options.line.as_ref().map(open).transpose().map_err(BoardError::Line)?;
     let (listener, address) = listen(options.http)?;
     let file = address_file(&options.flash);
     std::fs::write(&file, format!("{address}\n"))
@@ -157,6 +163,7 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
         options,
         flash: Rc::new(RefCell::new(flash)),
         radio: Rc::new(radio),
+        line,
         last_good: None,
         listener,
         control: Control::listen(options.control),
@@ -236,6 +243,8 @@ pub enum BoardError {
     Provision(ProvisionError),
     /// It has no radio.
     Radio(RadioError),
+    /// It has no line.
+    Line(LineError),
     /// Its API cannot be served.
     Listen {
         /// Where.
@@ -282,6 +291,7 @@ impl fmt::Display for BoardError {
             Self::Open(_) => f.write_str("could not open the flash of the board"),
             Self::Provision(_) => f.write_str("could not make the board"),
             Self::Radio(_) => f.write_str("board has no radio"),
+            Self::Line(_) => f.write_str("board has no line"),
             Self::Listen { address, .. } => write!(f, "could not serve the API at `{address}`"),
             Self::AddressFile { path, .. } => {
                 write!(f, "could not write the address of the API to `{}`", path.display())
@@ -308,6 +318,7 @@ impl std::error::Error for BoardError {
             Self::Open(error) => Some(error),
             Self::Provision(error) => Some(error),
             Self::Radio(error) => Some(error),
+            Self::Line(error) => Some(error),
             Self::Listen { source, .. }
             | Self::AddressFile { source, .. }
             | Self::Wear { source, .. } => Some(source),

@@ -14,6 +14,8 @@ pub mod channel;
 pub mod firmware;
 pub mod flash;
 #[cfg(feature = "boards")]
+pub mod line;
+#[cfg(feature = "boards")]
 pub mod radio;
 #[cfg(feature = "boards")]
 pub mod world;

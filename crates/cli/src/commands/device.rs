@@ -23,6 +23,7 @@ use lockstep_sim::board::{
 };
 use lockstep_sim::firmware::FirmwareSpec;
 use lockstep_sim::flash::{OpenError, Timing};
+use lockstep_sim::line::LinePlace;
 use lockstep_sim::radio::Impairments;
 use serde_json::json;
 
@@ -32,6 +33,7 @@ use crate::error::CommandError;
 use crate::facts::ImageFile;
 use crate::files::{self, Existing, Readers};
 use crate::keys;
+use crate::line;
 use crate::ui::Ui;
 
 /// Run a desk device: a board as a process, its flash a file
@@ -219,6 +221,13 @@ struct DeskArgs {
     #[arg(long, value_name = "DIR")]
     air: Option<PathBuf>,
 
+    /// A line behind which other devices of the group are, such as a board at a serial port:
+    /// serial:/dev/ttyUSB0[@BAUD] (115200 if none is given), tcp:HOST:PORT[@BAUD] where somebody
+    /// listens, as an emulator does, tcp-listen:ADDRESS:PORT[@BAUD] to wait for one. Its port may
+    /// come and go
+    #[arg(long, value_name = "LINE")]
+    link: Option<LinePlace>,
+
     /// How bad the radio is, for example loss=20,duplicate=5,delay=2-30,reorder=10,seed=7
     #[arg(long, value_name = "ORDER", default_value = "none")]
     impair: Impairments,
@@ -349,6 +358,7 @@ fn options(
         group_key,
         air,
         impairments: args.desk.impair,
+        line: args.desk.link.clone(),
         http: args.http,
         broker: args.mqtt.as_ref().map(|url| url.broker(&args.mqtt_topic)).transpose()?,
         server: server(args),
@@ -540,6 +550,7 @@ fn board_error(error: &BoardError, args: &DeviceArgs) -> CommandError {
         BoardError::Listen { .. } => {
             format!("Another program listens at {}. Any free port: --http 127.0.0.1:0", args.http)
         }
+        BoardError::Line(error) => line::hint(error),
         BoardError::Provision(ProvisionError::Chip { found, .. }) => {
             format!("Say which chip the board has: --chip {found}")
         }

@@ -10,6 +10,7 @@ mod desk;
 mod fleet_mqtt;
 mod held;
 mod keys;
+mod line;
 mod links;
 mod mqtt;
 mod operations;

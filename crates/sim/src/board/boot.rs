@@ -29,11 +29,13 @@ use tokio::task::JoinSet;
 use super::application::DeskApplication;
 use super::console::Console;
 use super::control::{Control, Order};
+use super::link::{self, Link};
 use super::{BoardError, BoardOptions, random};
 use super::{mqtt, uplink};
 use crate::bootloader::{BootEvent, BootSlot, Booted, Bootloader, ResetReason};
 use crate::firmware::{BEHAVIOUR_BYTES, BEHAVIOUR_OFFSET, Fault};
 use crate::flash::FileFlash;
+use crate::line::Line;
 use crate::radio::{PAYLOAD_BYTES_MAX, Radio};
 
 /// How a boot ended.
@@ -51,11 +53,18 @@ pub(super) struct Hardware<'a> {
     pub(super) options: &'a BoardOptions,
     pub(super) flash: Rc<RefCell<FileFlash>>,
     pub(super) radio: Rc<Radio>,
+    pub(super) line: Option<Line>,
     /// Where the node found its lead last: kept over a reset, as a chip's RTC memory is.
     pub(super) last_good: Option<Channel>,
     pub(super) listener: TcpListener,
     pub(super) control: Control,
     pub(super) console: Console,
+}
+
+impl Hardware<'_> {
+    fn link(&self) -> Link<'_> {
+        Link { radio: &self.radio, line: self.line.as_ref() }
+    }
 }
 
 /// A running node, as the main loop and the HTTP connections share it. Borrowed for one call at a
@@ -278,6 +287,9 @@ async fn run(
                 hear(running, fault, received.source, frame);
                 hear_what_waits(&hardware.radio, running, fault);
             }
+            news = link::news(&mut hardware.line) => {
+                running.with(|now, node, _| node.log(now, news.level, news.text));
+            }
             () = running.changed.notified() => (),
             () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => (),
         }
@@ -288,7 +300,7 @@ async fn run(
         // Connections get their turn, however much the radio has to say.
         tokio::task::yield_now().await;
         let reboot = running.with(|now, node, flash| {
-            let reboot = act(now, node, flash, &hardware.radio, &mut held);
+            let reboot = act(now, node, flash, hardware.link(), &mut held);
             hardware.console.print_journal(node.journal());
             hardware.last_good = node.last_good_channel();
             reboot
@@ -302,18 +314,20 @@ async fn run(
             break Ended::Reset(ResetReason::Panic);
         }
         // Frames bring the next tick forward, and never put it off.
-        wake_at = wake_at.min(running.with(|now, node, _| node.next_wake(now)));
-        if held.is_some() {
-            wake_at = wake_at.min(running.now() + RADIO_FULL_MS);
-        }
-        if let Some(at) = crash_at {
-            wake_at = wake_at.min(running.now() + millis_until(at));
-        }
+        wake_at = wake_at.min(next_wake(running, &held, crash_at));
     };
     // A chip that restarts leaves its connections without a word.
     connections.shutdown().await;
     uplink.shutdown().await;
     Ok(ended)
+}
+
+/// When there is something to do, whatever comes.
+fn next_wake(running: &Running, held: &Held, crash_at: Option<Clock>) -> Instant {
+    let tick_at = running.with(|now, node, _| node.next_wake(now));
+    let send_at = held.is_some().then(|| running.now() + RADIO_FULL_MS);
+    let end_at = crash_at.map(|at| running.now() + millis_until(at));
+    [send_at, end_at].into_iter().flatten().fold(tick_at, Instant::min)
 }
 
 /// When the firmware crashes, as its image orders.
@@ -345,7 +359,7 @@ fn hear_what_waits(radio: &Radio, running: &Running, fault: Fault) {
     }
 }
 
-/// A frame that the radio had no room for yet.
+/// A frame that the radio or the line had no room for yet.
 type Held = Option<(DeviceId, [u8; LARGE_FRAME_BYTES_MAX], usize)>;
 
 /// Sends what there is, and does what the node asks for but a reboot, which is returned.
@@ -353,24 +367,24 @@ fn act(
     now: Instant,
     node: &mut Node<DeskApplication>,
     flash: &mut FileFlash,
-    radio: &Radio,
+    link: Link<'_>,
     held: &mut Held,
 ) -> Option<RebootReason> {
     loop {
-        send(now, node, flash, radio, held);
+        send(now, node, flash, link, held);
         match node.poll_action()? {
             Action::Reboot(reason) => return Some(reason),
-            Action::Tune(channel) => radio.tune(channel),
+            Action::Tune(channel) => link.tune(channel),
         }
     }
 }
 
-/// Hands frames to the radio until there are none or it is full.
+/// Hands frames to the radio and the line until there are none or one of these is full.
 fn send(
     now: Instant,
     node: &mut Node<DeskApplication>,
     flash: &mut FileFlash,
-    radio: &Radio,
+    link: Link<'_>,
     held: &mut Held,
 ) {
     for _ in 0..FRAMES_PER_TURN_MAX {
@@ -380,7 +394,7 @@ fn send(
             Some((to, buffer, len))
         });
         let Some((to, buffer, len)) = next else { return };
-        if radio.try_send(to, buffer.get(..len).unwrap_or_default()).is_err() {
+        if link.try_send(to, buffer.get(..len).unwrap_or_default()).is_err() {
             *held = Some((to, buffer, len));
             return;
         }
@@ -437,7 +451,7 @@ fn obey(hardware: &Hardware<'_>, order: Order) -> Option<Ended> {
     let (radio, console) = (&hardware.radio, &hardware.console);
     match order {
         Order::Channel(channel) if hardware.options.channels == ChannelPlan::Fixed => {
-            radio.tune(channel);
+            hardware.link().tune(channel);
             let text = format!("access point is on channel {channel} now");
             console.say(Level::Info, "radio", &text, json!({ "channel": channel.number() }));
             None
@@ -507,7 +521,7 @@ fn millis_until(at: Clock) -> u64 {
 
 /// Frames that are taken, and sent, before others get their turn.
 const FRAMES_PER_TURN_MAX: usize = 64;
-/// How long the radio gets to send what it holds before it is tried again.
+/// How long the radio and the line get to send what they hold before they are tried again.
 const RADIO_FULL_MS: u64 = 2;
 /// After this time a firmware that hangs is reset. The node arms its watchdog first thing.
 const WATCHDOG: Duration = Duration::from_secs(3);

@@ -65,6 +65,16 @@ impl Board {
         Self::of(folder, role, name, ["--air", "pair.group.air", "its-password"], options)
     }
 
+    /// One more of the group.
+    pub(super) fn further(folder: &Path, role: Role, name: &str, options: Vec<String>) -> Self {
+        Self::of(folder, role, name.to_owned(), ["--group", "pair.group", "password"], options)
+    }
+
+    /// Further options of `lockstep device`, from the next start on.
+    pub(crate) fn give(&mut self, options: &str) {
+        self.options.extend(options.split_whitespace().map(str::to_owned));
+    }
+
     fn of(
         folder: &Path,
         role: Role,

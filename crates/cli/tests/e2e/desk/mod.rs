@@ -9,6 +9,8 @@ mod broker;
 mod firmware;
 mod fleet;
 mod http;
+mod serial;
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ pub(crate) use broker::{BROKER_PASSWORD, Message, Mosquitto};
 pub(crate) use firmware::{Forgery, Image, firmware};
 pub(crate) use fleet::Fleet;
 pub(crate) use http::{Answer, Http, Part};
+pub(crate) use serial::Socket;
+pub(crate) use wire::Wire;
 
 /// What the two devices are for. The receiver leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,13 @@ impl Plan {
 
     /// Switches both on, and waits until they hear each other.
     pub(crate) fn start(self) -> Desk {
+        let desk = self.starts_unlinked();
+        desk.wait_until_linked();
+        desk
+    }
+
+    /// Switches both on; something has to come between them before they hear each other.
+    pub(crate) fn starts_unlinked(self) -> Desk {
         let folder = TempDir::new().unwrap();
         let path = folder.path().to_owned();
         run_ok(&path, "device --new-group --group pair.group");
@@ -106,7 +117,6 @@ impl Plan {
         for role in BOTH {
             desk.board_mut(role).switch_on();
         }
-        desk.wait_until_linked();
         desk
     }
 }
@@ -216,6 +226,19 @@ impl Desk {
         self.write("its-password", password.as_bytes());
         let options = ["--id", id, "--key", "a.pub"].map(str::to_owned).to_vec();
         Board::without_key(self.folder.path(), Transmitter, options)
+    }
+
+    /// A further transmitter of the group, on this air; off.
+    pub(crate) fn further_board(&self, name: &str, id: &str, air: &str) -> Board {
+        let options = ["--id", id, "--air", air, "--key", "a.pub", "--firmware"];
+        let file = format!("first-{}.bin", Transmitter.name());
+        let options = options.into_iter().map(str::to_owned).chain([file]).collect();
+        Board::further(self.folder.path(), Transmitter, name, options)
+    }
+
+    /// The API of a further board, with the password.
+    pub(crate) fn http_at(&self, board: &Board) -> Http {
+        Http::new(board.address(), PASSWORD)
     }
 
     /// The API of either, with the password.
