@@ -1,7 +1,7 @@
 //! Builds the firmware for real chips, and makes images of it that a slot takes.
 //!
 //! `firmware/` is a workspace of its own: it builds for chips only. What comes out lies in
-//! `target/firmware/images/BOARD-PART[-bench].bin`, and its ELF file beside it.
+//! `target/firmware/images/BOARD-PART-bench[-VERSION].bin`, and its ELF file beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,13 @@ use std::process::Command;
 
 use crate::machine::{ChipCompiler, Machine, Tool};
 use crate::shell::{self, Failure};
+use crate::suites;
 
-/// What [`suite`] and [`run`] need.
+/// What [`run`] needs.
 pub(crate) const TOOLS: &[Tool] = &[Tool::ChipCompiler, Tool::Esptool];
+/// What [`suite`] needs beside.
+pub(crate) const SUITE_TOOLS: &[Tool] =
+    &[Tool::ChipCompiler, Tool::Esptool, Tool::Unicorn, Tool::Elftools];
 
 /// A board that there is firmware for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,9 @@ const BOARDS: &[Board] = &[
     Board { name: "c3-devkit", chip: "esp32c3", target: "riscv32imc-unknown-none-elf" },
     Board { name: "c6-devkit", chip: "esp32c6", target: "riscv32imac-unknown-none-elf" },
 ];
+
+/// What the firmware of an ordinary build, 1.0.0, is updated to.
+const NEXT_VERSION: &str = "1.1.0";
 
 const PARTS: &[&str] = &["receiver", "transmitter"];
 
@@ -73,14 +80,17 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     let Some(compiler) = machine.chip_compiler() else {
         return machine.require(Tool::ChipCompiler);
     };
-    let images = machine.target.join("firmware/images");
+    let images = images(machine);
+    let version = plan.version.as_deref();
+    let suffix = version.map(|version| format!("-{version}")).unwrap_or_default();
     for board in &plan.boards {
-        shell::run(&mut build(machine, compiler, *board, plan.version.as_deref()))?;
+        shell::run(&mut build(machine, compiler, *board, version))?;
         for part in PARTS {
-            let elf = images.join(format!("{}-{part}-bench.elf", board.name));
+            // Versions have dots, which are no endings.
+            let elf = images.join(format!("{}-{part}-bench{suffix}.elf", board.name));
             let built = machine.target.join("firmware").join(board.target).join("release");
             copy(&built.join(part), &elf)?;
-            let image = elf.with_extension("bin");
+            let image = images.join(format!("{}-{part}-bench{suffix}.bin", board.name));
             shell::run(&mut make_image(machine, *board, &elf, &image))?;
             println!("{}", image.display());
         }
@@ -88,14 +98,15 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What CI looks at: all parts of one board build, and are images by the chip's own rules.
+/// What CI looks at: all parts of one board build, are images by the chip's own rules, and take
+/// part in rollouts on an emulated chip.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let board = board("c3-devkit")
         .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
+    run(machine, &Plan { boards: vec![board], version: Some(NEXT_VERSION.into()) })?;
     run(machine, &Plan { boards: vec![board], version: None })?;
     for part in PARTS {
-        let name = format!("firmware/images/{}-{part}-bench.bin", board.name);
-        let image = machine.target.join(name);
+        let image = images(machine).join(format!("{}-{part}-bench.bin", board.name));
         let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
         for expected in ["(ESP32-C3)", "Checksum: 0x", "(valid)"] {
             if !info.contains(expected) {
@@ -103,7 +114,15 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
+    let mut cargo = suites::nextest_or_test(machine, "package(=lockstep) & test(/^chip::/)");
+    cargo.env("LOCKSTEP_FIRMWARE", images(machine));
+    cargo.env("LOCKSTEP_EMULATOR", machine.root.join("firmware/emulator/board.py"));
+    cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python"));
+    shell::run(&mut cargo)
+}
+
+fn images(machine: &Machine) -> PathBuf {
+    machine.target.join("firmware/images")
 }
 
 fn build(

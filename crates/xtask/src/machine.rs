@@ -33,6 +33,10 @@ const MOTO_REQUIREMENT: &str = "moto[server]==5.1.22";
 /// Asks an API whatever its document allows, and whatever it does not.
 const SCHEMATHESIS_REQUIREMENT: &str = "schemathesis==4.32.5";
 
+/// A chip's processor, for the emulator of `firmware/`; and what reads the names in its firmware.
+const UNICORN_REQUIREMENT: &str = "unicorn==2.1.4";
+const ELFTOOLS_REQUIREMENT: &str = "pyelftools==0.33";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -68,6 +72,10 @@ pub(crate) enum Tool {
     Moto,
     /// Holds an API against its document.
     Schemathesis,
+    /// The processor of the emulated chip.
+    Unicorn,
+    /// Reads the names in its firmware.
+    Elftools,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -182,11 +190,20 @@ impl Machine {
     fn has(&self, tool: Tool) -> bool {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
+            // Modules, and not commands.
+            Tool::Unicorn | Tool::Elftools => self.has_module(tool.name()),
             _ => self.path_of(tool).is_some(),
         }
     }
 
-    fn venv(&self) -> PathBuf {
+    /// Whether our Python knows a module of that name.
+    fn has_module(&self, name: &str) -> bool {
+        let mut python = Command::new(self.venv().join("bin/python"));
+        shell::read(python.args(["-c", &format!("import {name}")])).is_ok()
+    }
+
+    /// Where packages of PyPI are.
+    pub(crate) fn venv(&self) -> PathBuf {
         self.target.join("venv")
     }
 
@@ -238,6 +255,8 @@ impl Tool {
             Self::Faketime => "faketime",
             Self::Moto => "moto_server",
             Self::Schemathesis => "schemathesis",
+            Self::Unicorn => "unicorn",
+            Self::Elftools => "elftools",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -262,7 +281,7 @@ impl Tool {
             Self::Postgres => &["postgresql"],
             Self::Faketime => &["faketime"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
-            Self::Moto | Self::Schemathesis => &[],
+            Self::Moto | Self::Schemathesis | Self::Unicorn | Self::Elftools => &[],
         }
     }
 
@@ -272,6 +291,8 @@ impl Tool {
             Self::CargoDeny => Some(CARGO_DENY_REQUIREMENT),
             Self::Moto => Some(MOTO_REQUIREMENT),
             Self::Schemathesis => Some(SCHEMATHESIS_REQUIREMENT),
+            Self::Unicorn => Some(UNICORN_REQUIREMENT),
+            Self::Elftools => Some(ELFTOOLS_REQUIREMENT),
             _ => None,
         }
     }
@@ -309,6 +330,7 @@ impl Tool {
             Self::Faketime => "run `apt-get install faketime`, or see wolfcw/libfaketime",
             Self::Moto => "run `pip install 'moto[server]'`",
             Self::Schemathesis => "run `pip install schemathesis`",
+            Self::Unicorn | Self::Elftools => "run `pip install unicorn pyelftools`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",

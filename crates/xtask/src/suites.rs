@@ -44,7 +44,12 @@ pub(crate) const ALL: &[Suite] = &[
     Suite::new("doc", "the documentation builds, and its examples run", doc),
     Suite::new("cores", "the cores build for a chip; what each costs in flash", cores::run)
         .with(&[Tool::ChipCompiler]),
-    Suite::new("firmware", "the firmware builds for a chip", firmware::suite).with(firmware::TOOLS),
+    Suite::new(
+        "firmware",
+        "the firmware, built for a chip and run on an emulated one",
+        firmware::suite,
+    )
+    .with(firmware::SUITE_TOOLS),
     Suite::new("e2e", "whole rollouts over real processes", e2e).with(&[
         Tool::Esptool,
         Tool::Minisign,
@@ -334,6 +339,19 @@ fn deny(machine: &Machine) -> Result<(), Failure> {
     // Known vulnerabilities are in a database on the internet: `cargo deny check advisories`.
     cargo_deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
     shell::run(cargo_deny.current_dir(&machine.root))
+}
+
+/// The tests of the whole workspace that `filter` chooses, in nextest's words.
+pub(crate) fn nextest_or_test(machine: &Machine, filter: &str) -> std::process::Command {
+    if has_nextest() {
+        let mut cargo = nextest(machine);
+        cargo.args(["--workspace", "-E", filter]);
+        return cargo;
+    }
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--package", "lockstep", "--test", "e2e"]).args(locked(machine));
+    cargo.args(["--", "chip::"]);
+    cargo
 }
 
 fn nextest(machine: &Machine) -> std::process::Command {

@@ -84,8 +84,8 @@ pub(super) fn provision(
     Ok(Provisioned::Made { password: made_up })
 }
 
-/// Lays out a new flash, and fills it. Without a password nobody is let in until one is set over the
-/// board's serial line.
+/// Lays out a new flash, and fills it. Without a password nobody is let in until one is set over
+/// the board's serial line.
 pub fn make<F: NorFlash<Error = FlashError>>(
     provision: &Provision,
     password: Option<&str>,

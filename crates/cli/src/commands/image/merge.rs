@@ -19,8 +19,8 @@ use crate::ui::Ui;
 /// Make one file of all that a new board's flash holds
 ///
 /// Bootloader, partition table with two slots and a record, firmware, keys and password, as they
-/// lie in a flash of 4 MiB: for an emulator, or for `esptool write-flash 0 FILE`. Without a password
-/// nobody is let in until one is set over the board's serial line.
+/// lie in a flash of 4 MiB: for an emulator, or for `esptool write-flash 0 FILE`. Without a
+/// password nobody is let in until one is set over the board's serial line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArgs {
     /// The firmware, an image for the board's chip
