@@ -35,24 +35,29 @@ const BOARDS: &[Board] = &[
 /// What the firmware of an ordinary build, 1.0.0, is updated to.
 const NEXT_VERSION: &str = "1.1.0";
 
+/// Which part that is tried with; the other one builds, too.
+const UPDATED: &str = "transmitter";
+
 const PARTS: &[&str] = &["receiver", "transmitter"];
 
 /// What is to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     boards: Vec<Board>,
+    parts: Vec<&'static str>,
     version: Option<String>,
 }
 
 impl Plan {
     /// Reads the options of `cargo xtask firmware`.
     pub(crate) fn parse(options: &[&str]) -> Result<Self, String> {
-        let (mut boards, mut version) = (Vec::new(), None);
+        let (mut boards, mut parts, mut version) = (Vec::new(), Vec::new(), None);
         for option in options.chunks(2) {
             match option {
                 ["--board", name] => boards.push(board(name)?),
+                ["--part", name] => parts.push(part(name)?),
                 ["--version", text] => version = Some((*text).to_owned()),
-                [name @ ("--board" | "--version")] => {
+                [name @ ("--board" | "--part" | "--version")] => {
                     return Err(format!("`{name}` needs a value"));
                 }
                 [other, ..] => return Err(format!("unexpected argument `{other}`")),
@@ -62,7 +67,10 @@ impl Plan {
         if boards.is_empty() {
             boards = BOARDS.to_vec();
         }
-        Ok(Self { boards, version })
+        if parts.is_empty() {
+            parts = PARTS.to_vec();
+        }
+        Ok(Self { boards, parts, version })
     }
 }
 
@@ -73,6 +81,14 @@ fn board(name: &str) -> Result<Board, String> {
     })
 }
 
+fn part(name: &str) -> Result<&'static str, String> {
+    PARTS
+        .iter()
+        .find(|part| **part == name)
+        .copied()
+        .ok_or_else(|| format!("unknown part `{name}`; there are {}", PARTS.join(", ")))
+}
+
 /// Builds, and says where the images are.
 pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     machine.provide(TOOLS);
@@ -81,11 +97,10 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
         return machine.require(Tool::ChipCompiler);
     };
     let images = images(machine);
-    let version = plan.version.as_deref();
-    let suffix = version.map(|version| format!("-{version}")).unwrap_or_default();
+    let suffix = plan.version.as_ref().map(|version| format!("-{version}")).unwrap_or_default();
     for board in &plan.boards {
-        shell::run(&mut build(machine, compiler, *board, version))?;
-        for part in PARTS {
+        shell::run(&mut build(machine, compiler, *board, plan))?;
+        for part in &plan.parts {
             // Versions have dots, which are no endings.
             let elf = images.join(format!("{}-{part}-bench{suffix}.elf", board.name));
             let built = machine.target.join("firmware").join(board.target).join("release");
@@ -103,8 +118,9 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let board = board("c3-devkit")
         .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
-    run(machine, &Plan { boards: vec![board], version: Some(NEXT_VERSION.into()) })?;
-    run(machine, &Plan { boards: vec![board], version: None })?;
+    let next = Some(NEXT_VERSION.into());
+    run(machine, &Plan { boards: vec![board], parts: vec![UPDATED], version: next })?;
+    run(machine, &Plan { boards: vec![board], parts: PARTS.to_vec(), version: None })?;
     for part in PARTS {
         let image = images(machine).join(format!("{}-{part}-bench.bin", board.name));
         let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
@@ -125,18 +141,16 @@ fn images(machine: &Machine) -> PathBuf {
     machine.target.join("firmware/images")
 }
 
-fn build(
-    machine: &Machine,
-    compiler: ChipCompiler,
-    board: Board,
-    version: Option<&str>,
-) -> Command {
+fn build(machine: &Machine, compiler: ChipCompiler, board: Board, plan: &Plan) -> Command {
     let mut cargo = compiler.cargo(board.target);
     cargo.current_dir(machine.root.join("firmware"));
-    cargo.args(["build", "--release", "--locked", "--target", board.target, "--bins"]);
+    cargo.args(["build", "--release", "--locked", "--target", board.target]);
+    for part in &plan.parts {
+        cargo.args(["--bin", part]);
+    }
     cargo.args(["--features", &format!("{},bench", board.name)]);
     cargo.arg("--target-dir").arg(machine.target.join("firmware"));
-    if let Some(version) = version {
+    if let Some(version) = &plan.version {
         cargo.env("LOCKSTEP_VERSION", version);
     }
     cargo
@@ -164,13 +178,16 @@ mod tests {
 
     #[test]
     fn without_options_every_board_is_built() {
-        assert_eq!(Plan::parse(&[]).unwrap().boards, BOARDS);
+        let plan = Plan::parse(&[]).unwrap();
+        assert_eq!((plan.boards.as_slice(), plan.parts.as_slice()), (BOARDS, PARTS));
+        assert_eq!(Plan::parse(&["--part", "receiver"]).unwrap().parts, ["receiver"]);
     }
 
     #[test]
     fn a_board_that_there_is_not_is_refused_with_those_that_there_are() {
         let refused = Plan::parse(&["--board", "uno"]).unwrap_err();
         assert_eq!(refused, "unknown board `uno`; there are c3-devkit, c6-devkit");
+        assert!(Plan::parse(&["--part", "sender"]).is_err());
         assert!(Plan::parse(&["--board"]).is_err());
         assert!(Plan::parse(&["--bored", "c3-devkit"]).is_err());
     }
