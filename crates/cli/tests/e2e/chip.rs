@@ -68,9 +68,8 @@ impl Tools {
     }
 }
 
-/// A desk device that leads, and a chip with firmware 1.0.0 behind its wire, adopted.
-fn lead_and_chip(tools: &Tools, bootloader: &str) -> (Desk, Chip) {
-    let wire = free_port();
+/// A desk device that leads, and a chip with firmware 1.0.0 behind this wire, adopted.
+fn lead_and_chip(tools: &Tools, wire: u16, bootloader: &str) -> (Desk, Chip) {
     let mut desk = Plan::default()
         .with(Receiver, &format!("--link tcp:127.0.0.1:{wire}"))
         .with(Transmitter, "--air other.air")
@@ -102,7 +101,7 @@ fn release(tools: &Tools, desk: &Desk) -> String {
 #[test]
 fn a_chip_and_a_desk_device_go_to_a_release_together() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, "");
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "");
     let bundle = release(&tools, &desk);
     desk.update(&bundle).succeeds().says("Kept: receiver and transmitter run 1.1.0");
     desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
@@ -118,7 +117,7 @@ fn a_chip_and_a_desk_device_go_to_a_release_together() {
 #[test]
 fn a_chip_goes_back_when_the_group_does() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, "");
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "");
     let bundle = release(&tools, &desk);
     desk.update(&bundle).succeeds();
     desk.ask_lead("revert").succeeds();
@@ -129,11 +128,34 @@ fn a_chip_goes_back_when_the_group_does() {
     });
 }
 
+/// Before anybody knows whether it is healthy: the bootloader takes it back, and the group follows.
+#[test]
+fn a_chip_that_loses_power_on_trial_goes_back_and_the_group_with_it() {
+    let Some(tools) = Tools::find() else { return };
+    let wire = free_port();
+    let (desk, chip) = lead_and_chip(&tools, wire, "");
+    let before = desk.seen_of(Receiver);
+    let bundle = release(&tools, &desk);
+    let update = desk.begin_update(&bundle);
+    desk.wait("the chip is on trial", || chip.log().contains("booted 1.1.0").then_some(()));
+    drop(chip);
+    let chip = Chip::power_on(&tools, &desk, wire, "");
+    update.end().fails().says("was reverted");
+    desk.wait("the chip runs what it ran before", || {
+        let log = chip.log();
+        let aborted = log.find("was on trial and was reset: ABORTED")?;
+        log.get(aborted..)?.contains("booted 1.0.0").then_some(())
+    });
+    desk.wait("so does the lead", || {
+        (desk.lead().get("/api/version")?.json["image"] == before.image.as_str()).then_some(())
+    });
+}
+
 /// A bootloader without rollback leaves it to the firmware, which says so.
 #[test]
 fn a_chip_whose_bootloader_has_no_rollback_watches_its_trial_itself() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, "--no-rollback");
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "--no-rollback");
     let bundle = release(&tools, &desk);
     desk.update(&bundle).succeeds();
     desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
