@@ -36,6 +36,8 @@ pub struct Peer {
     pub heard_at: Instant,
     /// When it last answered one of our probes: the link carries data both ways.
     pub echoed_at: Option<Instant>,
+    /// When it last said anything with the group's key.
+    said_at: Option<Instant>,
     /// Why its data is dropped, if it is; `None` before anything was announced.
     pub gate: Option<Result<(), Incompatible>>,
     counter: Option<Counter>,
@@ -93,10 +95,10 @@ impl Peers {
     }
 
     /// Whether it has this group's key, as far as it has shown: a board that was flashed anew is
-    /// heard on, and answers no probe any more.
+    /// heard on, and says nothing with the key any more.
     pub(crate) fn speaks(&self, peer: &Peer) -> bool {
-        let answers = peer.echoed_at.is_some_and(|at| peer.heard_at.ms_since(at) < self.silence_ms);
-        peer.role.is_some() && answers
+        let said = peer.said_at.is_some_and(|at| peer.heard_at.ms_since(at) < self.silence_ms);
+        peer.role.is_some() && said
     }
 
     /// Takes down a sign of life. The longest silent stranger makes room when the table is full.
@@ -230,6 +232,7 @@ impl Peers {
         if let Some(peer) = self.heard(now, id) {
             peer.role = Some(role);
             peer.running = Some(running);
+            peer.said_at = Some(now);
         }
     }
 
@@ -237,6 +240,7 @@ impl Peers {
     pub(crate) fn note_echo(&mut self, now: Instant, id: DeviceId) {
         if let Some(peer) = self.heard(now, id) {
             peer.echoed_at = Some(now);
+            peer.said_at = Some(now);
             peer.probes.echoed |= 1;
         }
     }
@@ -301,6 +305,7 @@ impl Peer {
             running: None,
             heard_at: now,
             echoed_at: None,
+            said_at: None,
             gate: None,
             counter: None,
             challenge: None,
