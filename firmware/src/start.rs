@@ -41,9 +41,9 @@ use crate::watchdog::Watchdog;
 /// What a device is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// It shows, and leads its group.
+    /// It shows what transmitters measure.
     Receiver,
-    /// It measures, and sends.
+    /// It measures, and sends what it measures.
     Transmitter,
 }
 
@@ -150,6 +150,7 @@ fn node_setup(part: Part, flash: &mut FlashStorage<'static>) -> Result<NodeSetup
         takes_large: false,
         group_key: None,
         trust: Trust::anybody(),
+        // A lead takes releases by IP, which a wire has not.
         duty: Duty::Member,
         policy: Policy::board(),
         pace: Pace::board(),

@@ -130,9 +130,18 @@ impl Machine {
         Self { root, target, ci }
     }
 
-    /// `cargo` in the workspace, the very one that runs this program.
+    /// `cargo` in the workspace, the very one that runs this program. What that one says of this
+    /// program in the environment is kept from it: build programs that look there (`ring`'s) would
+    /// run again each time somebody builds by hand and by this program in turn, and with them all
+    /// that is built on top.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new("cargo");
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
         command.current_dir(&self.root);
         command
     }

@@ -1,4 +1,4 @@
-//! The receiver: it shows what the transmitter measures, and leads its group.
+//! The receiver: it shows what the transmitter measures.
 
 #![no_std]
 #![no_main]
