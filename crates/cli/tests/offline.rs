@@ -1014,7 +1014,7 @@ fn the_first_screen_is_what_one_needs_first() {
           keygen       Make a key pair for signing releases
           inspect      Say what a file is and what is wrong with it
           release      Make releases, and look into them
-          image        Make firmware images for desk devices
+          image        Make firmware images for desk devices, and whole flashes for boards
           device       Run a desk device: a board as a process, its flash a file
           demo         Show what Lockstep does, on two desk devices
           status       Show a group: its devices, what they run, whether they agree
