@@ -15,6 +15,7 @@ use esp_hal::uart::{Config, ConfigError, UartRx};
 use esp_println::println;
 use lockstep_device::http::Shell as _;
 use lockstep_device::journal::{Journal, Level};
+use lockstep_device::password;
 use static_cell::StaticCell;
 
 use crate::running::Running;
@@ -121,15 +122,14 @@ pub(crate) fn obey(running: &Running, order: &Order) -> bool {
             );
         }),
         Order::Restart => return true,
-        Order::Help => println!("orders: status, password NEW ({PASSWORD_HINT}), restart"),
+        Order::Help => println!("orders: status, password NEW, restart"),
     }
     false
 }
 
 fn set_password(running: &Running, new: &str) {
-    let length = new.chars().count();
-    if !(PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX).contains(&length) {
-        println!("password has {length} characters, and was not set; {PASSWORD_HINT}");
+    if let Err(unfit) = password::check(new) {
+        println!("{unfit}; it was not set");
         return;
     }
     let stored = running.with(|now, node, flash| node.change_password(now, new, flash));
@@ -138,9 +138,6 @@ fn set_password(running: &Running, new: &str) {
     }
 }
 
-const PASSWORD_CHARS_MIN: usize = 8;
-const PASSWORD_CHARS_MAX: usize = 64;
-const PASSWORD_HINT: &str = "8 to 64 characters";
 const LINE_BYTES_MAX: usize = 128;
 const ORDERS_MAX: usize = 2;
 const PAUSE: Duration = Duration::from_millis(1);

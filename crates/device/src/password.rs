@@ -10,6 +10,35 @@ use hmac::{Hmac, KeyInit, Mac};
 use lockstep_proto::wire::{Reader, TooShort};
 use sha2::Sha256;
 
+/// Says what is wrong with a password that somebody chooses, with what would be right.
+pub fn check(chosen: &str) -> Result<(), Unfit> {
+    let chars = chosen.chars().count();
+    let is_fit = (CHARS_MIN..=CHARS_MAX).contains(&chars)
+        && !chosen.chars().any(char::is_control)
+        && chosen.trim() == chosen;
+    if is_fit { Ok(()) } else { Err(Unfit { chars }) }
+}
+
+/// A password that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfit {
+    /// How many characters it has.
+    pub chars: usize,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "password has {} characters, allowed are {CHARS_MIN} to {CHARS_MAX}, with no space at \
+             either end",
+            self.chars
+        )
+    }
+}
+
+impl core::error::Error for Unfit {}
+
 /// A password's durable form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password {
@@ -94,6 +123,8 @@ pub(crate) fn stretch(password: &str, salt: &[u8; 16], rounds: u32) -> [u8; 32] 
     hash
 }
 
+const CHARS_MIN: usize = 8;
+const CHARS_MAX: usize = 64;
 const ROUNDS: u32 = 2_000;
 /// More of them read as damage.
 const ROUNDS_MAX: u32 = 100_000;

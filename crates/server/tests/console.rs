@@ -622,34 +622,6 @@ async fn what_a_group_of_another_product_would_refuse_stops_no_campaign() {
     assert_eq!(made.status, StatusCode::SEE_OTHER, "{}", made.text);
 }
 
-/// For people: `cargo nextest run … --run-ignored only --no-capture`.
-#[tokio::test]
-#[ignore = "measures, and concludes nothing"]
-async fn what_a_look_at_what_is_foreseen_costs_with_a_thousand_groups() {
-    let world = World::with_people().await;
-    for version in ["1.0.0", "1.1.0", "1.2.0"] {
-        world.pair_release(version, vec![signer("C2", true)]).await;
-    }
-    let release = world.pair_release("1.3.0", Vec::new()).await;
-    for number in 0..1000 {
-        world.pair(&format!("bench {number:04}"), |_| ()).await;
-    }
-    let (cookie, _) = world.sign_in("operator").await;
-    for page in [format!("/releases/{release}"), format!("/campaigns/new?release={release}")] {
-        world.server.changed(Change::Anything);
-        let mut took_ms: Vec<f64> = Vec::new();
-        for _ in 0..50 {
-            let start = std::time::Instant::now();
-            let answer = world.get(&page, &cookie).await;
-            took_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            assert_eq!(answer.status, StatusCode::OK);
-        }
-        let first = took_ms.remove(0);
-        took_ms.sort_by(f64::total_cmp);
-        println!("{page}: {first:.1} ms at first, {:.1} ms again", took_ms[24]);
-    }
-}
-
 #[tokio::test]
 async fn a_release_that_fits_is_said_to_fit_all_that_do_not_run_it() {
     let world = World::with_people().await;
