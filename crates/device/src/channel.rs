@@ -151,6 +151,11 @@ impl Tuner {
         self.good = self.at.or(self.good);
     }
 
+    /// Whether it has a group's key.
+    pub(crate) const fn has_group(&self) -> bool {
+        self.has_group
+    }
+
     /// A fresh frame of the group came from there.
     pub(crate) fn heard(&mut self, from: DeviceId) {
         match &mut self.state {

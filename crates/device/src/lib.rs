@@ -47,6 +47,7 @@ pub mod peers;
 pub mod sample;
 mod schedule;
 mod serve;
+pub mod settings;
 pub mod setup;
 mod tell;
 pub mod uplink;

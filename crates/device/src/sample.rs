@@ -9,6 +9,7 @@ use lockstep_proto::frame::data::Measurement;
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
+use crate::settings::{SECRETS, Settings};
 use crate::setup::{Application, ApplicationHealth, Figures, RestAnswer, StagingPace};
 
 /// What a sample application does with measurements.
@@ -112,7 +113,7 @@ impl Application for SampleApplication {
     fn take_config(&mut self, config: &str) -> Result<(), String> {
         let config: serde_json::Value =
             serde_json::from_str(config).map_err(|error| error.to_string())?;
-        self.send_every_ms = match config.get("send_every_ms") {
+        let send_every_ms = match config.get("send_every_ms") {
             None => SEND_EVERY_MS,
             Some(value) => {
                 let allowed = value.as_u64().filter(|ms| SEND_EVERY_MS_ALLOWED.contains(ms));
@@ -122,11 +123,14 @@ impl Application for SampleApplication {
                 })?
             }
         };
+        // A board carries out what stands in its own field; it must make sense before it is kept.
+        Settings::read_value(&config)?;
+        self.send_every_ms = send_every_ms;
         Ok(())
     }
 
     fn secrets(&self) -> &[&str] {
-        &["wifi_password", "mqtt_password"]
+        SECRETS
     }
 
     fn free_heap_bytes(&self) -> u32 {

@@ -1,5 +1,5 @@
-//! Makes the page of a device small: `source.html`, which people read, becomes `ota.html`, which a
-//! device carries in its flash and serves as it is.
+//! Makes the pages of a device small: `source.html` and `setup-source.html`, which people read,
+//! become `ota.html` and `setup.html`, which a device carries in its flash and serves as they are.
 //!
 //! Only the layout, the names inside the script and the marks that HTML does not need go; words and
 //! elements stay. The result is kept in the repository, so that building a device needs no tool of
@@ -15,15 +15,18 @@ use sha2::{Digest as _, Sha256};
 use crate::machine::{Machine, Tool};
 use crate::shell::{self, Failure};
 
-/// Writes `ota.html` anew.
+/// Writes the pages anew.
 pub(crate) fn make(machine: &Machine) -> Result<(), Failure> {
     machine.provide(&[Tool::Terser]);
     machine.require(Tool::Terser)?;
     let folder = machine.root.join(FOLDER);
-    let source = read(&folder.join("source.html"))?;
-    let small = smaller(machine, &source)?;
-    println!("{} bytes of source, {} bytes to serve", source.len(), small.len());
-    shell::write(&folder.join("ota.html"), small.as_bytes())
+    for (source, page) in PAGES {
+        let text = read(&folder.join(source))?;
+        let small = smaller(machine, &text)?;
+        println!("{page}: {} bytes of source, {} bytes to serve", text.len(), small.len());
+        shell::write(&folder.join(page), small.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn smaller(machine: &Machine, source: &str) -> Result<String, Failure> {
@@ -32,7 +35,7 @@ fn smaller(machine: &Machine, source: &str) -> Result<String, Failure> {
         let (script, foot) = rest.split_once("</script>")?;
         Some((head, script, foot))
     });
-    let (head, script, foot) = cut.ok_or_else(|| content("`source.html` has no script"))?;
+    let (head, script, foot) = cut.ok_or_else(|| content("a source has no script"))?;
     let file = machine.target.join("page/script.js");
     shell::write(&file, script.as_bytes())?;
     let mut terser = Command::new("node");
@@ -107,7 +110,7 @@ fn without_ends(html: &str) -> String {
     out
 }
 
-/// The front of the source's SHA-256 in hexadecimal, which `ota.html` ends with.
+/// The front of the source's SHA-256 in hexadecimal, which the page ends with.
 fn digest(source: &str) -> String {
     Sha256::digest(source.as_bytes()).iter().take(DIGEST_BYTES).fold(
         String::new(),
@@ -123,6 +126,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 const FOLDER: &str = "crates/device/src/http/page";
+/// What people read, and what a device serves.
+const PAGES: &[(&str, &str)] = &[("source.html", "ota.html"), ("setup-source.html", "setup.html")];
 /// What may be left out, and before what.
 const ENDS: &[(&str, &[&str])] = &[
     ("</p>", &["<p>", "<p ", "<div", "<form", "<h3", "<table", "</div>", "</form>", "</section>"]),

@@ -175,6 +175,32 @@ impl<A: Application> Node<A> {
         Ok((GroupKey::new(secret.seal(sealed)), secret))
     }
 
+    /// Whether this device has the key of a group, and not just one of its own for this boot.
+    pub const fn has_group(&self) -> bool {
+        self.tuner.has_group()
+    }
+
+    /// A lead that was given no key begins a group with this one, of 32 random bytes, durably.
+    /// `false`: it leads none, has one already, or its flash failed.
+    pub fn found_group<F: NorFlash>(&mut self, now: Instant, key: GroupKey, flash: &mut F) -> bool {
+        if self.lead.is_none() || self.has_group() || !self.write_key(&key, flash) {
+            return false;
+        }
+        let text = alloc::format!("begins group {:08x}", key.group().0);
+        self.journal.log(now, Level::Notice, text);
+        self.key = key;
+        self.tuner.begin_anew();
+        true
+    }
+
+    fn write_key<F: NorFlash>(&mut self, key: &GroupKey, flash: &mut F) -> bool {
+        let mut entry = [0; KEY_BYTES];
+        let (stored, given) = entry.split_at_mut(32);
+        stored.copy_from_slice(key.bytes());
+        given.copy_from_slice(&self.given_key);
+        self.write_entry(ENTRY_KEY, &entry, flash)
+    }
+
     /// Durable first; from then on this device speaks with the new key alone.
     fn store_key<F: NorFlash>(
         &mut self,
@@ -183,11 +209,7 @@ impl<A: Application> Node<A> {
         key: &GroupKey,
         flash: &mut F,
     ) -> Result<(), NotAdopted> {
-        let mut entry = [0; KEY_BYTES];
-        let (stored, given) = entry.split_at_mut(32);
-        stored.copy_from_slice(key.bytes());
-        given.copy_from_slice(&self.given_key);
-        if !self.write_entry(ENTRY_KEY, &entry, flash) {
+        if !self.write_key(key, flash) {
             return Err(NotAdopted::Storage);
         }
         let text = alloc::format!("adopted by {lead} into group {:08x}", key.group().0);

@@ -12,6 +12,7 @@
 //!                                 ├─ config: the application's own
 //!                                 ├─ group: who belongs to it
 //!                                 ├─ server: what a fleet's server offers
+//!                                 ├─ first_start: a board is told its networks
 //!                                 ├─ page: /ota, for browsers
 //!                                 └─ events: server-sent events
 //! ```
@@ -26,6 +27,7 @@ mod body;
 mod config;
 mod connection;
 mod events;
+mod first_start;
 pub(crate) mod gate;
 pub(crate) mod group;
 mod page;
@@ -55,6 +57,8 @@ use crate::uplink::Uplink;
 use connection::{Connection, Control};
 use routes::Routes;
 
+pub use first_start::{FirstStart, InReach};
+
 /// How the API reaches its device: implemented by whatever runs the node's loop.
 pub trait Shell {
     /// The application beside the node.
@@ -73,6 +77,14 @@ pub trait Shell {
 
     /// What only the board knows.
     fn platform(&self) -> Platform;
+
+    /// What a board that is being set up knows of its place; `None`: it is not.
+    fn first_start(&self) -> Option<FirstStart> {
+        None
+    }
+
+    /// The device starts anew once the present answer had time to go out.
+    fn restart_soon(&self) {}
 }
 
 /// What only the board knows.

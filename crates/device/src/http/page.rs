@@ -1,7 +1,8 @@
-//! `GET /ota`: the page that updates the group from a browser.
+//! The pages: `GET /ota`, which updates the group from a browser, and `GET /setup`, which tells a
+//! board its networks.
 //!
-//! One file without a single request to anywhere else, since there may be no internet where the
-//! device is. It is a client of the API like any other: it may do what the API lets it do.
+//! Each is one file without a single request to anywhere else, since there may be no internet where
+//! the device is. It is a client of the API like any other: it may do what the API lets it do.
 //!
 //! The policy lets the browser run this page's own script and style, which it knows by their
 //! hashes, and nothing that somebody smuggles into it.
@@ -15,44 +16,53 @@ use picoserve::io::Read;
 use picoserve::response::{Connection, IntoResponse, Response, ResponseWriter, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-/// The page, as it is served. Made of `page/source.html` by `cargo xtask page`.
-const PAGE: &str = include_str!("page/ota.html");
+/// A page, as it is served: made of the source that people change by `cargo xtask page`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page(&'static str);
 
-/// Sends the page.
-pub(super) async fn send<R: Read, W: ResponseWriter<Error = R::Error>>(
-    connection: Connection<'_, R>,
-    writer: W,
-) -> Result<ResponseSent, W::Error> {
-    let policy = policy();
-    Response::new(StatusCode::OK, PAGE)
-        .with_content_type("text/html; charset=utf-8")
-        .with_header("Cache-Control", "no-store")
-        .with_header("Content-Security-Policy", policy.as_str())
-        .with_header("X-Content-Type-Options", "nosniff")
-        .with_header("Referrer-Policy", "no-referrer")
-        .write_to(connection, writer)
-        .await
-}
+/// `page/source.html`.
+pub(super) const UPDATE: Page = Page(include_str!("page/ota.html"));
+/// `page/setup-source.html`.
+pub(super) const SETUP: Page = Page(include_str!("page/setup.html"));
 
-/// What the browser may do with this page. Computed, so that it always fits: it costs a chip some
-/// milliseconds each time the page is loaded.
-fn policy() -> String {
-    format!(
-        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        source_of("script"),
-        source_of("style"),
-    )
-}
+impl Page {
+    /// Sends it.
+    pub(super) async fn send<R: Read, W: ResponseWriter<Error = R::Error>>(
+        self,
+        connection: Connection<'_, R>,
+        writer: W,
+    ) -> Result<ResponseSent, W::Error> {
+        let policy = self.policy();
+        Response::new(StatusCode::OK, self.0)
+            .with_content_type("text/html; charset=utf-8")
+            .with_header("Cache-Control", "no-store")
+            .with_header("Content-Security-Policy", policy.as_str())
+            .with_header("X-Content-Type-Options", "nosniff")
+            .with_header("Referrer-Policy", "no-referrer")
+            .write_to(connection, writer)
+            .await
+    }
 
-/// The one inline element of this name, as a policy names it.
-fn source_of(element: &str) -> String {
-    let (begin, end) = (format!("<{element}>"), format!("</{element}>"));
-    let rest = PAGE.split_once(begin.as_str()).map_or("", |(_, rest)| rest);
-    let text = rest.split_once(end.as_str()).map_or("", |(text, _)| text);
-    let mut buffer = [0; HASH_TEXT_BYTES];
-    let hash = Sha256::digest(text.as_bytes());
-    format!("'sha256-{}'", Base64::encode(&hash, &mut buffer).unwrap_or_default())
+    /// What the browser may do with this page. Computed, so that it always fits: it costs a chip
+    /// some milliseconds each time the page is loaded.
+    fn policy(self) -> String {
+        format!(
+            "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            self.source_of("script"),
+            self.source_of("style"),
+        )
+    }
+
+    /// The one inline element of this name, as a policy names it.
+    fn source_of(self, element: &str) -> String {
+        let (begin, end) = (format!("<{element}>"), format!("</{element}>"));
+        let rest = self.0.split_once(begin.as_str()).map_or("", |(_, rest)| rest);
+        let text = rest.split_once(end.as_str()).map_or("", |(text, _)| text);
+        let mut buffer = [0; HASH_TEXT_BYTES];
+        let hash = Sha256::digest(text.as_bytes());
+        format!("'sha256-{}'", Base64::encode(&hash, &mut buffer).unwrap_or_default())
+    }
 }
 
 /// 32 bytes in base64.
@@ -63,22 +73,25 @@ mod tests {
     use super::*;
 
     const SOURCE: &str = include_str!("page/source.html");
-    /// A chip's slot has better uses for more.
-    const PAGE_BYTES_MAX: usize = 42_000;
+    /// Each page with its source, and how large it may be: a chip's slot has better uses for more.
+    const PAGES: &[(Page, &str, usize)] =
+        &[(UPDATE, SOURCE, 42_000), (SETUP, include_str!("page/setup-source.html"), 9_000)];
 
     #[test]
-    fn the_page_is_small() {
-        assert!(PAGE.len() < PAGE_BYTES_MAX, "{} bytes", PAGE.len());
+    fn the_pages_are_small() {
+        for (page, _, bytes_max) in PAGES {
+            assert!(page.0.len() < *bytes_max, "{} bytes", page.0.len());
+        }
     }
 
     #[test]
-    fn the_page_is_made_of_its_source() {
-        let digest = Sha256::digest(SOURCE.as_bytes());
-        let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        assert!(
-            PAGE.trim_end().ends_with(&format!("<!-- {digest} -->")),
-            "make it anew: cargo xtask page"
-        );
+    fn each_page_is_made_of_its_source() {
+        for (page, source, _) in PAGES {
+            let digest = Sha256::digest(source.as_bytes());
+            let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            let end = format!("<!-- {digest} -->");
+            assert!(page.0.trim_end().ends_with(&end), "make it anew: cargo xtask page");
+        }
     }
 
     /// The page has no room for a table of all words; what it has is what everybody else says.
@@ -101,24 +114,30 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere() {
-        for address in ["http:", "https:", "//cdn", "@import", "url("] {
-            assert!(!SOURCE.contains(address), "`{address}`");
+    fn a_page_needs_nothing_from_elsewhere() {
+        for (_, source, _) in PAGES {
+            for address in ["http:", "https:", "//cdn", "@import", "url("] {
+                assert!(!source.contains(address), "`{address}`");
+            }
         }
     }
 
     #[test]
-    fn the_page_has_one_script_and_one_style() {
-        for element in ["<script", "<style"] {
-            assert_eq!(PAGE.matches(element).count(), 1, "{element}");
+    fn a_page_has_one_script_and_one_style() {
+        for (page, ..) in PAGES {
+            for element in ["<script", "<style"] {
+                assert_eq!(page.0.matches(element).count(), 1, "{element}");
+            }
+            assert!(!page.0.contains(" style="), "the policy lets no element bring its own style");
         }
-        assert!(!PAGE.contains(" style="), "the policy lets no element bring its own style");
     }
 
     #[test]
     fn the_policy_names_the_script_by_its_hash() {
-        let policy = policy();
-        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
-        assert!(!policy.contains("unsafe"), "{policy}");
+        for (page, ..) in PAGES {
+            let policy = page.policy();
+            assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+            assert!(!policy.contains("unsafe"), "{policy}");
+        }
     }
 }

@@ -25,23 +25,32 @@ struct Changed {
 /// Stores it, durably; from the next request on only it counts.
 pub(super) fn set<H: Shell>(shell: &H, bytes: &[u8]) -> Result<Answer, Problem> {
     let wish: Wish = body::json(bytes, "`{\"password\":\"…\"}`")?;
-    password::check(&wish.password).map_err(|unfit| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad-password",
-            unfit,
-            "several words are easier to keep in mind than signs",
-        )
-    })?;
-    match shell.with(|now, node, flash| node.change_password(now, &wish.password, flash)) {
-        true => Ok(Answer::json(&Changed { changed: true })),
-        false => Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "storage",
-            "could not store the `password`",
-            "the old one counts; restart the device, its flash may be worn out",
-        )),
+    password::check(&wish.password).map_err(|unfit| refused(&unfit))?;
+    store(shell, &wish.password)?;
+    Ok(Answer::json(&Changed { changed: true }))
+}
+
+/// A password that no device takes.
+pub(super) fn refused(unfit: &password::Unfit) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "bad-password",
+        unfit,
+        "several words are easier to keep in mind than signs",
+    )
+}
+
+/// Makes it the password of the device.
+pub(super) fn store<H: Shell>(shell: &H, chosen: &str) -> Result<(), Problem> {
+    if shell.with(|now, node, flash| node.change_password(now, chosen, flash)) {
+        return Ok(());
     }
+    Err(Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "storage",
+        "could not store the `password`",
+        "the old one counts; restart the device, its flash may be worn out",
+    ))
 }
 
 /// The largest body in bytes: every character escaped.

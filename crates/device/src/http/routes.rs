@@ -14,8 +14,8 @@ use picoserve::routing::PathRouterService;
 use super::answer::{Answer, Problem};
 use super::connection::Control;
 use super::{
-    Api, Shell, bare, body, config, events, gate, group, page, password, rollout, schedule, server,
-    views,
+    Api, Shell, bare, body, config, events, first_start, gate, group, page, password, rollout,
+    schedule, server, views,
 };
 use crate::bare::BareImage;
 
@@ -57,6 +57,12 @@ enum Call<'p> {
     /// The fleet's server, and what it offers.
     Server,
     ServerInstall,
+    /// The first start of a board.
+    SetupPage,
+    Setup,
+    SetUp,
+    /// Anything that is asked of a board that has only its set-up page.
+    Elsewhere,
 }
 
 impl Call<'_> {
@@ -74,6 +80,9 @@ impl Call<'_> {
             | Self::Logs
             | Self::Group
             | Self::Server
+            | Self::SetupPage
+            | Self::Setup
+            | Self::Elsewhere
             | Self::Config => false,
             Self::Upload
             | Self::BareUpload
@@ -87,6 +96,7 @@ impl Call<'_> {
             | Self::SetPassword
             | Self::Remove(_)
             | Self::Adopt(_)
+            | Self::SetUp
             | Self::ServerInstall => true,
         }
     }
@@ -111,7 +121,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
         match reply {
             Ok(Reply::Answer(answer)) => answer.send(connection, writer).await,
             Ok(Reply::Stream(stream)) => stream.send(connection, writer).await,
-            Ok(Reply::Page) => page::send(connection, writer).await,
+            Ok(Reply::Page(page)) => page.send(connection, writer).await,
             Err(problem) => Answer::from(problem).send(connection, writer).await,
         }
     }
@@ -121,7 +131,7 @@ impl<H: Shell> PathRouterService for Routes<'_, H> {
 enum Reply<'a, H> {
     Answer(Answer),
     Stream(events::Stream<'a, H>),
-    Page,
+    Page(page::Page),
 }
 
 impl<'a, H: Shell> Routes<'a, H> {
@@ -131,14 +141,22 @@ impl<'a, H: Shell> Routes<'a, H> {
         body: &mut RequestBodyConnection<'_, R>,
     ) -> Result<Reply<'a, H>, Problem> {
         gate::check_origin(parts)?;
-        let call = call_of(parts)?;
-        if call.is_order() {
+        let call = self.call_of(parts)?;
+        let is_open = call == Call::SetUp && first_start::is_open(self.shell);
+        if call.is_order() && !is_open {
             gate::check_password(self.shell, &self.api.passwords, parts).await?;
         }
         let shell = self.shell;
         let answer = match call {
             Call::Home => Answer::elsewhere(PAGE, HOME),
-            Call::Page => return Ok(Reply::Page),
+            Call::Page => return Ok(Reply::Page(page::UPDATE)),
+            Call::SetupPage => return Ok(Reply::Page(page::SETUP)),
+            Call::Setup => first_start::present(shell)?,
+            Call::SetUp => first_start::set(
+                shell,
+                &self.short(parts, body, first_start::BODY_BYTES_MAX).await?,
+            )?,
+            Call::Elsewhere => Answer::elsewhere(SETUP_PAGE, SETUP_HOME),
             Call::Version => views::version(shell),
             Call::Health => views::health(shell),
             Call::FirmwareInfo => views::firmware_info(shell),
@@ -177,6 +195,20 @@ impl<'a, H: Shell> Routes<'a, H> {
             }
         };
         Ok(Reply::Answer(answer))
+    }
+
+    /// A board that is being set up has a page for that, and leads to it whatever a phone asks for
+    /// to find out whether there is an internet.
+    fn call_of<'p>(&self, parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
+        let is_reading = parts.method() == "GET";
+        if self.shell.first_start().is_none() {
+            return call_of(parts);
+        }
+        match (parts.path().encoded(), call_of(parts)) {
+            ("/", _) if is_reading => Ok(Call::Elsewhere),
+            (path, Err(_)) if is_reading && !path.starts_with("/api/") => Ok(Call::Elsewhere),
+            (_, call) => call,
+        }
     }
 
     async fn short<R: Read>(
@@ -250,6 +282,8 @@ fn call_of<'p>(parts: &RequestParts<'p>) -> Result<Call<'p>, Problem> {
             &[("GET", Call::ConfigWithSecrets), ("PUT", Call::SetConfig)]
         }
         "/api/config" => &[("GET", Call::Config), ("PUT", Call::SetConfig)],
+        SETUP_PAGE => &[("GET", Call::SetupPage)],
+        "/api/setup" => &[("GET", Call::Setup), ("POST", Call::SetUp)],
         "/api/password" => &[("PUT", Call::SetPassword)],
         "/api/logs" => &[("GET", Call::Logs)],
         _ => {
@@ -290,4 +324,6 @@ const HOLD: &str = "hold=true";
 const REMOVE: &str = "/api/group/remove/";
 const ADOPT: &str = "/api/group/adopt/";
 const PAGE: &str = "/ota";
+const SETUP_PAGE: &str = "/setup";
+const SETUP_HOME: &str = "A Lockstep device that is being set up. Its page for that is /setup.";
 const HOME: &str = "A Lockstep device. Its page is /ota, its API begins at /api/version.";

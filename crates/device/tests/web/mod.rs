@@ -2,13 +2,15 @@
 //! moves when everybody waits, so a test takes no longer than its work and means the same each
 //! time.
 
-use std::cell::RefCell;
+mod first_start;
+
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 use lockstep_device::Node;
 use lockstep_device::channel::Channel;
-use lockstep_device::http::{self, Api, HTTP_BUFFER_BYTES, Platform, Shell};
+use lockstep_device::http::{self, Api, FirstStart, HTTP_BUFFER_BYTES, Platform, Shell};
 use lockstep_proto::time::Instant;
 use lockstep_sim::flash::MemFlash;
 use picoserve::Timeouts;
@@ -29,6 +31,10 @@ pub(crate) struct Web {
     pub(crate) group: Rc<RefCell<TestGroup>>,
     board: usize,
     api: Rc<Api>,
+    /// What it knows of its place while it is being set up.
+    pub(crate) first_start: Rc<RefCell<Option<FirstStart>>>,
+    /// Whether it was asked to start anew.
+    pub(crate) restarts: Rc<Cell<bool>>,
 }
 
 impl Shell for Web {
@@ -59,6 +65,14 @@ impl Shell for Web {
             channel: Channel::new(6),
         }
     }
+
+    fn first_start(&self) -> Option<FirstStart> {
+        self.first_start.borrow().clone()
+    }
+
+    fn restart_soon(&self) {
+        self.restarts.set(true);
+    }
 }
 
 impl Web {
@@ -66,7 +80,13 @@ impl Web {
     pub(crate) fn run(roles: &[&'static str], board: usize, test: impl AsyncFnOnce(Self)) {
         let mut group = TestGroup::of(roles);
         group.run_ms(3_000);
-        let web = Self { group: Rc::new(RefCell::new(group)), board, api: Rc::default() };
+        let web = Self {
+            group: Rc::new(RefCell::new(group)),
+            board,
+            api: Rc::default(),
+            first_start: Rc::default(),
+            restarts: Rc::default(),
+        };
         web.with(|_, node, flash| assert!(node.set_password(PASSWORD, [1; 16], flash)));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
