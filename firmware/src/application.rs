@@ -11,7 +11,11 @@ use crate::start::Part;
 
 /// What runs on the chip beside the node.
 #[derive(Debug)]
-pub(crate) struct ChipApplication(SampleApplication);
+pub(crate) struct ChipApplication {
+    sample: SampleApplication,
+    /// Seconds since 1970 in UTC at the chip's reset, once somebody has told.
+    reset_at_unix_s: Option<u64>,
+}
 
 impl ChipApplication {
     pub(crate) fn new(part: Part) -> Self {
@@ -19,45 +23,56 @@ impl ChipApplication {
             Part::Receiver => Work::Shows,
             Part::Transmitter => Work::Sends,
         };
-        Self(SampleApplication::new(work, 0))
+        Self { sample: SampleApplication::new(work, 0), reset_at_unix_s: None }
+    }
+
+    /// It is so many seconds since 1970 in UTC.
+    #[cfg(feature = "radio")]
+    pub(crate) fn set_clock(&mut self, now: Instant, unix_s: u64) {
+        self.reset_at_unix_s = Some(unix_s.saturating_sub(now.ms / 1000));
     }
 }
 
 impl Application for ChipApplication {
     fn ask_rest(&mut self, now: Instant) {
-        self.0.ask_rest(now);
+        self.sample.ask_rest(now);
     }
 
     fn poll_rest(&mut self, now: Instant) -> RestAnswer {
-        self.0.poll_rest(now)
+        self.sample.poll_rest(now)
     }
 
     fn release(&mut self, now: Instant) {
-        self.0.release(now);
+        self.sample.release(now);
     }
 
     fn health(&mut self, now: Instant) -> ApplicationHealth {
-        self.0.health(now)
+        self.sample.health(now)
     }
 
     fn take_data(&mut self, now: Instant, from: DeviceId, frame: &[u8]) {
-        self.0.take_data(now, from, frame);
+        self.sample.take_data(now, from, frame);
     }
 
     fn data_to_send(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        self.0.data_to_send(now, buffer)
+        self.sample.data_to_send(now, buffer)
     }
 
     fn staging_pace(&self, now: Instant) -> StagingPace {
-        self.0.staging_pace(now)
+        self.sample.staging_pace(now)
     }
 
     fn take_config(&mut self, config: &str) -> Result<(), String> {
-        self.0.take_config(config)
+        self.sample.take_config(config)
     }
 
     fn secrets(&self) -> &[&str] {
-        self.0.secrets()
+        self.sample.secrets()
+    }
+
+    fn unix_time_s(&self) -> Option<u64> {
+        let up_s = esp_hal::time::Instant::now().duration_since_epoch().as_secs();
+        self.reset_at_unix_s.map(|reset_at| reset_at + up_s)
     }
 
     fn free_heap_bytes(&self) -> u32 {
@@ -65,6 +80,6 @@ impl Application for ChipApplication {
     }
 
     fn figures(&self) -> Option<Figures> {
-        self.0.figures()
+        self.sample.figures()
     }
 }

@@ -8,16 +8,14 @@ use alloc::string::{String, ToString as _};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::channel::Channel;
 use embassy_time::{Duration, Timer};
-use esp_hal::Async;
-use esp_hal::gpio::AnyPin;
-use esp_hal::peripherals::UART0;
-use esp_hal::uart::{Config, ConfigError, UartRx};
+use embedded_io_async::Read;
 use esp_println::println;
 use lockstep_device::http::Shell as _;
 use lockstep_device::journal::{Journal, Level};
 use lockstep_device::password;
-use static_cell::StaticCell;
 
+use crate::board::ConsoleRx;
+use crate::memory;
 use crate::running::Running;
 
 /// Prints, and knows what it has printed already.
@@ -50,6 +48,8 @@ pub(crate) enum Order {
     Status,
     /// `restart`
     Restart,
+    /// `setup`: the set-up page comes back.
+    Setup,
     /// `help`, or what is not understood.
     Help,
 }
@@ -57,23 +57,13 @@ pub(crate) enum Order {
 /// Where orders come from.
 pub(crate) type Orders = Channel<NoopRawMutex, Order, ORDERS_MAX>;
 
-/// The UART, ready to be listened to; [`listen`] does.
-pub(crate) fn open(
-    uart: UART0<'static>,
-    rx: AnyPin<'static>,
-) -> Result<(UartRx<'static, Async>, &'static Orders), ConfigError> {
-    static ORDERS: StaticCell<Orders> = StaticCell::new();
-    let uart = UartRx::new(uart, Config::default())?.with_rx(rx).into_async();
-    Ok((uart, ORDERS.init(Channel::new())))
-}
-
 /// Gathers lines. What is longer than an order is, is none.
 #[embassy_executor::task]
-pub(crate) async fn listen(mut uart: UartRx<'static, Async>, orders: &'static Orders) -> ! {
+pub(crate) async fn listen(mut line_in: ConsoleRx, orders: &'static Orders) -> ! {
     let (mut line, mut length) = ([0; LINE_BYTES_MAX], 0_usize);
     let mut bytes = [0; 16];
     loop {
-        let Ok(count) = uart.read_async(&mut bytes).await else {
+        let Ok(count) = Read::read(&mut line_in, &mut bytes).await else {
             Timer::after(PAUSE).await;
             continue;
         };
@@ -99,12 +89,13 @@ fn understand(line: &str) -> Order {
         ("password", new) if !new.trim().is_empty() => Order::Password(new.trim().to_string()),
         ("status", "") => Order::Status,
         ("restart", "") => Order::Restart,
+        ("setup", "") if cfg!(feature = "radio") => Order::Setup,
         _ => Order::Help,
     }
 }
 
-/// Does what can be done here; whether the chip is to start again.
-pub(crate) fn obey(running: &Running, order: &Order) -> bool {
+/// Does what can be done here; why the chip is to start again, if it is.
+pub(crate) fn obey(running: &Running, order: &Order) -> Option<&'static str> {
     match order {
         Order::Password(new) => set_password(running, new),
         Order::Status => running.with(|now, node, _| {
@@ -121,10 +112,14 @@ pub(crate) fn obey(running: &Running, order: &Order) -> bool {
                 now.ms / 1000,
             );
         }),
-        Order::Restart => return true,
-        Order::Help => println!("orders: status, password NEW, restart"),
+        Order::Restart => return Some("as somebody with a cable ordered"),
+        Order::Setup => {
+            memory::ask_for_setup();
+            return Some("to be set up");
+        }
+        Order::Help => println!("orders: {ORDERS}"),
     }
-    false
+    None
 }
 
 fn set_password(running: &Running, new: &str) {
@@ -138,6 +133,10 @@ fn set_password(running: &Running, new: &str) {
     }
 }
 
+#[cfg(feature = "radio")]
+const ORDERS: &str = "status, password NEW, setup, restart";
+#[cfg(not(feature = "radio"))]
+const ORDERS: &str = "status, password NEW, restart";
 const LINE_BYTES_MAX: usize = 128;
 const ORDERS_MAX: usize = 2;
 const PAUSE: Duration = Duration::from_millis(1);

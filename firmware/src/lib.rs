@@ -3,7 +3,9 @@
 //! ```text
 //!   reset ─► watchdog ─► node (counts a trial's boots, before anything that could crash)
 //!                          │
-//!   link ◄────────────► main loop ◄──── console, timer
+//!   link ◄────────────► main loop ◄──── console, timer, button
+//!                          ▲
+//!   network ───────────────┘  pages and API, broker, server, clock (none on a bench)
 //! ```
 //!
 //! Every decision is the node's. Here is what only a chip has: which slot it was booted from, where
@@ -18,11 +20,22 @@ use esp_backtrace as _;
 
 mod application;
 pub mod board;
+mod button;
 mod chip;
 mod console;
+mod halt;
+mod heap;
 mod link;
+mod main_loop;
+mod memory;
+#[cfg(feature = "radio")]
+mod network;
+mod place;
 mod running;
+#[cfg(feature = "t-display-s3")]
+mod screen;
 mod start;
+mod told;
 mod watchdog;
 
 pub use start::{Part, describe, run};

@@ -1,5 +1,7 @@
 //! The running node, as the main loop and everything beside it share it.
 
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -8,7 +10,8 @@ use embassy_time::Timer;
 use esp_storage::FlashStorage;
 use lockstep_device::Node;
 use lockstep_device::channel::Channel;
-use lockstep_device::http::{Platform, Shell};
+use lockstep_device::http::{Api, FirstStart, InReach, Platform, Shell};
+use lockstep_device::setup::Duty;
 use lockstep_proto::time::Instant;
 
 use crate::application::ChipApplication;
@@ -19,7 +22,21 @@ pub(crate) struct Running {
     node: RefCell<Node<ChipApplication>>,
     flash: RefCell<FlashStorage<'static>>,
     pub(crate) changed: Signal<NoopRawMutex, ()>,
-    pub(crate) channel: Cell<Option<Channel>>,
+    channel: Cell<Option<Channel>>,
+    /// What its API's connections share.
+    pub(crate) api: Api,
+    /// Whether it has an address in a network.
+    pub(crate) wifi_connected: Cell<bool>,
+    /// Whether a broker takes its messages.
+    pub(crate) mqtt_connected: Cell<bool>,
+    /// It serves its set-up page.
+    is_first_start: Cell<bool>,
+    networks: RefCell<Vec<InReach>>,
+    restart: RefCell<Option<(Instant, String)>>,
+    /// Where people find it.
+    found: RefCell<Option<String>>,
+    /// Network, password and address of its first start.
+    first_start_words: RefCell<Option<(String, String, String)>>,
 }
 
 impl Running {
@@ -29,7 +46,78 @@ impl Running {
             flash: RefCell::new(flash),
             changed: Signal::new(),
             channel: Cell::new(None),
+            api: Api::new(),
+            wifi_connected: Cell::new(false),
+            mqtt_connected: Cell::new(false),
+            is_first_start: Cell::new(false),
+            networks: RefCell::new(Vec::new()),
+            restart: RefCell::new(None),
+            found: RefCell::new(None),
+            first_start_words: RefCell::new(None),
         }
+    }
+
+    /// From here on it serves its set-up page.
+    #[cfg(feature = "radio")]
+    pub(crate) fn begin_first_start(&self) {
+        self.is_first_start.set(true);
+    }
+
+    /// The radio is on this channel.
+    #[cfg(feature = "radio")]
+    pub(crate) fn set_channel(&self, channel: Option<Channel>) {
+        self.channel.set(channel);
+    }
+
+    /// The radio was put on this channel for the group's sake.
+    pub(crate) fn note_channel(&self, channel: Channel) {
+        if !self.is_first_start.get() {
+            self.channel.set(Some(channel));
+        }
+    }
+
+    /// The networks that the set-up page offers.
+    #[cfg(feature = "radio")]
+    pub(crate) fn set_networks(&self, networks: Vec<InReach>) {
+        *self.networks.borrow_mut() = networks;
+    }
+
+    /// Where people find it now.
+    #[cfg(feature = "radio")]
+    pub(crate) fn set_found(&self, address: Option<String>) {
+        self.wifi_connected.set(address.is_some());
+        *self.found.borrow_mut() = address;
+    }
+
+    /// See [`Running::set_found`].
+    #[cfg(feature = "t-display-s3")]
+    pub(crate) fn found(&self) -> Option<String> {
+        self.found.borrow().clone()
+    }
+
+    /// What people need to set it up: network, password, address.
+    #[cfg(feature = "radio")]
+    pub(crate) fn set_first_start_words(&self, network: &str, password: &str, address: &str) {
+        let words = (network.to_string(), password.to_string(), address.to_string());
+        *self.first_start_words.borrow_mut() = Some(words);
+    }
+
+    /// See [`Running::set_first_start_words`].
+    #[cfg(feature = "t-display-s3")]
+    pub(crate) fn first_start_words(&self) -> Option<(String, String, String)> {
+        self.first_start_words.borrow().clone()
+    }
+
+    /// The chip starts again, as soon as what is being said has gone out.
+    pub(crate) fn restart_for(&self, reason: &str) {
+        let at = Self::now() + RESTART_WAIT_MS;
+        self.restart.borrow_mut().get_or_insert((at, reason.to_string()));
+        self.wake();
+    }
+
+    /// When the chip starts again, and why, if it is to.
+    pub(crate) fn restart(&self) -> Option<(Instant, String)> {
+        self.restart.borrow().clone()
     }
 
     /// Since the chip's reset.
@@ -60,9 +148,24 @@ impl Shell for Running {
     fn platform(&self) -> Platform {
         Platform {
             cpu_freq_mhz: board::CPU_MHZ,
-            wifi_connected: false,
-            mqtt_connected: false,
+            wifi_connected: self.wifi_connected.get(),
+            mqtt_connected: self.mqtt_connected.get(),
             channel: self.channel.get(),
         }
     }
+
+    fn first_start(&self) -> Option<FirstStart> {
+        self.is_first_start.get().then(|| FirstStart {
+            networks: self.networks.borrow().clone(),
+            leads: self.with(|_, node, _| node.setup().duty == Duty::Lead),
+            is_wired: board::IS_WIRED,
+        })
+    }
+
+    fn restart_soon(&self) {
+        self.restart_for("to do as it was told");
+    }
 }
+
+/// Longer than a slow phone takes an answer.
+const RESTART_WAIT_MS: u64 = 1_500;

@@ -46,6 +46,8 @@ pub mod password;
 pub mod peers;
 pub mod sample;
 mod schedule;
+#[cfg(feature = "screen")]
+pub mod screen;
 mod serve;
 pub mod settings;
 pub mod setup;

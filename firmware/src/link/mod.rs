@@ -1,31 +1,19 @@
-//! The way to the other devices: frames to one of them, or to all.
+//! The way to the other devices: frames to one of them, or to all. A build has one.
 
+#[cfg(feature = "radio")]
+mod air;
+#[cfg(feature = "bench")]
 mod wire;
 
+#[cfg(feature = "radio")]
+pub(crate) use air::Air as Link;
+#[cfg(feature = "bench")]
 pub(crate) use wire::Wire as Link;
 
-use lockstep_proto::frame::FRAME_BYTES_MAX;
-use lockstep_proto::id::DeviceId;
-
-/// A frame that has come.
-pub(crate) struct Received {
-    pub(crate) from: DeviceId,
-    bytes: [u8; FRAME_BYTES_MAX],
-    length: usize,
-}
-
-impl Received {
-    /// `None` for what is longer than a frame may be.
-    fn new(from: DeviceId, frame: &[u8]) -> Option<Self> {
-        let mut bytes = [0; FRAME_BYTES_MAX];
-        bytes.get_mut(..frame.len())?.copy_from_slice(frame);
-        Some(Self { from, bytes, length: frame.len() })
-    }
-
-    pub(crate) fn frame(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
+#[cfg(all(feature = "bench", feature = "radio"))]
+compile_error!("a build has one link: `bench`, which is a UART, or `radio`");
+#[cfg(not(any(feature = "bench", feature = "radio")))]
+compile_error!("a build has a link: `bench`, which is a UART, or `radio`");
 
 /// The link takes no more at the moment.
 pub(crate) struct Full;

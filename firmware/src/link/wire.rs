@@ -14,7 +14,27 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::line::{Before, LINE_BYTES_MAX, Packet, Reader};
 use static_cell::StaticCell;
 
-use super::{Full, Received};
+use super::Full;
+
+/// A frame that has come.
+pub(crate) struct Received {
+    pub(crate) from: DeviceId,
+    bytes: [u8; FRAME_BYTES_MAX],
+    length: usize,
+}
+
+impl Received {
+    /// `None` for what is longer than a frame may be.
+    fn new(from: DeviceId, frame: &[u8]) -> Option<Self> {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        bytes.get_mut(..frame.len())?.copy_from_slice(frame);
+        Some(Self { from, bytes, length: frame.len() })
+    }
+
+    pub(crate) fn frame(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
 
 /// One end of a serial line.
 pub(crate) struct Wire {
@@ -74,6 +94,9 @@ impl Wire {
         let _ = self.queues.to_say.try_write(buffer.get(..length).unwrap_or_default());
         Ok(())
     }
+
+    /// A wire has no channels.
+    pub(crate) async fn tune(&self, _channel: lockstep_device::channel::Channel) {}
 }
 
 #[embassy_executor::task]
