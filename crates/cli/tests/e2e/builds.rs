@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use lockstep_proto::manifest::{Trust, verify};
 use serde_json::Value;
@@ -290,6 +291,29 @@ fn builds_at_once_never_leave_half_a_file() {
     let names = bench.names(Receiver);
     assert_eq!(names.len(), 4 + 2, "{names:?}");
     assert!(names.iter().all(|name| !name.contains("partial")), "{names:?}");
+}
+
+/// Another build is in the middle of its work, and this one comes.
+#[test]
+fn a_build_waits_for_its_turn() {
+    let bench = Bench::new();
+    bench.build("1.0.0", 1, "");
+    let lock = fs::File::options().write(true).open(bench.path("ota/.lockstep.lock")).unwrap();
+    lock.lock().unwrap();
+    let path = bench.path("ota/receiver/manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    bench.image(Receiver, "1.0.1", 2);
+    let mut script = bench.script(Receiver, "1.0.1", "");
+    let begun = script.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It would be done long since, if it did not wait; else this is a wait for nothing.
+    thread::sleep(Duration::from_millis(1500));
+    manifest["builds"][0]["built"] = "while it waited".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    lock.unlock().unwrap();
+    Said::of(&begun.wait_with_output().unwrap()).succeeds();
+    let manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(manifest["version"], "1.0.1");
+    assert_eq!(manifest["builds"][1]["built"], "while it waited", "{manifest}");
 }
 
 #[test]
