@@ -111,6 +111,12 @@ pub fn role_value<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<ForRole<T
     for_role(text, |value| value.parse().map_err(|error: T::Err| error.to_string()))
 }
 
+/// Reads `ENV=ROLE`: which role the images of a build environment are for.
+pub fn env_role(text: &str) -> Result<(String, RoleName), String> {
+    let (env, role) = text.split_once('=').ok_or("expected `ENV=ROLE`")?;
+    Ok((env.to_owned(), role.parse()?))
+}
+
 /// Reads `ROLE=A..B`.
 pub fn role_protocol(text: &str) -> Result<ForRole<ProtocolRange>, String> {
     for_role(text, protocol)

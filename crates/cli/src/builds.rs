@@ -3,16 +3,20 @@
 //! Names are those of the original plan: `ENV_fw_1_2_0.bin`, `receiver_v1.2.0_20260203_143022.bin`,
 //! in the folder or in one of its folders, which is then called after the role. A copy called
 //! `…_latest.bin` is passed over: it may be half of one build and half of the next. With a
-//! `system_manifest.json` in the folder the set is what that names; else the newest version of
-//! which every role has an image.
+//! `system_manifest.json` in the folder the set is what that names, by hash where it has one, and
+//! every image must be what it says; else the newest version of which every role has an image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::id::Sha256;
+use lockstep_proto::image::ChipId;
+use lockstep_proto::manifest::FIRMWARE_SIZE_BYTES_MAX;
+use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use serde::Deserialize;
+use sha2::Digest as _;
 
 use crate::args::RoleName;
 use crate::error::CommandError;
@@ -45,7 +49,7 @@ pub struct Set {
     plan: SystemManifest,
 }
 
-/// What counts of a `system_manifest.json`; hashes and sizes are taken from the images.
+/// What counts of a `system_manifest.json`. Sizes, and MD5, are taken from the images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct SystemManifest {
@@ -60,6 +64,11 @@ struct SystemManifest {
 #[serde(default)]
 struct DevicePlan {
     version: Option<String>,
+    device_type: Option<String>,
+    protocol_version: Option<u8>,
+    /// Ours; the original plan has none.
+    sha256: Option<String>,
+    min_compatible: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -105,7 +114,11 @@ fn planned(builds: &[Build], plan: SystemManifest) -> Result<Option<Set>, Comman
             Some(text) => version_of(text, "version")?,
             None => version,
         };
-        match pick(builds, role, of_role) {
+        let build = match &device.sha256 {
+            Some(hash) => pick_by_hash(builds, role, of_role, hash)?,
+            None => pick(builds, role, of_role),
+        };
+        match build {
             Some(build) => chosen.push(build),
             None => return Ok(None),
         }
@@ -120,6 +133,30 @@ fn planned(builds: &[Build], plan: SystemManifest) -> Result<Option<Set>, Comman
 fn pick(builds: &[Build], label: &str, version: ReleaseVersion) -> Option<Build> {
     let is_it = |build: &&Build| build.label == label && build.version == version;
     builds.iter().filter(is_it).max_by_key(|build| build.modified).cloned()
+}
+
+/// The build that a manifest means, whatever has been built since.
+fn pick_by_hash(
+    builds: &[Build],
+    label: &str,
+    version: ReleaseVersion,
+    hash: &str,
+) -> Result<Option<Build>, CommandError> {
+    let mut seen = false;
+    for build in builds.iter().filter(|it| it.label == label && it.version == version) {
+        seen = true;
+        let bytes = files::read(&build.path, u64::from(FIRMWARE_SIZE_BYTES_MAX))?;
+        if Sha256(sha2::Sha256::digest(&bytes).into()).to_string() == hash.to_ascii_lowercase() {
+            return Ok(Some(build.clone()));
+        }
+    }
+    if !seen {
+        return Ok(None);
+    }
+    Err(CommandError::failed(format!(
+        "No image of `{label}` {version} has the SHA-256 that `{MANIFEST_NAME}` names, {hash}"
+    ))
+    .hinted("An image was changed after it was built. Build it again."))
 }
 
 fn version_of(text: &str, field: &str) -> Result<ReleaseVersion, CommandError> {
@@ -190,11 +227,21 @@ impl Set {
         envs: &BTreeMap<String, RoleName>,
         lead: Option<&RoleName>,
     ) -> Result<ReleaseSpec, CommandError> {
-        let mut named = Vec::new();
+        let mut args = ImagesArgs::of_lead(lead.cloned());
         for build in &self.builds {
-            named.push((role_of(ui, build, envs)?, build.path.clone(), build.version));
+            let image = ImageFile::open(ui, &build.path)?;
+            let role = role_of(&image, build, envs)?;
+            args.add(role.clone(), build.path.clone(), build.version);
+            let Some(plan) = self.plan.devices.get(&build.label) else { continue };
+            check_plan(&image, plan)?;
+            if image.facts.descriptor.is_none() {
+                let protocol = plan.protocol_version.map(ProtocolRange::single);
+                let minimum = plan.min_compatible.as_deref();
+                let minimum = minimum.map(|it| version_of(it, "min_compatible")).transpose()?;
+                args.say(&role, protocol, minimum);
+            }
         }
-        let images = ImagesArgs::of_files(named, lead.cloned()).open(ui, Some(self.version))?;
+        let images = args.open(ui, Some(self.version))?;
         let plan = &self.plan;
         let order: Result<Vec<RoleName>, String> =
             plan.update_instructions.order.iter().map(|role| role.parse()).collect();
@@ -222,24 +269,24 @@ impl Set {
 
 /// What the image says, else what the command line says of its environment, else its label.
 fn role_of(
-    ui: &Ui,
+    image: &ImageFile,
     build: &Build,
     envs: &BTreeMap<String, RoleName>,
 ) -> Result<RoleName, CommandError> {
-    let image = ImageFile::open(ui, &build.path)?;
     let (name, label) = (&image.name, &build.label);
-    if let Some(ours) = &image.facts.descriptor
-        && ours.version != build.version
-    {
+    let ours = image.facts.descriptor.as_ref();
+    let fmta = image.facts.fmta.as_ref();
+    let says = ours.map(|it| it.version).or(fmta.and_then(|it| it.version().ok()));
+    if let Some(found) = says.filter(|found| *found != build.version) {
         return Err(CommandError::failed(format!(
-            "`{name}` says {} of itself, its name says {}",
-            ours.version, build.version
+            "`{name}` says {found} of itself, its name says {}",
+            build.version
         ))
         .hinted("Build it again with the version that its name is made of."));
     }
-    let descriptor = image.facts.descriptor.as_ref().map(|ours| ours.role.to_string());
-    let fmta = image.facts.fmta.as_ref().map(|it| it.device_type.as_str().to_lowercase());
-    if let Some(role) = descriptor.or(fmta).and_then(|role| role.parse().ok()) {
+    let role = ours.map(|it| it.role.to_string());
+    let role = role.or(fmta.map(|it| it.device_type.as_str().to_lowercase()));
+    if let Some(role) = role.and_then(|role| role.parse().ok()) {
         return Ok(role);
     }
     if let Some(role) = envs.get(label) {
@@ -249,6 +296,28 @@ fn role_of(
         CommandError::failed(format!("`{name}` does not say its role, and `{label}` is none"))
             .hinted(format!("Say it: --env {label}=receiver ({error})."))
     })
+}
+
+/// An image is for the chip that the manifest names, and speaks its protocol.
+fn check_plan(image: &ImageFile, plan: &DevicePlan) -> Result<(), CommandError> {
+    let name = &image.name;
+    let differs = |what: &str, found: String, expected: String| {
+        CommandError::failed(format!("`{name}` {what} {found}, `{MANIFEST_NAME}` says {expected}"))
+            .hinted("Build it again, so that the manifest is written anew.")
+    };
+    let found = image.facts.header.chip;
+    if let Some(expected) = plan.device_type.as_deref().and_then(ChipId::from_name)
+        && found != expected
+    {
+        return Err(differs("is for the chip", found.to_string(), expected.to_string()));
+    }
+    let spoken = image.facts.descriptor.as_ref().map(|ours| ours.protocol);
+    if let (Some(spoken), Some(expected)) = (spoken, plan.protocol_version)
+        && !(spoken.min()..=spoken.max()).contains(&expected)
+    {
+        return Err(differs("speaks the protocols", spoken.to_string(), expected.to_string()));
+    }
+    Ok(())
 }
 
 /// The plan's own name.

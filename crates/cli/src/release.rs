@@ -59,22 +59,50 @@ pub struct ImagesArgs {
 }
 
 impl ImagesArgs {
-    /// As if these files were given on the command line, each with its role and version.
-    pub fn of_files(
-        files: Vec<(RoleName, PathBuf, ReleaseVersion)>,
-        lead: Option<RoleName>,
-    ) -> Self {
-        let mut args = Self { lead, ..Self::default() };
-        for (role, path, version) in files {
-            args.role_version.push(ForRole { role: role.clone(), value: version });
-            args.artifact.push(ForRole { role, value: path });
-        }
-        args
+    /// No image yet.
+    pub fn of_lead(lead: Option<RoleName>) -> Self {
+        Self { lead, ..Self::default() }
+    }
+
+    /// As if this file was given on the command line, with its role and version.
+    pub fn add(&mut self, role: RoleName, path: PathBuf, version: ReleaseVersion) {
+        self.role_version.push(ForRole { role: role.clone(), value: version });
+        self.give(role, path);
+    }
+
+    /// As if this file was given on the command line, and nothing said of it.
+    pub fn give(&mut self, role: RoleName, path: PathBuf) {
+        self.artifact.push(ForRole { role, value: path });
+    }
+
+    /// What is said of an image without a descriptor.
+    pub fn say(
+        &mut self,
+        role: &RoleName,
+        protocol: Option<ProtocolRange>,
+        minimum: Option<ReleaseVersion>,
+    ) {
+        let role = || role.clone();
+        self.role_protocol.extend(protocol.map(|value| ForRole { role: role(), value }));
+        self.role_min.extend(minimum.map(|value| ForRole { role: role(), value }));
     }
 
     /// Whether any image is named.
     pub const fn is_empty(&self) -> bool {
         self.receiver.is_none() && self.transmitter.is_none() && self.artifact.is_empty()
+    }
+
+    /// Whether nothing is said of any image.
+    pub const fn names_nothing_but_the_lead(&self) -> bool {
+        self.is_empty()
+            && self.role_version.is_empty()
+            && self.role_protocol.is_empty()
+            && self.role_min.is_empty()
+    }
+
+    /// The role of the lead, if it is said.
+    pub const fn lead(&self) -> Option<&RoleName> {
+        self.lead.as_ref()
     }
 
     /// Reads all images, the lead's last. `version` is that of images that tell none.
@@ -91,7 +119,7 @@ impl ImagesArgs {
             images.push(self.role_image(role, file, version)?);
         }
         check_twice(&images)?;
-        let lead = self.lead(&files)?;
+        let lead = self.lead_of(&files)?;
         // Stable: apart from the lead, the order is the given one.
         images.sort_by_key(|image| image.role == lead);
         Ok(images)
@@ -141,7 +169,7 @@ impl ImagesArgs {
         Ok(())
     }
 
-    fn lead(&self, files: &[(RoleName, PathBuf)]) -> Result<RoleName, CommandError> {
+    fn lead_of(&self, files: &[(RoleName, PathBuf)]) -> Result<RoleName, CommandError> {
         if let Some(role) = &self.lead {
             return Ok(role.clone());
         }

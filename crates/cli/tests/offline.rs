@@ -1017,6 +1017,7 @@ fn the_first_screen_is_what_one_needs_first() {
           image        Make firmware images for desk devices, and whole flashes for boards
           device       Run a desk device: a board as a process, its flash a file
           demo         Show what Lockstep does, on two desk devices
+          adopt        Bring devices of the original project to Lockstep
           status       Show a group: its devices, what they run, whether they agree
           watch        Watch a group live, in the terminal
           update       Bring a group to a release, and wait until it is kept or reverted

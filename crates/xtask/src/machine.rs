@@ -37,6 +37,14 @@ const SCHEMATHESIS_REQUIREMENT: &str = "schemathesis==4.32.5";
 const UNICORN_REQUIREMENT: &str = "unicorn==2.1.4";
 const ELFTOOLS_REQUIREMENT: &str = "pyelftools==0.33";
 
+/// Builds projects for microcontrollers. Its own copy of SCons comes from a registry that needs the
+/// internet; the same SCons is on PyPI.
+const PLATFORMIO_REQUIREMENT: &str = "platformio==6.2.0";
+const SCONS_REQUIREMENT: &str = "scons==4.11.1";
+
+/// What ESP-IDF builds with.
+const CMAKE_REQUIREMENT: &str = "cmake==4.4.5";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -90,6 +98,14 @@ pub(crate) enum Tool {
     Terser,
     /// Posts files, as people do who have nothing else.
     Curl,
+    /// Builds projects for microcontrollers.
+    PlatformIo,
+    /// What PlatformIO is built on.
+    Scons,
+    /// What ESP-IDF builds with.
+    Cmake,
+    /// Runs what CMake writes down.
+    Make,
 }
 
 /// Who compiles for [`CHIP_TARGET`].
@@ -273,6 +289,10 @@ impl Tool {
             Self::AxeCore => "axe-core",
             Self::Terser => "terser",
             Self::Curl => "curl",
+            Self::PlatformIo => "pio",
+            Self::Scons => "scons",
+            Self::Cmake => "cmake",
+            Self::Make => "make",
         }
     }
 
@@ -287,6 +307,8 @@ impl Tool {
             Self::ChromeDriver => &["chromium-driver"],
             Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
             Self::Curl => &["curl"],
+            Self::Make => &["make"],
+            Self::PlatformIo | Self::Scons | Self::Cmake => &[],
             Self::Postgres => &["postgresql"],
             Self::Faketime => &["faketime"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
@@ -302,6 +324,9 @@ impl Tool {
             Self::Schemathesis => Some(SCHEMATHESIS_REQUIREMENT),
             Self::Unicorn => Some(UNICORN_REQUIREMENT),
             Self::Elftools => Some(ELFTOOLS_REQUIREMENT),
+            Self::PlatformIo => Some(PLATFORMIO_REQUIREMENT),
+            Self::Scons => Some(SCONS_REQUIREMENT),
+            Self::Cmake => Some(CMAKE_REQUIREMENT),
             _ => None,
         }
     }
@@ -346,6 +371,9 @@ impl Tool {
             Self::ChromeDriver => "run `apt-get install chromium-driver`",
             Self::AxeCore | Self::Terser => "install npm, for example by `apt-get install npm`",
             Self::Curl => "run `apt-get install curl`",
+            Self::PlatformIo | Self::Scons => "run `pip install platformio scons`",
+            Self::Cmake => "run `pip install cmake`",
+            Self::Make => "run `apt-get install make`",
         }
     }
 }

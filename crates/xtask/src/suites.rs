@@ -56,6 +56,11 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Curl,
         Tool::Mosquitto,
         Tool::MosquittoSub,
+        Tool::CppCompiler,
+        Tool::PlatformIo,
+        Tool::Scons,
+        Tool::Cmake,
+        Tool::Make,
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
@@ -264,8 +269,12 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
         cargo.args(["--package", "lockstep", "--test", "e2e", "--test", "offline"]);
         cargo.args(["--test", "scripted"]);
     }
-    for (name, tool) in [("LOCKSTEP_ESPTOOL", Tool::Esptool), ("LOCKSTEP_MINISIGN", Tool::Minisign)]
-    {
+    for (name, tool) in [
+        ("LOCKSTEP_ESPTOOL", Tool::Esptool),
+        ("LOCKSTEP_MINISIGN", Tool::Minisign),
+        ("LOCKSTEP_PLATFORMIO", Tool::PlatformIo),
+        ("LOCKSTEP_CMAKE", Tool::Cmake),
+    ] {
         if let Some(path) = machine.path_of(tool) {
             cargo.env(name, path);
         }

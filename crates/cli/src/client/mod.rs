@@ -181,6 +181,29 @@ impl Client {
         self.answer(self.with_password(request).send(SendBody::from_reader(&mut rest)))
     }
 
+    /// Posts an image to firmware that is not ours, which answers in any words: the status and what
+    /// it says. The password stays here.
+    pub fn post_image(
+        &self,
+        path: &str,
+        image: &[u8],
+        watch: &Arc<Watch>,
+    ) -> Result<(u16, String), ClientError> {
+        let agent = agent(watch, transport::STALL_MAX, &TlsConfig::default());
+        let mut rest = image;
+        let request = agent
+            .post(self.url(path))
+            .header("Content-Type", "application/octet-stream")
+            .header("Content-Length", image.len().to_string());
+        let answer = request.send(SendBody::from_reader(&mut rest));
+        let answer = answer.map_err(|error| self.failed(error))?;
+        let status = answer.status().as_u16();
+        let mut body = Vec::new();
+        // A device that restarts may leave its answer half said; its status was whole.
+        let _ = answer.into_body().into_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut body);
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.device)
     }

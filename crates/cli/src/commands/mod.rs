@@ -1,6 +1,7 @@
 //! The commands: each file holds one, its arguments (whose comments are its help) and its function.
 
 mod abort;
+mod adopt;
 mod audit;
 mod backup;
 mod bench;
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     Image(image::ImageCommand),
     Device(Box<device::DeviceArgs>),
     Demo(demo::DemoArgs),
+    Adopt(Box<adopt::AdoptArgs>),
     // What happens to a group.
     Status(status::StatusArgs),
     Watch(watch::WatchArgs),
@@ -118,6 +120,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Image(command) => image::image(ui, command),
         Command::Device(args) => device::device(ui, &args),
         Command::Demo(args) => demo::demo(ui, &args),
+        Command::Adopt(args) => adopt::adopt(ui, &args),
         Command::Status(args) => status::status(ui, &args),
         Command::Watch(args) => watch::watch(ui, &args),
         Command::Update(args) => update::update(ui, &args),

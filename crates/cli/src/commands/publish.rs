@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::release::refuse;
-use crate::args::RoleName;
+use crate::args::{self, RoleName};
 use crate::builds::{self, Set};
 use crate::client::Watch;
 use crate::error::CommandError;
@@ -54,7 +54,7 @@ pub(crate) struct PublishArgs {
     once: bool,
 
     /// Which role the images of a build environment are for, if they do not say so themselves
-    #[arg(long, value_name = "ENV=ROLE", value_parser = env_role, help_heading = "Builds")]
+    #[arg(long, value_name = "ENV=ROLE", value_parser = args::env_role, help_heading = "Builds")]
     env: Vec<(String, RoleName)>,
 
     /// The role of the lead [default: receiver]
@@ -74,11 +74,6 @@ pub(crate) struct PublishArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-fn env_role(text: &str) -> Result<(String, RoleName), String> {
-    let (env, role) = text.split_once('=').ok_or("expected `ENV=ROLE`")?;
-    Ok((env.to_owned(), role.parse()?))
 }
 
 pub(super) fn publish(ui: &Ui, args: &PublishArgs) -> Result<(), CommandError> {

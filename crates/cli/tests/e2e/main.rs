@@ -5,9 +5,12 @@
 //! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with
 //! an application that does not come to rest.
 
+mod adopt;
+mod builds;
 mod chip;
 mod crashes;
 mod desk;
+mod fielded;
 mod fleet_mqtt;
 mod held;
 mod keys;

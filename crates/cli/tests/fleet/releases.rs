@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -102,6 +103,28 @@ fn a_folder_of_builds_is_published_once_for_each_set_that_is_whole() {
     build(Transmitter, "1.2.0");
     fleet.operator(publish).succeeds().says("Published desk 1.2.0");
     assert_eq!(releases(&fleet).as_array().unwrap().len(), 2);
+}
+
+/// As PlatformIO and CMake call it, with a token from the environment.
+#[test]
+fn what_the_script_of_integrations_publishes_is_a_release() {
+    let fleet = Fleet::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integrations/lockstep.py");
+    let token = fleet.json("token create ci")["token"].take();
+    let build = |role: super::desk::Role, version: &str| {
+        fs::write(fleet.path("firmware.bin"), firmware(role, version).make().bytes).unwrap();
+        let mut python = Command::new("python3");
+        python.current_dir(fleet.path("")).env("LOCKSTEP_TOKEN", token.as_str().unwrap());
+        python.env("XDG_CONFIG_HOME", fleet.path("nobody"));
+        python.args([script, "firmware.bin", "--output", "ota", "--role", role.name()]);
+        python.args(["--version", version, "--publish", &fleet.lead_url(), "--key", "a.key"]);
+        let output = python.args(["--command", env!("CARGO_BIN_EXE_lockstep")]).output().unwrap();
+        super::desk::Said::of(&output)
+    };
+    build(Receiver, "1.1.0").succeeds().says("no release until all roles are of one version");
+    build(Transmitter, "1.1.0").succeeds().says("Published desk 1.1.0").says("signed by one key");
+    build(Transmitter, "1.1.0").succeeds().says("1.1.0 is published already");
+    assert_eq!(releases(&fleet).as_array().unwrap().len(), 1);
 }
 
 /// The pair takes what is signed alone, and the server anything.

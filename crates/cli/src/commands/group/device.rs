@@ -66,9 +66,21 @@ pub(super) fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
     let client = args.device.client()?;
     let password = match &args.its_password_file {
         Some(path) => files::read_password(path)?,
-        None => ask(args.id)?,
+        None => ask_password(args.id)?,
     };
-    let id = args.id.to_string();
+    let role = take_in(ui, &client, args.id, &password)?;
+    ui.json(&json!({ "adopted": args.id.to_string(), "role": role }))
+}
+
+/// Has the lead give a device in reach the group's key, and waits until it is a member; returns its
+/// role.
+pub(crate) fn take_in(
+    ui: &Ui,
+    client: &Client,
+    id: DeviceId,
+    password: &str,
+) -> Result<String, CommandError> {
+    let id = id.to_string();
     let _begun: Value =
         client.post_json(&format!("/api/group/adopt/{id}"), &json!({ "password": password }))?;
     ui.note(format_args!("Asking {id} …"));
@@ -84,7 +96,7 @@ pub(super) fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
         if let (Some(member), "adopted") = (member, adoption.state.as_str()) {
             let role = tame(&member.role);
             ui.line(format_args!("Adopted {id}: `{role}` belongs to the group"))?;
-            return ui.json(&json!({ "adopted": id, "role": member.role }));
+            return Ok(member.role.clone());
         }
         if Instant::now() >= end {
             return Err(CommandError::failed(format!(
@@ -96,7 +108,8 @@ pub(super) fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
     }
 }
 
-fn ask(id: DeviceId) -> Result<String, CommandError> {
+/// Asks for a device's password on the terminal.
+pub(crate) fn ask_password(id: DeviceId) -> Result<String, CommandError> {
     rpassword::prompt_password(format!("Password of {id}: ")).map_err(|error| {
         CommandError::failed(format!("Cannot ask for the password of {id}"))
             .because(&error)

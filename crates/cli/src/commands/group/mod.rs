@@ -12,6 +12,8 @@ use crate::error::CommandError;
 use crate::fleet::{Place, PlaceArgs};
 use crate::ui::Ui;
 
+pub(crate) use device::{ask_password, take_in};
+
 /// See and change groups: the one of a device, or all of a fleet
 ///
 /// With --device (or LOCKSTEP_DEVICE) a device is asked about its own group: who belongs to it, and

@@ -1,6 +1,6 @@
 //! `lockstep release create`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use lockstep_proto::manifest::{SECONDS_MAX, Trust};
@@ -8,7 +8,8 @@ use lockstep_proto::version::ReleaseVersion;
 use lockstep_server::bundle::Bundle;
 
 use super::{refuse, warn_unlisted};
-use crate::args::RoleName;
+use crate::args::{self, RoleName};
+use crate::builds;
 use crate::describe::described_bundle;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
@@ -21,11 +22,15 @@ use crate::ui::{Ui, listed};
 /// Reads every image, refuses what would not work together, writes the manifest, signs it, and puts
 /// all of it into one file. What an image says of itself (role, version, protocol) is taken from
 /// its descriptor; of an image without one it is said here, with --role-version and so on.
+///
+/// With --folder the images are those that builds were copied to, the newest that belong together:
+///   lockstep release create --folder ota --key team.key -o battery-link-1.2.0.lockstep
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct CreateArgs {
-    /// The version of the release
-    #[arg(long, value_name = "VERSION")]
-    version: ReleaseVersion,
+    /// The version of the release [default: that of the folder's]
+    #[arg(long, value_name = "VERSION", required_unless_present = "folder")]
+    version: Option<ReleaseVersion>,
 
     /// Where to write the bundle, for example battery-link-1.2.0.lockstep
     #[arg(short, long, value_name = "FILE")]
@@ -37,6 +42,16 @@ pub(crate) struct CreateArgs {
 
     #[command(flatten)]
     images: ImagesArgs,
+
+    /// Take the images of this folder, and what its system_manifest.json says of the release; see
+    /// `lockstep publish --watch`
+    #[arg(long, value_name = "DIR", help_heading = "Builds")]
+    folder: Option<PathBuf>,
+
+    /// Which role the images of a build environment are for, if they do not say so themselves
+    #[arg(long, value_name = "ENV=ROLE", value_parser = args::env_role, requires = "folder",
+          help_heading = "Builds")]
+    env: Vec<(String, RoleName)>,
 
     /// A secret key to sign with; may be given several times
     #[arg(long = "key", value_name = "FILE.key", help_heading = "Signatures")]
@@ -58,18 +73,13 @@ pub(crate) struct CreateArgs {
     next_threshold: Option<u8>,
 
     /// What is new, for people
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true,
-        help_heading = "Manifest"
-    )]
-    description: String,
+    #[arg(long, value_name = "TEXT", help_heading = "Manifest")]
+    description: Option<String>,
 
-    /// The number of the release: higher than that of every release before it
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Manifest")]
-    sequence: u32,
+    /// The number of the release: higher than that of every release before it [default: 0, or with
+    /// --folder the number of its version]
+    #[arg(long, value_name = "N", help_heading = "Manifest")]
+    sequence: Option<u32>,
 
     /// The anti-rollback counter [default: what the images say, else 0]
     #[arg(long, value_name = "N", help_heading = "Manifest")]
@@ -88,16 +98,16 @@ pub(crate) struct CreateArgs {
     order: Vec<RoleName>,
 
     /// The pause between two of an order
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "order",
+    #[arg(long, value_name = "SECONDS", requires = "order",
           value_parser = clap::value_parser!(u32).range(0..=i64::from(SECONDS_MAX)),
           help_heading = "Manifest")]
-    reboot_delay: u32,
+    reboot_delay: Option<u32>,
 
-    /// How long a device may take to become healthy
-    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+    /// How long a device may take to become healthy [default: 30]
+    #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(SECONDS_MAX)),
           help_heading = "Manifest")]
-    health_timeout: u32,
+    health_timeout: Option<u32>,
 
     /// Write over an existing file
     #[arg(long)]
@@ -148,21 +158,53 @@ fn spec(ui: &Ui, args: &CreateArgs) -> Result<ReleaseSpec, CommandError> {
         [] => None,
         paths => Some(keys::read_key_set(paths, args.next_threshold)?),
     };
-    let images = args.images.open(ui, Some(args.version))?;
-    check_order(&args.order, &images.iter().map(|image| &image.role).collect::<Vec<_>>())?;
+    let found = match &args.folder {
+        Some(folder) => of_folder(ui, args, folder)?,
+        None => {
+            let images = args.images.open(ui, args.version)?;
+            let newest = images.iter().map(|image| image.version).max();
+            // The command line requires it, without a folder.
+            let version = args.version.or(newest).unwrap_or(ReleaseVersion::from_number(0));
+            ReleaseSpec::of_images(version, images)
+        }
+    };
+    check_order(&args.order, &found.images.iter().map(|image| &image.role).collect::<Vec<_>>())?;
+    let order = if args.order.is_empty() { found.order } else { args.order.clone() };
     Ok(ReleaseSpec {
         system: args.system.clone(),
-        sequence: args.sequence,
+        sequence: args.sequence.unwrap_or(found.sequence),
         epoch: args.epoch,
         date: date(args.date.as_deref())?,
-        description: args.description.clone(),
-        min_compatible: args.min_compatible,
-        order: args.order.clone(),
-        reboot_delay_s: args.reboot_delay,
-        health_timeout_s: args.health_timeout,
+        description: args.description.clone().unwrap_or(found.description),
+        min_compatible: args.min_compatible.or(found.min_compatible),
+        order,
+        reboot_delay_s: args.reboot_delay.unwrap_or(found.reboot_delay_s),
+        health_timeout_s: args.health_timeout.unwrap_or(found.health_timeout_s),
         next_keys,
-        ..ReleaseSpec::of_images(args.version, images)
+        ..found
     })
+}
+
+/// The newest set of a folder of builds, as its manifest describes it.
+fn of_folder(ui: &Ui, args: &CreateArgs, folder: &Path) -> Result<ReleaseSpec, CommandError> {
+    let name = folder.display();
+    if !args.images.names_nothing_but_the_lead() {
+        return Err(CommandError::usage("Both a folder and firmware images are given")
+            .hinted("Give one folder of builds, or images with --receiver FILE and so on."));
+    }
+    let set = builds::newest(folder)?.ok_or_else(|| {
+        CommandError::failed(format!("`{name}` holds no image for every role"))
+            .hinted("Files are called ENV_fw_1_2_0.bin or receiver_v1.2.0_DATE_TIME.bin.")
+    })?;
+    if let Some(expected) = args.version.filter(|version| *version != set.version) {
+        return Err(CommandError::failed(format!(
+            "The newest release of `{name}` is {}, --version says {expected}",
+            set.version
+        ))
+        .hinted("Leave out --version, or build that one."));
+    }
+    let envs = args.env.iter().cloned().collect();
+    set.release(ui, &envs, args.images.lead())
 }
 
 /// An order names every role of the release once.

@@ -54,15 +54,21 @@ impl Mark {
 }
 
 impl Board {
-    pub(super) fn new(folder: &Path, role: Role, options: Vec<String>) -> Self {
+    pub(crate) fn new(folder: &Path, role: Role, options: Vec<String>) -> Self {
         let name = role.name().to_owned();
         Self::of(folder, role, name, ["--group", "pair.group", "password"], options)
     }
 
     /// In reach of the pair, without its key.
-    pub(super) fn without_key(folder: &Path, role: Role, options: Vec<String>) -> Self {
+    pub(crate) fn without_key(folder: &Path, role: Role, options: Vec<String>) -> Self {
         let name = format!("new-{}", role.name());
         Self::of(folder, role, name, ["--air", "pair.group.air", "its-password"], options)
+    }
+
+    /// Where its API will be.
+    pub(crate) fn placed(mut self, address: &str) -> Self {
+        self.address = Some(address.to_owned());
+        self
     }
 
     /// One more of the group.
