@@ -52,7 +52,8 @@ pub struct Identity {
 pub struct Setup {
     /// What the device is.
     pub identity: Identity,
-    /// What its bootloader does for a failed trial.
+    /// What is taken to take it back from a failed trial. What a trial has shown of the bootloader
+    /// beats it.
     pub rollback: Rollback,
     /// Which slot runs: 0 or 1.
     pub running_slot: u8,

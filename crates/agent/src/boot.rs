@@ -22,6 +22,7 @@ use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
+use crate::taken_back::Seen;
 use crate::trial::Wellness;
 
 /// How the device goes on after it has started.
@@ -57,6 +58,13 @@ impl Agent {
         let standing = agent.standing_at_boot(flash)?;
         agent.count_boot(flash)?;
         agent.other = agent.own_image_in_other_slot(flash)?;
+        let trial = match &standing {
+            Standing::OnTrial(trial) => Some(trial),
+            Standing::Settled | Standing::MustLeave(_) => None,
+        };
+        if let Some(seen) = Seen::of_boot(agent.boot.running_state(), trial) {
+            agent.note_bootloader(seen, flash);
+        }
         let booted = match standing {
             Standing::Settled => Booted::Run,
             Standing::OnTrial(trial) => {
@@ -84,9 +92,10 @@ impl Agent {
         let mut effects = Effects::default();
         let member = load_member(&record, flash, &mut effects)?;
         let (epoch_floor, trust) = (load_u32(&record, flash, Kind::EPOCH)?, setup.trust);
+        let seen = Seen::load(&record, flash)?;
         Ok(Self {
             identity: setup.identity,
-            rollback: setup.rollback,
+            rollback: seen.map_or(setup.rollback, |seen| seen.over(setup.rollback)),
             running_slot,
             reset_reason: setup.reset_reason,
             trust: load_trust(&record, flash)?.unwrap_or(trust),

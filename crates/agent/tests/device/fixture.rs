@@ -229,6 +229,8 @@ pub(crate) struct TestDevice {
     pub(crate) new: Firmware,
     pub(crate) trust: Trust,
     pub(crate) takes_large: bool,
+    /// What its shell says of the bootloader.
+    pub(crate) assumed: Rollback,
     start: Start,
     agent: Option<Agent>,
     booted_slot: u8,
@@ -249,6 +251,10 @@ impl TestDevice {
             new: firmware(1),
             trust: Trust::anybody(),
             takes_large: false,
+            assumed: match start {
+                Start::NoRollback => Rollback::Agent,
+                Start::Rollback | Start::ConfirmsEarly => Rollback::Bootloader,
+            },
             start,
             agent: None,
             booted_slot: 0,
@@ -287,6 +293,11 @@ impl TestDevice {
         panic!("the device reboots for ever");
     }
 
+    /// Another bootloader is flashed by cable; nothing else changes.
+    pub(crate) fn replace_bootloader(&mut self, start: Start) {
+        self.start = start;
+    }
+
     fn boot_image(&mut self) -> Option<()> {
         let rollback = self.start != Start::NoRollback;
         let bootloader = Bootloader { chip: ChipId::ESP32_S3, rollback };
@@ -322,10 +333,7 @@ impl TestDevice {
                 },
                 config_schema: 1,
             },
-            rollback: match self.start {
-                Start::NoRollback => Rollback::Agent,
-                Start::Rollback | Start::ConfirmsEarly => Rollback::Bootloader,
-            },
+            rollback: self.assumed,
             running_slot: self.booted_slot,
             reset_reason: 1,
             trust: self.trust.clone(),
