@@ -20,6 +20,7 @@ mod application;
 pub mod board;
 mod chip;
 mod console;
+mod fault;
 mod link;
 mod running;
 mod start;

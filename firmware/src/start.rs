@@ -34,6 +34,7 @@ use crate::application::ChipApplication;
 use crate::board;
 use crate::chip;
 use crate::console::{self, Console, Orders};
+use crate::fault::{Fault, Stage};
 use crate::link::Link;
 use crate::running::Running;
 use crate::watchdog::Watchdog;
@@ -85,6 +86,9 @@ pub async fn run(spawner: Spawner, part: Part) -> ! {
     let watchdog = Watchdog::arm(parts.rtc_timer);
     println!();
     println!("lockstep {} {} on {}", part.role(), describe(part).version, board::HARDWARE);
+    let fault = Fault::ordered()
+        .unwrap_or_else(|code| stop(&format!("image orders fault {code}, which is none of these")));
+    fault.show(Running::now(), Stage::BeforeNode);
     let mut flash = FlashStorage::new(parts.flash);
     let node = boot(part, &mut flash);
     let timers = TimerGroup::new(parts.scheduler_timer);
@@ -99,7 +103,7 @@ pub async fn run(spawner: Spawner, part: Part) -> ! {
     if let Ok(task) = console::listen(uart, orders) {
         spawner.spawn(task);
     }
-    main_loop(&Rc::new(Running::new(node, flash)), &link, orders, watchdog).await
+    main_loop(&Rc::new(Running::new(node, flash)), &link, orders, watchdog, fault).await
 }
 
 /// Starts the node, or the chip again, as the node says.
@@ -178,6 +182,7 @@ async fn main_loop(
     link: &Link,
     orders: &'static Orders,
     mut watchdog: Watchdog,
+    fault: Fault,
 ) -> ! {
     let mut console = Console::default();
     let mut held = None;
@@ -194,7 +199,7 @@ async fn main_loop(
             Either4::Second(received) => {
                 let mut next = Some(received);
                 for _ in 0..FRAMES_PER_TURN_MAX {
-                    let Some(received) = next else { break };
+                    let Some(received) = next.filter(|_| fault != Fault::Deaf) else { break };
                     running.with(|now, node, flash| {
                         node.handle_frame(now, received.from, received.frame(), flash);
                     });
@@ -207,6 +212,7 @@ async fn main_loop(
             running.with(|now, node, flash| node.tick(now, flash));
             wake_at = Instant::from_ms(u64::MAX);
         }
+        fault.show(Running::now(), Stage::Running);
         watchdog.feed();
         let reboot = act(running, link, &mut held);
         running.with(|_, node, _| console.print(node.journal()));
