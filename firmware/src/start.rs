@@ -212,10 +212,10 @@ async fn main_loop(
             running.with(|now, node, flash| node.tick(now, flash));
             wake_at = Instant::from_ms(u64::MAX);
         }
-        fault.show(Running::now(), Stage::Running);
         watchdog.feed();
         let reboot = act(running, link, &mut held);
         running.with(|_, node, _| console.print(node.journal()));
+        fault.show(Running::now(), Stage::Running);
         if let Some(reason) = reboot {
             restart(&reason.to_string());
         }

@@ -8,7 +8,7 @@ use core::fmt;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::report::{MemberState, Refusal, Rollback};
-use lockstep_proto::image::{ImageError, quick_hash};
+use lockstep_proto::image::{ImageError, quick_guard, quick_hash};
 use lockstep_proto::manifest::{TRUST_BYTES_MAX, Trust};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::time::Instant;
@@ -87,6 +87,7 @@ impl Agent {
         let mut read =
             |offset: u32, bytes: &mut [u8]| flash::read(flash, slot.offset + offset, bytes);
         let running = quick_hash(slot.size_bytes, &mut read)?.map_err(BootError::Running)?;
+        let guard = quick_guard(slot.size_bytes, &mut read)?.map_err(BootError::Running)?;
         let mut flash_mode = [0; 2];
         read(2, &mut flash_mode)?;
         let mut effects = Effects::default();
@@ -106,6 +107,7 @@ impl Agent {
             member,
             epoch_floor,
             flash_mode,
+            guard,
             running,
             other: None,
             trial: None,

@@ -14,7 +14,7 @@ use lockstep_proto::frame::report::{
     MemberState, Readiness, Refusal, Report, Rollback, View, Wants,
 };
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
-use lockstep_proto::image::{ChipId, ImageReader};
+use lockstep_proto::image::{ChipId, Guard, ImageReader};
 use lockstep_proto::manifest::{
     DeviceEntry, Effect as ReleaseEffect, GENERATION_BYTES, GenerationHash, GenerationHashes,
     Manifest, Text, Trust, UpdateInstructions, write_generations,
@@ -147,6 +147,7 @@ impl Release {
             min_compatible: None,
             config_schema: 1,
             effect: ReleaseEffect::None,
+            guard: Guard::default(),
         };
         let manifest = Manifest {
             schema: 1,
