@@ -1,8 +1,8 @@
 //! Faults on order, in bench builds alone, so that a really bad image can be tried on a chip.
 //!
-//! Each image carries the behaviour block of desk firmware (`lockstep-sim`, module `firmware`). As it
-//! is built, that orders nothing. A test orders a fault there and hashes the image anew: one build,
-//! many bad images.
+//! Each image carries the behaviour block of desk firmware (`lockstep-sim`, module `firmware`). As
+//! it is built, that orders nothing. A test orders a fault there and hashes the image anew: one
+//! build, many bad images.
 
 use core::ptr;
 

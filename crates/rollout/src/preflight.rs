@@ -135,12 +135,10 @@ impl fmt::Display for Fault {
                 "`{role}` runs version {} as image {running:?}, the release calls {offered:?} so",
                 ReleaseVersion::from_number(*number)
             ),
-            Self::NoWayBack { role, other, wanted } => {
-                write!(
-                    f,
-                    "`{role}` holds {other:?} in its other slot, not {wanted:?} to go back to"
-                )
-            }
+            Self::NoWayBack { role, other, wanted } => write!(
+                f,
+                "`{role}` holds {other:?} in its other slot, not {wanted:?} to go back to"
+            ),
             Self::Incompatible { role, other, why } => {
                 write!(f, "`{role}` and `{other}` would not understand each other: {why}")
             }
@@ -155,21 +153,36 @@ impl fmt::Display for Fault {
             Self::KeysLeftOut { role } => {
                 write!(f, "the release brings new keys, which `{role}` would not learn")
             }
-            Self::SecureVersionTooLow { role, offered, running } => write!(
-                f,
-                "image for `{role}` has secure version {offered}, the running one has {running}"
-            ),
-            Self::SecureVersionRises { role, offered, running } => write!(
-                f,
-                "image for `{role}` raises the secure version from {running} to {offered}, and the \
-                 release does not say that there is no way back"
-            ),
+            Self::SecureVersionTooLow { role, offered, running }
+            | Self::SecureVersionRises { role, offered, running } => {
+                fmt_secure_version(f, role, *offered, *running)
+            }
             Self::NotSigned { role } => {
                 write!(f, "image for `{role}` is not signed for secure boot, the running one is")
             }
             Self::NothingToDo => write!(f, "no device would change"),
         }
     }
+}
+
+/// Of both faults, since which one it is follows from the numbers.
+fn fmt_secure_version(
+    f: &mut fmt::Formatter<'_>,
+    role: &Role,
+    offered: u32,
+    running: u32,
+) -> fmt::Result {
+    if offered < running {
+        return write!(
+            f,
+            "image for `{role}` has secure version {offered}, the running one has {running}"
+        );
+    }
+    write!(
+        f,
+        "image for `{role}` raises the secure version from {running} to {offered}, and the \
+         release does not say that there is no way back"
+    )
 }
 
 /// What the rollout is to bring about.

@@ -101,7 +101,7 @@ fn a_release_below_the_epoch_of_a_device_is_refused() {
     assert_eq!(found, of(1, Fault::EpochTooLow { role: role(1), offered: 2, floor: 3 }));
 }
 
-// Its bootloader would pass over the image, and the group would go back after two boots for nothing.
+// Its bootloader would pass over the image, and the group would reboot twice for nothing.
 #[test]
 fn an_image_below_the_secure_version_that_runs_is_refused() {
     let found = faults(|group, release| {

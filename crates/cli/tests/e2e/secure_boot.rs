@@ -1,5 +1,5 @@
-//! Images that are signed for secure boot v2, by the real `espsecure`: through a release into a slot
-//! as they are, and what a group that runs them refuses from then on.
+//! Images that are signed for secure boot v2, by the real `espsecure`: they go through a release
+//! into a slot as they are, and a group that runs them refuses plain ones from then on.
 
 use std::path::PathBuf;
 use std::process::Command;

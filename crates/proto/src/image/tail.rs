@@ -1,8 +1,8 @@
 //! What follows an image in its file: padding, and perhaps a sector with signatures.
 //!
 //! Secure boot v2 pads the image with 0xFF to a flash sector and appends a sector with up to three
-//! signature blocks of 1216 bytes. The first is recognised by its magic, its CRC, and the SHA-256 of
-//! what precedes it; whether a signature is good is the chip's business.
+//! signature blocks of 1216 bytes. The first is recognised by its magic, its CRC, and the SHA-256
+//! of what precedes it; whether a signature is good is the chip's business.
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
