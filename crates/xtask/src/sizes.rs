@@ -33,6 +33,8 @@ const OURS: &[&str] = &[
 /// Where bytes without a name go: string and table constants that the linker has merged.
 const UNNAMED: &str = "(unnamed constants)";
 const COMPILER: &str = "compiler_builtins";
+/// What the compiler has taken out of several functions, since it was the same in all.
+const SHARED: &str = "(shared by functions)";
 
 /// Smaller owners are shown together.
 const ROW_BYTES_MIN: u64 = 128;
@@ -227,8 +229,12 @@ fn is_unwinding<'data>(section: &impl ObjectSection<'data>) -> bool {
 /// The crate that a symbol counts for.
 fn owner(symbol: &str) -> String {
     let Ok(demangled) = rustc_demangle::try_demangle(symbol) else {
-        let is_numbered = symbol.starts_with(".L");
-        return if is_numbered { UNNAMED } else { COMPILER }.into();
+        return match symbol {
+            _ if symbol.starts_with(".L") => UNNAMED,
+            _ if symbol.starts_with("OUTLINED_FUNCTION_") => SHARED,
+            _ => COMPILER,
+        }
+        .into();
     };
     let name = format!("{demangled:#}");
     let paths: Vec<&str> = name.split(|letter: char| !is_path_letter(letter)).collect();
@@ -267,6 +273,7 @@ mod tests {
         ("_RNvNtCs5_10cores_size4main5start", "cores_size"),
         ("memcpy", "compiler_builtins"),
         (".Lanon.68e001686ba50c2f5f4f0f1dbbfd83ad.51", "(unnamed constants)"),
+        ("OUTLINED_FUNCTION_12", "(shared by functions)"),
     ];
 
     #[test]
