@@ -13,6 +13,7 @@ translator); where that is not the chip's own core, the difference is made up fo
 import ctypes
 import os
 import struct
+import threading
 import time
 
 from elftools.elf.elffile import ELFFile
@@ -20,7 +21,7 @@ from unicorn import UC_ARCH_RISCV, UC_HOOK_CODE, UC_HOOK_INTR, UC_MODE_RISCV32, 
 from unicorn import UcError
 from unicorn import riscv_const as register
 
-from peripherals import SystemTimer, TimerGroup, Uart
+from peripherals import RtcWatchdog, SystemTimer, TimerGroup, Uart
 from rom import NATIVE, NATIVE_AT, Rom
 
 ROM, ROM_BYTES, NATIVE_BASE = 0x40000000, 0x60000, 0x40050000
@@ -36,6 +37,10 @@ MIE, MPIE, MPP = 1 << 3, 1 << 7, 3 << 11
 # `csrr a4, 0x7e2`: no processor of Unicorn's has that register, so it stops there.
 UNKNOWN = struct.pack("<I", 0x7E202773)
 POLL_S = 0.0005
+RTC = 0x60008000
+# What ESP-IDF's bootloader gives the program until it looks after the watchdog itself.
+BOOTLOADER_WATCHDOG_MS = 9000
+WATCHDOG_LOOKS_S = 0.05
 
 
 class Fault(Exception):
@@ -45,7 +50,7 @@ class Fault(Exception):
 class Chip:
     """From one reset to the next."""
 
-    POWER_ON, SOFTWARE, RTC_WATCHDOG = 1, 3, 16
+    POWER_ON, SOFTWARE = 1, 3
 
     def __init__(self, flash, store, elf, slot_offset, mac, lines, reset_reason, say):
         """`store` makes a change of the flash durable; `elf` names the functions of the ROM; `lines`
@@ -54,6 +59,8 @@ class Chip:
         self.mac, self.reset_reason, self.say = mac, reset_reason, say
         self.uarts = [Uart(line) for line in lines]
         self.timers, self.system_timer = [TimerGroup(), TimerGroup()], SystemTimer()
+        self.processor, self.slept_s = time.pthread_getcpuclockid(threading.get_ident()), 0.0
+        self.watchdog = RtcWatchdog(self.processor_time, BOOTLOADER_WATCHDOG_MS)
         self.registers, self.control, self.names = {}, {}, {}
         self.started, self.polled = time.monotonic(), 0.0
         self.rom, self.ended, self.fault = Rom(self), None, None
@@ -169,6 +176,8 @@ class Chip:
         part = self.part_at(address)
         if part is not None:
             return part.read(address & 0xFFF)
+        if address - RTC in RtcWatchdog.REGISTERS:
+            return self.watchdog.read(address - RTC)
         fixed = {
             0x60002000: lambda: 0,  # SPI1: the command is done
             0x60002058: lambda: 0x1640C8,  # SPI1: a flash of 4 MiB
@@ -190,7 +199,9 @@ class Chip:
         part = self.part_at(address)
         if part is not None:
             part.write(address & 0xFFF, value)
-        elif address == 0x60008000 and value & (1 << 31 | 1 << 5):
+        elif address - RTC in RtcWatchdog.REGISTERS:
+            self.watchdog.write(address - RTC, value)
+        elif address == RTC and value & (1 << 31 | 1 << 5):
             self.reset(self.SOFTWARE)
 
     # Interrupts
@@ -297,12 +308,37 @@ class Chip:
 
     def run(self):
         """Runs to the next reset, and returns its reason."""
+        over = threading.Event()
+        watching = threading.Thread(target=self.watch, args=(over,), daemon=True)
+        watching.start()
+        try:
+            return self.execute()
+        finally:
+            over.set()
+            watching.join()
+
+    def watch(self, over):
+        """The watchdog's own time: it bites a program that never comes back here."""
+        while not over.wait(WATCHDOG_LOOKS_S):
+            if self.ended is None:
+                self.ended = self.watchdog.bite()
+            if self.ended is not None:
+                # Again and again, since a stop between two runs is not heard.
+                self.unicorn.emu_stop()
+
+    def processor_time(self):
+        """Seconds that the program has run or waited for an interrupt. The watchdog counts by it:
+        where others keep the host busy, a program that is late does not stand still."""
+        return time.clock_gettime(self.processor) + self.slept_s
+
+    def execute(self):
         while True:
             for uart in self.uarts:
                 uart.poll()
             pc = self.unicorn.reg_read(register.UC_RISCV_REG_PC)
             if not self.interrupt(pc):
                 time.sleep(POLL_S)
+                self.slept_s += POLL_S
             pc = self.unicorn.reg_read(register.UC_RISCV_REG_PC)
             try:
                 # Until it waits for an interrupt.

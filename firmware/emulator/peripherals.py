@@ -4,6 +4,9 @@ ESP32-C3's technical reference manual."""
 import time
 
 FIFO_BYTES = 128
+CRYSTAL_HZ = 40e6
+# The oscillator that the RTC and its watchdog count with.
+SLOW_CLOCK_HZ = 136e3
 
 
 class Uart:
@@ -95,11 +98,18 @@ class TimerGroup:
             self.HIGH: lambda: self.latched >> 32,
             self.UPDATE: lambda: 0,
             self.CALIBRATION: lambda: self.stored.get(offset, 0) & ~(1 << 31) | 1 << 15,
-            self.CALIBRATION_VALUE: lambda: 0x2000 << 7,
+            self.CALIBRATION_VALUE: lambda: self.calibrated() << 7,
             self.ENABLED: lambda: self.enabled,
             self.RAW: self.raw,
             self.STATUS: lambda: self.raw() & self.enabled,
         }.get(offset, lambda: self.stored.get(offset, 0))()
+
+    def calibrated(self):
+        """Periods of the crystal in so many of a slow clock as were asked for."""
+        asked = self.stored.get(self.CALIBRATION, 0)
+        fast_divided = 17.5e6 / 256
+        clock = (SLOW_CLOCK_HZ, fast_divided, 32768)[min(asked >> 13 & 3, 2)]
+        return int((asked >> 16 & 0x7FFF) * CRYSTAL_HZ / clock)
 
     def pair(self, low, high):
         return (self.stored.get(high, 0) & 0x3FFFFF) << 32 | self.stored.get(low, 0)
@@ -141,3 +151,52 @@ class SystemTimer:
         if offset in (0x04, 0x08) and value & 1 << 30:
             elapsed = time.monotonic() - self.started
             self.latched[offset // 4 - 1] = int(elapsed * 16e6)
+
+
+class RtcWatchdog:
+    """The RTC's watchdog: four stages, one after the other, each with its limit and what it does."""
+
+    CONFIG, LIMITS, FEED, PROTECTION = 0x90, (0x94, 0x98, 0x9C, 0xA0), 0xA4, 0xA8
+    REGISTERS = range(0x90, 0xAC)
+    ON, KEY = 1 << 31, 0x50D83AA1
+    # What a stage does: nothing, an interrupt, resets of the processor, of the core, of all.
+    OFF, INTERRUPT, RESET_PROCESSOR, RESET_CORE, RESET_SYSTEM = range(5)
+    # As what the chip then says why it was reset.
+    REASONS = {RESET_PROCESSOR: 13, RESET_CORE: 9, RESET_SYSTEM: 16}
+    # Stage 0 counts so many times as many ticks, by an eFuse that nobody has burnt.
+    FIRST_STAGE_SHIFT = 1
+
+    def __init__(self, clock, bootloader_ms):
+        """Armed, as the bootloader leaves it to what it starts. `clock` gives seconds."""
+        self.clock = clock
+        ticks = int(bootloader_ms / 1000 * SLOW_CLOCK_HZ) >> self.FIRST_STAGE_SHIFT
+        self.stored = {self.CONFIG: self.ON | self.RESET_SYSTEM << 28, self.LIMITS[0]: ticks}
+        self.fed = clock()
+
+    def read(self, offset):
+        return 0 if offset == self.FEED else self.stored.get(offset, 0)
+
+    def write(self, offset, value):
+        if offset != self.PROTECTION and self.stored.get(self.PROTECTION) != self.KEY:
+            return
+        if offset == self.FEED or offset == self.CONFIG and not self.is_on():
+            self.fed = self.clock()
+        self.stored[offset] = value
+
+    def is_on(self):
+        return self.stored[self.CONFIG] & self.ON != 0
+
+    def bite(self):
+        """The reason of the reset that is due, if one is."""
+        if not self.is_on():
+            return None
+        ticks, due = (self.clock() - self.fed) * SLOW_CLOCK_HZ, 0
+        for stage, limit in enumerate(self.LIMITS):
+            does = self.stored[self.CONFIG] >> 28 - 3 * stage & 7
+            if does != self.OFF:
+                due += self.stored.get(limit, 0) << (0 if stage else self.FIRST_STAGE_SHIFT)
+                if ticks < due:
+                    return None
+                if does in self.REASONS:
+                    return self.REASONS[does]
+        return None

@@ -23,6 +23,7 @@ pub mod board;
 mod button;
 mod chip;
 mod console;
+mod fault;
 mod halt;
 mod heap;
 mod link;

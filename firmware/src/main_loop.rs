@@ -11,6 +11,7 @@ use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
 
 use crate::console::{self, Console, Orders};
+use crate::fault::{Fault, Stage};
 use crate::halt::restart;
 use crate::link::Link;
 use crate::memory;
@@ -23,6 +24,7 @@ pub(crate) async fn run(
     link: &Link,
     orders: &'static Orders,
     mut watchdog: Watchdog,
+    fault: Fault,
 ) -> ! {
     let mut console = Console::default();
     let mut held = None;
@@ -39,7 +41,7 @@ pub(crate) async fn run(
             Either4::Second(received) => {
                 let mut next = Some(received);
                 for _ in 0..FRAMES_PER_TURN_MAX {
-                    let Some(received) = next else { break };
+                    let Some(received) = next.filter(|_| fault != Fault::Deaf) else { break };
                     running.with(|now, node, flash| {
                         node.handle_frame(now, received.from, received.frame(), flash);
                     });
@@ -58,6 +60,7 @@ pub(crate) async fn run(
             console.print(node.journal());
             node.last_good_channel().map(memory::keep_channel);
         });
+        fault.show(Running::now(), Stage::Running);
         if let Some(reason) = reboot {
             restart(&reason.to_string());
         }

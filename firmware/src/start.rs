@@ -27,6 +27,7 @@ use static_cell::StaticCell;
 
 use crate::application::ChipApplication;
 use crate::console::{self, Console, Orders};
+use crate::fault::{Fault, Stage};
 use crate::halt::{describe as describe_error, restart, stop};
 use crate::running::Running;
 #[cfg(feature = "t-display-s3")]
@@ -81,6 +82,9 @@ pub async fn run(spawner: Spawner, part: Part) -> ! {
     let watchdog = Watchdog::arm(common.rtc_timer);
     println!();
     println!("lockstep {} {} on {}", part.role(), describe(part).version, board::HARDWARE);
+    let fault = Fault::ordered()
+        .unwrap_or_else(|code| stop(&format!("image orders fault {code}, which is none of these")));
+    fault.show(Running::now(), Stage::BeforeNode);
     let (running, settings) = boot(part, FlashStorage::new(common.flash));
     let timers = TimerGroup::new(common.scheduler_timer);
     esp_rtos::start(timers.timer0, common.scheduler_interrupt);
@@ -102,7 +106,7 @@ pub async fn run(spawner: Spawner, part: Part) -> ! {
     if let Ok(task) = button::watch(common.button, running) {
         spawner.spawn(task);
     }
-    main_loop::run(running, &link, orders, watchdog).await
+    main_loop::run(running, &link, orders, watchdog, fault).await
 }
 
 /// Starts the node, or the chip again, as the node says. It stays where it is from here on: what an

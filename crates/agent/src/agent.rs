@@ -14,7 +14,7 @@ use lockstep_proto::frame::report::{
     Wants,
 };
 use lockstep_proto::id::{ImageHash, RolloutId};
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, Guard};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
@@ -52,7 +52,8 @@ pub struct Identity {
 pub struct Setup {
     /// What the device is.
     pub identity: Identity,
-    /// What its bootloader does for a failed trial.
+    /// What is taken to take it back from a failed trial. What a trial has shown of the bootloader
+    /// beats it.
     pub rollback: Rollback,
     /// Which slot runs: 0 or 1.
     pub running_slot: u8,
@@ -103,6 +104,7 @@ pub struct Agent {
     pub(crate) boot_number: u32,
     pub(crate) epoch_floor: u32,
     pub(crate) flash_mode: [u8; 2],
+    pub(crate) guard: Guard,
     pub(crate) running: ImageHash,
     pub(crate) other: Option<ImageHash>,
     pub(crate) trial: Option<Trial>,
@@ -377,6 +379,7 @@ impl Agent {
             generation: self.member.ticket.generation,
             running: self.running,
             other: self.other.unwrap_or(NO_IMAGE),
+            guard: self.guard,
         }
     }
 

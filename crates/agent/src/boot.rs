@@ -8,7 +8,7 @@ use core::fmt;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::frame::report::{MemberState, Refusal, Rollback};
-use lockstep_proto::image::{ImageError, quick_hash};
+use lockstep_proto::image::{ImageError, quick_guard, quick_hash};
 use lockstep_proto::manifest::{TRUST_BYTES_MAX, Trust};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::time::Instant;
@@ -22,6 +22,7 @@ use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
+use crate::taken_back::Seen;
 use crate::trial::Wellness;
 
 /// How the device goes on after it has started.
@@ -57,6 +58,13 @@ impl Agent {
         let standing = agent.standing_at_boot(flash)?;
         agent.count_boot(flash)?;
         agent.other = agent.own_image_in_other_slot(flash)?;
+        let trial = match &standing {
+            Standing::OnTrial(trial) => Some(trial),
+            Standing::Settled | Standing::MustLeave(_) => None,
+        };
+        if let Some(seen) = Seen::of_boot(agent.boot.running_state(), trial) {
+            agent.note_bootloader(seen, flash);
+        }
         let booted = match standing {
             Standing::Settled => Booted::Run,
             Standing::OnTrial(trial) => {
@@ -79,14 +87,16 @@ impl Agent {
         let mut read =
             |offset: u32, bytes: &mut [u8]| flash::read(flash, slot.offset + offset, bytes);
         let running = quick_hash(slot.size_bytes, &mut read)?.map_err(BootError::Running)?;
+        let guard = quick_guard(slot.size_bytes, &mut read)?.map_err(BootError::Running)?;
         let mut flash_mode = [0; 2];
         read(2, &mut flash_mode)?;
         let mut effects = Effects::default();
         let member = load_member(&record, flash, &mut effects)?;
         let (epoch_floor, trust) = (load_u32(&record, flash, Kind::EPOCH)?, setup.trust);
+        let seen = Seen::load(&record, flash)?;
         Ok(Self {
             identity: setup.identity,
-            rollback: setup.rollback,
+            rollback: seen.map_or(setup.rollback, |seen| seen.over(setup.rollback)),
             running_slot,
             reset_reason: setup.reset_reason,
             trust: load_trust(&record, flash)?.unwrap_or(trust),
@@ -97,6 +107,7 @@ impl Agent {
             member,
             epoch_floor,
             flash_mode,
+            guard,
             running,
             other: None,
             trial: None,

@@ -56,6 +56,7 @@ mod boot;
 mod local;
 mod orders;
 mod staging;
+mod taken_back;
 mod trial;
 
 pub use agent::{Agent, Health, Identity, Reply, Setup};

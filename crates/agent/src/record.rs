@@ -56,6 +56,8 @@ impl Kind {
     pub const PROGRESS: Self = Self(10);
     /// Everything else that a person has set.
     pub const SETTINGS: Self = Self(11);
+    /// What the last trial has shown of the bootloader.
+    pub const BOOTLOADER: Self = Self(12);
 
     /// The kind with this number; `None` for 0, which says nothing, and from [`KINDS`] on.
     pub const fn new(number: u8) -> Option<Self> {

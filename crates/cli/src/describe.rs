@@ -96,6 +96,15 @@ fn image(bytes: &[u8]) -> Description {
             let mut described = Description::new("image", format!("firmware image, {title}"));
             described.lines = facts::image_lines(&facts);
             described.facts = facts::image_json(&facts);
+            let blocks = facts::signed_by(bytes, &facts);
+            described.lines.extend(blocks.iter().map(facts::signature_line));
+            described.facts["secure_boot"] = blocks.iter().map(facts::signature_json).collect();
+            for (index, block) in blocks.iter().enumerate() {
+                if let Some(fault) = block.fault {
+                    let text = format!("signature block {index} does not count: {fault}");
+                    described.problems.push(Problem::hinted(text, Some(SIGN_AGAIN)));
+                }
+            }
             described
         }
         Err(error) => {
@@ -431,3 +440,4 @@ fn slot_image(
 const FILE_BYTES_MAX: u64 = 512 << 20;
 const TABLE_MAGIC: [u8; 2] = [0xAA, 0x50];
 const SECTOR_BYTES: usize = 0x1000;
+const SIGN_AGAIN: &str = "Sign the image that the build tool made, with all keys at once.";

@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use lockstep_proto::image::{ImageError, ImageFacts, ImageReader};
+use lockstep_proto::image::{ImageError, ImageFacts, ImageReader, SignedBy, signature_blocks};
 use lockstep_proto::manifest::FIRMWARE_SIZE_BYTES_MAX;
 use lockstep_proto::version::ReleaseVersion;
 use serde_json::{Value, json};
@@ -93,6 +93,10 @@ pub fn image_lines(facts: &ImageFacts) -> Vec<Line> {
             ("built", format!("{} {}, ESP-IDF {}", app.date, app.time, app.idf_version)),
         ]);
     }
+    match facts.guard().secure_version {
+        0 => (),
+        number => lines.push(("secure version", number.to_string())),
+    }
     lines.extend([
         ("flash", flash_text(facts)),
         ("size", format!("{} bytes; {}", facts.size_bytes, fits(facts.size_bytes))),
@@ -136,6 +140,7 @@ pub fn image_json(facts: &ImageFacts) -> Value {
             "date": app.date.to_string(),
             "time": app.time.to_string(),
             "idf_version": app.idf_version.to_string(),
+            "secure_version": app.secure_version,
             "elf_sha256": app.elf_sha256.to_string(),
         })
     });
@@ -147,9 +152,36 @@ pub fn image_json(facts: &ImageFacts) -> Value {
         "app": app,
         "size_bytes": facts.size_bytes,
         "slots": fit,
+        "signed": facts.guard().is_signed,
         "image_sha256": facts.image_hash.to_string(),
         "hash_appended": facts.hash_appended,
         "sha256": facts.file_sha256.to_string(),
+    })
+}
+
+/// Who has signed an image for secure boot, block by block; empty without a signature.
+pub fn signed_by(bytes: &[u8], facts: &ImageFacts) -> Vec<SignedBy> {
+    let Some(at) = facts.signature_at.map(|at| at as usize) else { return Vec::new() };
+    let (Some(signed), Some(sector)) = (bytes.get(..at), bytes.get(at..facts.size_bytes as usize))
+    else {
+        return Vec::new();
+    };
+    signature_blocks(signed, sector).into_iter().collect()
+}
+
+/// A signature block, as a line.
+pub fn signature_line(block: &SignedBy) -> Line {
+    let scheme = block.scheme.map_or_else(|| "an unknown kind".to_owned(), |it| it.to_string());
+    let fits = if block.fault.is_none() { "made for this image" } else { "not this image's" };
+    ("secure boot", format!("v2, {scheme}, key digest {}; {fits}", block.key_digest))
+}
+
+/// The same, for programs.
+pub fn signature_json(block: &SignedBy) -> Value {
+    json!({
+        "scheme": block.scheme.map(|scheme| scheme.to_string()),
+        "key_digest": block.key_digest.to_string(),
+        "problem": block.fault.map(|fault| fault.to_string()),
     })
 }
 

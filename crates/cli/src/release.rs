@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes, signature_name};
 use lockstep_proto::bundle::{EntryName, MANIFEST_NAME};
 use lockstep_proto::manifest::{
-    DeviceEntry, GENERATION_BYTES, GenerationHash, GenerationHashes, KeySet,
+    DeviceEntry, Effect, GENERATION_BYTES, GenerationHash, GenerationHashes, KeySet,
     MANIFEST_SIZE_BYTES_MAX, Manifest, ROLES_MAX, Text, Trust, UpdateInstructions, verify,
     write_generations,
 };
@@ -310,6 +310,8 @@ pub struct ReleaseSpec {
     pub reboot_delay_s: u32,
     /// Seconds that a device may take to become healthy.
     pub health_timeout_s: u32,
+    /// Whether there is a way back once it is kept.
+    pub is_reversible: bool,
     /// The keys to trust from then on.
     pub next_keys: Option<KeySet>,
     /// The images in the order of staging, the lead's last.
@@ -330,6 +332,7 @@ impl ReleaseSpec {
             order: Vec::new(),
             reboot_delay_s: 0,
             health_timeout_s: 30,
+            is_reversible: true,
             next_keys: None,
             images,
         }
@@ -372,7 +375,7 @@ impl ReleaseSpec {
     fn text_of(&self, texts: &[ImageTexts]) -> Result<String, CommandError> {
         let system = self.product()?;
         let pairs = self.images.iter().zip(texts);
-        let devices = pairs.map(|(image, texts)| image.entry(texts)).collect();
+        let devices = pairs.map(|(image, texts)| image.entry(texts, self.is_reversible)).collect();
         let order = self.order.iter().map(RoleName::as_str).collect();
         let newest = self.images.iter().map(|image| image.min_compatible).max();
         let manifest = Manifest {
@@ -487,7 +490,7 @@ impl ImageTexts {
 }
 
 impl RoleImage {
-    fn entry<'a>(&'a self, texts: &'a ImageTexts) -> DeviceEntry<'a> {
+    fn entry<'a>(&'a self, texts: &'a ImageTexts, is_reversible: bool) -> DeviceEntry<'a> {
         let facts = &self.file.facts;
         let elf = facts.app.as_ref().map(|app| app.elf_sha256).filter(|hash| hash.0 != [0; 32]);
         let board = texts.board.as_deref().map(Text::new);
@@ -510,7 +513,8 @@ impl RoleImage {
             board,
             min_compatible: Some(self.min_compatible),
             config_schema: facts.descriptor.as_ref().map_or(0, |d| u32::from(d.config_schema)),
-            effect: lockstep_proto::manifest::Effect::None,
+            effect: if is_reversible { Effect::None } else { Effect::NotReversible },
+            guard: facts.guard(),
         }
     }
 }

@@ -446,6 +446,59 @@ mod image_make {
     }
 }
 
+mod secure_boot {
+    use super::*;
+
+    fn espsecure(bench: &Bench, line: &str) -> Option<String> {
+        let esptool = tool("LOCKSTEP_ESPTOOL", "esptool")?;
+        let espsecure = Some(esptool.with_file_name("espsecure")).filter(|it| it.is_file())?;
+        let mut command = Command::new(espsecure);
+        Some(passes(command.current_dir(bench.path("")).args(line.split_whitespace())))
+    }
+
+    /// The digests that `espsecure` prints, in hex without gaps.
+    fn digests(said: &str) -> Vec<String> {
+        let line = |line: &str| {
+            let (_, digest) = line.split_once("Public key digest for block")?.1.split_once(": ")?;
+            Some(digest.split_whitespace().collect())
+        };
+        said.lines().filter_map(line).collect()
+    }
+
+    #[test]
+    fn whoever_has_signed_an_image_is_shown_as_espsecure_shows_it() {
+        let bench = Bench::with_images();
+        for (scheme, name) in
+            [("rsa3072", "RSA-3072"), ("ecdsa256", "ECDSA-256"), ("ecdsa384", "ECDSA-384")]
+        {
+            let sign = "sign-data --version 2 --keyfile";
+            for key in ["one", "two"] {
+                let make = format!("generate-signing-key --version 2 --scheme {scheme} {key}.pem");
+                let _ = fs::remove_file(bench.path(&format!("{key}.pem")));
+                let Some(_) = espsecure(&bench, &make) else { return };
+            }
+            espsecure(&bench, &format!("{sign} one.pem --output signed.bin receiver.bin"));
+            espsecure(&bench, &format!("{sign} two.pem --append-signatures signed.bin"));
+            let said = espsecure(&bench, "signature-info-v2 signed.bin").unwrap();
+            let expected = digests(&said);
+            assert_eq!(expected.len(), 2, "{said}");
+            let shown = bench.run("inspect signed.bin");
+            for digest in expected {
+                let line = format!("v2, {name}, key digest {digest}; made for this image");
+                assert!(shown.contains(&line), "`{line}` is not in {shown}");
+            }
+            // The second block counts too.
+            bench.damage("signed.bin", "damaged.bin", bench.read("signed.bin").len() - 2000);
+            let shown = bench.run("inspect damaged.bin");
+            assert!(shown.contains("signature block 1 does not count: it was damaged"), "{shown}");
+        }
+        // Whatever is changed afterwards is not what was signed.
+        bench.damage("signed.bin", "changed.bin", bench.read("signed.bin").len() - 4090);
+        let shown = bench.run("inspect changed.bin");
+        assert!(shown.contains("is not this image's: it was damaged"), "{shown}");
+    }
+}
+
 mod image_merge {
     use super::*;
 

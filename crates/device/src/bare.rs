@@ -23,7 +23,7 @@ use lockstep_proto::bundle::ResumePoint;
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{ImageHash, RolloutId, Sha256};
-use lockstep_proto::image::{ChipId, ImageFacts, ImageReader};
+use lockstep_proto::image::{ChipId, Guard, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{
     DeviceEntry, Effect, GenerationHashes, Manifest, SCHEMA_NEWEST, UpdateInstructions, verify,
     write_generations,
@@ -52,6 +52,8 @@ pub struct BareImage {
     pub size_bytes: u32,
     /// The chip it is for.
     pub chip: ChipId,
+    /// What its chip's bootloader may demand of it.
+    pub guard: Guard,
     /// The hashes of its generations, as its manifest has them.
     pub generations: String,
 }
@@ -321,6 +323,7 @@ fn image_of(facts: &ImageFacts, size_bytes: u32) -> Result<BareImage, UploadErro
         file: facts.file_sha256,
         size_bytes,
         chip: facts.header.chip,
+        guard: facts.guard(),
         generations: String::new(),
     })
 }
@@ -348,6 +351,7 @@ pub(crate) fn manifest_of(image: &BareImage) -> Manifest<'_> {
         min_compatible: Some(descriptor.min_compatible),
         config_schema: u32::from(descriptor.config_schema),
         effect: Effect::None,
+        guard: image.guard,
     };
     Manifest {
         schema: SCHEMA_NEWEST,

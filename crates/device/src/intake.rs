@@ -11,7 +11,7 @@ use lockstep_proto::bundle::{BundleReader, Head};
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{RolloutId, Sha256};
 use lockstep_proto::image::ImageReader;
-use lockstep_proto::manifest::{ManifestError, Trust, VerifiedManifest, VerifyError};
+use lockstep_proto::manifest::{Effect, ManifestError, Trust, VerifiedManifest, VerifyError};
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_proto::wire::{Board, Role};
@@ -203,6 +203,8 @@ pub(crate) fn release_of(
             board: board.unwrap_or(Board::EMPTY),
             announced,
             config_schema: u16::try_from(entry.config_schema).unwrap_or(u16::MAX),
+            guard: entry.guard,
+            is_reversible: entry.effect != Effect::NotReversible,
         });
     }
     let instructions = &manifest.update_instructions;

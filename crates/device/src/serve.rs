@@ -172,7 +172,7 @@ mod tests {
 
     use lockstep_proto::descriptor::Descriptor;
     use lockstep_proto::id::ImageHash;
-    use lockstep_proto::image::ChipId;
+    use lockstep_proto::image::{ChipId, Guard};
     use lockstep_proto::text::Name;
     use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
     use lockstep_proto::wire::Role;
@@ -195,7 +195,16 @@ mod tests {
         let (image, file) = (ImageHash([1; 32]), Sha256([2; 32]));
         let (role, chip) = (Role::new("receiver").expect("short"), ChipId::ESP32);
         let generations = "paWlpaWlpaU=".into();
-        BareImage { descriptor, role, image, file, size_bytes: 10_000, chip, generations }
+        BareImage {
+            descriptor,
+            role,
+            image,
+            file,
+            size_bytes: 10_000,
+            chip,
+            guard: Guard::default(),
+            generations,
+        }
     }
 
     #[test]

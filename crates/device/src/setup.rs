@@ -54,7 +54,7 @@ pub struct NodeSetup {
     pub running_slot: u8,
     /// The number of `esp_reset_reason_t`.
     pub reset_reason: u8,
-    /// What catches a failed trial.
+    /// What is taken to catch a failed trial, until a trial has shown what the bootloader does.
     pub rollback: Rollback,
     /// Which channels its radio may be on; a lead's is [`ChannelPlan::Fixed`] in any case.
     pub channels: ChannelPlan,

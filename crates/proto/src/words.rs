@@ -79,6 +79,14 @@ table! {
          undoes";
     KEYS_LEFT_OUT = "keys-left-out", "a device would not learn the release's new keys",
         "bring new keys with a release that changes every device";
+    SECURE_VERSION_TOO_LOW = "secure-version-too-low",
+        "an image is older than what its chip still boots",
+        "build it with the secure version of the running image, or a higher one";
+    SECURE_VERSION_RISES = "secure-version-rises",
+        "once kept, the chip never boots an older image again",
+        "if that is meant, make the release with `--not-reversible`";
+    NOT_SIGNED = "not-signed", "an image is not signed for secure boot, the running one is",
+        "sign it with `espsecure sign-data` before the release is made of it";
     NOTHING_TO_DO = "nothing-to-do", "every device runs the release already",
         "every device runs this release already";
 }

@@ -21,7 +21,7 @@ use lockstep_proto::frame::report::{
 };
 use lockstep_proto::frame::version::{Announce, VersionFrame, VersionFrameError};
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, Guard};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::version::ProtocolRange;
 use lockstep_proto::wire::Label;
@@ -60,6 +60,7 @@ fn facts() -> Facts {
         generation: Generation { term: 2, counter: 76 },
         running: ImageHash([0x11; 32]),
         other: ImageHash([0x22; 32]),
+        guard: Guard { secure_version: 3, is_signed: true },
     }
 }
 
@@ -268,6 +269,16 @@ fn fields_that_a_later_version_appends_are_skipped() {
         longer.extend(tag(&longer));
         assert_eq!(ControlFrame::decode(&KEY, &longer).map(|frame| frame.message), Ok(message));
     }
+}
+
+/// Older firmware says nothing of what guards its image.
+#[test]
+fn facts_that_end_where_they_once_did_are_understood() {
+    let frame = encoded(Message::Facts(facts()));
+    let mut shorter = frame[..frame.len() - 8 - 5].to_vec();
+    shorter.extend(tag(&shorter));
+    let read = ControlFrame::decode(&KEY, &shorter).map(|frame| frame.message);
+    assert_eq!(read, Ok(Message::Facts(Facts { guard: Guard::default(), ..facts() })));
 }
 
 fn tag(bytes: &[u8]) -> [u8; 8] {

@@ -48,6 +48,9 @@ pub enum Fault {
     TooManyMembers { found: usize, allowed: usize },
     UnknownPast { role: Role, seen: Generation, known: Generation },
     KeysLeftOut { role: Role },
+    SecureVersionTooLow { role: Role, offered: u32, running: u32 },
+    SecureVersionRises { role: Role, offered: u32, running: u32 },
+    NotSigned { role: Role },
     NothingToDo,
 }
 
@@ -82,6 +85,9 @@ impl Fault {
             Self::TooManyMembers { .. } => words::TOO_MANY_MEMBERS,
             Self::UnknownPast { .. } => words::UNKNOWN_PAST,
             Self::KeysLeftOut { .. } => words::KEYS_LEFT_OUT,
+            Self::SecureVersionTooLow { .. } => words::SECURE_VERSION_TOO_LOW,
+            Self::SecureVersionRises { .. } => words::SECURE_VERSION_RISES,
+            Self::NotSigned { .. } => words::NOT_SIGNED,
             Self::NothingToDo => words::NOTHING_TO_DO,
         }
     }
@@ -129,12 +135,10 @@ impl fmt::Display for Fault {
                 "`{role}` runs version {} as image {running:?}, the release calls {offered:?} so",
                 ReleaseVersion::from_number(*number)
             ),
-            Self::NoWayBack { role, other, wanted } => {
-                write!(
-                    f,
-                    "`{role}` holds {other:?} in its other slot, not {wanted:?} to go back to"
-                )
-            }
+            Self::NoWayBack { role, other, wanted } => write!(
+                f,
+                "`{role}` holds {other:?} in its other slot, not {wanted:?} to go back to"
+            ),
             Self::Incompatible { role, other, why } => {
                 write!(f, "`{role}` and `{other}` would not understand each other: {why}")
             }
@@ -149,9 +153,36 @@ impl fmt::Display for Fault {
             Self::KeysLeftOut { role } => {
                 write!(f, "the release brings new keys, which `{role}` would not learn")
             }
+            Self::SecureVersionTooLow { role, offered, running }
+            | Self::SecureVersionRises { role, offered, running } => {
+                fmt_secure_version(f, role, *offered, *running)
+            }
+            Self::NotSigned { role } => {
+                write!(f, "image for `{role}` is not signed for secure boot, the running one is")
+            }
             Self::NothingToDo => write!(f, "no device would change"),
         }
     }
+}
+
+/// Of both faults, since which one it is follows from the numbers.
+fn fmt_secure_version(
+    f: &mut fmt::Formatter<'_>,
+    role: &Role,
+    offered: u32,
+    running: u32,
+) -> fmt::Result {
+    if offered < running {
+        return write!(
+            f,
+            "image for `{role}` has secure version {offered}, the running one has {running}"
+        );
+    }
+    write!(
+        f,
+        "image for `{role}` raises the secure version from {running} to {offered}, and the \
+         release does not say that there is no way back"
+    )
 }
 
 /// What the rollout is to bring about.
@@ -373,6 +404,16 @@ fn judge_artifact(release: &Release, role: Role, facts: &Facts, found: &mut Vec<
     if release.epoch < facts.epoch_floor {
         let (offered, floor) = (release.epoch, facts.epoch_floor);
         found.push(Fault::EpochTooLow { role, offered, floor });
+    }
+    let (offered, running) = (artifact.guard.secure_version, facts.guard.secure_version);
+    if offered < running {
+        // Its bootloader, if it watches this at all, would not boot it.
+        found.push(Fault::SecureVersionTooLow { role, offered, running });
+    } else if offered > running && artifact.is_reversible {
+        found.push(Fault::SecureVersionRises { role, offered, running });
+    }
+    if facts.guard.is_signed && !artifact.guard.is_signed {
+        found.push(Fault::NotSigned { role });
     }
     if artifact.announced.number == facts.announced.number {
         found.push(Fault::SameVersionOtherImage {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use lockstep_proto::compat::Announced;
 use lockstep_proto::id::{ImageHash, Sha256};
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, Guard};
 use lockstep_proto::wire::{Board, Role};
 
 /// One firmware image of a release, for one role.
@@ -27,6 +27,10 @@ pub struct Artifact {
     pub announced: Announced,
     /// Layout version of the configuration it expects; 0 if the manifest does not say.
     pub config_schema: u16,
+    /// What a chip's bootloader may demand of the image, as far as the image can meet it.
+    pub guard: Guard,
+    /// Nothing was said of there being no way back from it.
+    pub is_reversible: bool,
 }
 
 /// A release as a rollout sees it.

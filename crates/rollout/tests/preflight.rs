@@ -101,6 +101,45 @@ fn a_release_below_the_epoch_of_a_device_is_refused() {
     assert_eq!(found, of(1, Fault::EpochTooLow { role: role(1), offered: 2, floor: 3 }));
 }
 
+// Its bootloader would pass over the image, and the group would reboot twice for nothing.
+#[test]
+fn an_image_below_the_secure_version_that_runs_is_refused() {
+    let found = faults(|group, release| {
+        group.members[1].facts.guard.secure_version = 3;
+        release.artifacts[1].guard.secure_version = 2;
+    });
+    assert_eq!(found, of(1, Fault::SecureVersionTooLow { role: role(1), offered: 2, running: 3 }));
+}
+
+// Once the fuse is burnt nobody goes back, whatever the group has promised.
+#[test]
+fn a_secure_version_rises_only_in_a_release_that_says_that_there_is_no_way_back() {
+    let rises = |group: &mut TestGroup, release: &mut Release| {
+        group.members[1].facts.guard.secure_version = 3;
+        release.artifacts[1].guard.secure_version = 4;
+    };
+    let fault = Fault::SecureVersionRises { role: role(1), offered: 4, running: 3 };
+    assert_eq!(faults(rises), of(1, fault));
+    let found = faults(|group, release| {
+        rises(group, release);
+        release.artifacts[1].is_reversible = false;
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn a_plain_image_is_refused_where_a_signed_one_runs() {
+    let found = faults(|group, _| group.members[1].facts.guard.is_signed = true);
+    assert_eq!(found, of(1, Fault::NotSigned { role: role(1) }));
+    let both = |group: &mut TestGroup, release: &mut Release| {
+        group.members[1].facts.guard.is_signed = true;
+        release.artifacts[1].guard.is_signed = true;
+    };
+    assert_eq!(faults(both), []);
+    // From plain to signed is how secure boot begins.
+    assert_eq!(faults(|_, release| release.artifacts[1].guard.is_signed = true), []);
+}
+
 #[test]
 fn l5_a_member_without_rollback_is_refused() {
     let found = faults(|group, _| group.members[1].facts.rollback = Rollback::None);
@@ -409,6 +448,9 @@ fn one_of_each() -> Vec<Fault> {
             known: Generation { term: 0, counter: 0 },
         },
         Fault::KeysLeftOut { role: transmitter },
+        Fault::SecureVersionTooLow { role: transmitter, offered: 1, running: 2 },
+        Fault::SecureVersionRises { role: transmitter, offered: 3, running: 2 },
+        Fault::NotSigned { role: transmitter },
         Fault::NothingToDo,
     ]
 }

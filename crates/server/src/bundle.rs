@@ -227,6 +227,9 @@ pub fn image_hint(error: &ImageError) -> Option<&'static str> {
         | ImageError::Trailing { .. } => {
             "Give the application's image alone (often `firmware.bin`), not one of the whole flash."
         }
+        ImageError::Signature { .. } => {
+            "Sign the image that the build tool made: espsecure sign-data --version 2"
+        }
         ImageError::TooShort { .. } => "The file was cut off. Copy or download it again.",
         ImageError::Checksum { .. } | ImageError::Hash { .. } => {
             "The file was damaged. Build, copy or download it again."
@@ -302,6 +305,14 @@ fn artifact_problems(
         && said != facts.image_hash
     {
         differ("image hash", &facts.image_hash, &said);
+    }
+    let (found, said) = (facts.guard(), entry.guard);
+    if said.secure_version != found.secure_version {
+        differ("secure version", &found.secure_version, &said.secure_version);
+    }
+    if said.is_signed != found.is_signed {
+        let word = |is_signed| if is_signed { "signed" } else { "not signed" };
+        differ("secure boot state", &word(found.is_signed), &word(said.is_signed));
     }
     match entry.installable() {
         Ok(said) if said.chip != facts.header.chip => {

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::machine::{ChipCompiler, Machine, Tool};
 use crate::shell::{self, Failure};
+use crate::sizes::Sizes;
 use crate::suites;
 
 /// What [`run`] needs.
@@ -38,6 +39,9 @@ const NEXT_VERSION: &str = "1.1.0";
 /// Which part that is tried with; the other one builds, too.
 const UPDATED: &str = "transmitter";
 
+/// The option that takes no value.
+const SIZES: &str = "--sizes";
+
 const PARTS: &[&str] = &["receiver", "transmitter"];
 
 /// What is to be built.
@@ -46,13 +50,17 @@ pub(crate) struct Plan {
     boards: Vec<Board>,
     parts: Vec<&'static str>,
     version: Option<String>,
+    /// Says what is in it, by crate.
+    shows_sizes: bool,
 }
 
 impl Plan {
     /// Reads the options of `cargo xtask firmware`.
     pub(crate) fn parse(options: &[&str]) -> Result<Self, String> {
         let (mut boards, mut parts, mut version) = (Vec::new(), Vec::new(), None);
-        for option in options.chunks(2) {
+        let shows_sizes = options.contains(&SIZES);
+        let others: Vec<&str> = options.iter().copied().filter(|it| *it != SIZES).collect();
+        for option in others.chunks(2) {
             match option {
                 ["--board", name] => boards.push(board(name)?),
                 ["--part", name] => parts.push(part(name)?),
@@ -70,7 +78,7 @@ impl Plan {
         if parts.is_empty() {
             parts = PARTS.to_vec();
         }
-        Ok(Self { boards, parts, version })
+        Ok(Self { boards, parts, version, shows_sizes })
     }
 }
 
@@ -108,8 +116,24 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
             let image = images.join(format!("{}-{part}-bench{suffix}.bin", board.name));
             shell::run(&mut make_image(machine, *board, &elf, &image))?;
             println!("{}", image.display());
+            if plan.shows_sizes {
+                show_sizes(&elf, &image)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// What the firmware is made of, and what else is in its image: heads, and the way to where the
+/// processor maps code.
+fn show_sizes(elf: &Path, image: &Path) -> Result<(), Failure> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| Failure::File { path: path.to_owned(), source })
+    };
+    let sizes = Sizes::of_elf(&read(elf)?)
+        .map_err(|text| Failure::Content { path: elf.to_owned(), text })?;
+    print!("{sizes}");
+    println!("the image has {} bytes", read(image)?.len());
     Ok(())
 }
 
@@ -119,8 +143,14 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let board = board("c3-devkit")
         .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
     let next = Some(NEXT_VERSION.into());
-    run(machine, &Plan { boards: vec![board], parts: vec![UPDATED], version: next })?;
-    run(machine, &Plan { boards: vec![board], parts: PARTS.to_vec(), version: None })?;
+    run(
+        machine,
+        &Plan { boards: vec![board], parts: vec![UPDATED], version: next, shows_sizes: false },
+    )?;
+    run(
+        machine,
+        &Plan { boards: vec![board], parts: PARTS.to_vec(), version: None, shows_sizes: true },
+    )?;
     for part in PARTS {
         let image = images(machine).join(format!("{}-{part}-bench.bin", board.name));
         let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
@@ -181,6 +211,13 @@ mod tests {
         let plan = Plan::parse(&[]).unwrap();
         assert_eq!((plan.boards.as_slice(), plan.parts.as_slice()), (BOARDS, PARTS));
         assert_eq!(Plan::parse(&["--part", "receiver"]).unwrap().parts, ["receiver"]);
+    }
+
+    #[test]
+    fn sizes_are_shown_where_they_are_asked_for() {
+        let plan = Plan::parse(&["--board", "c3-devkit", "--sizes"]).unwrap();
+        assert!(plan.shows_sizes && plan.boards.len() == 1);
+        assert!(!Plan::parse(&[]).unwrap().shows_sizes);
     }
 
     #[test]

@@ -33,8 +33,9 @@ usage: cargo xtask COMMAND
   page                     make the page of a device small, after its source was changed
   tidy                     check the rules of STYLE.md that a program can check
   sizes                    build the cores for a chip and say what each costs in flash
-  firmware [--board NAME]... [--part NAME]... [--version 1.2.3]
-                           build the firmware of all boards and parts, or only those named
+  firmware [--board NAME]... [--part NAME]... [--version 1.2.3] [--sizes]
+                           build the firmware of all boards and parts, or only those named, and
+                           say what each crate costs in flash and RAM
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...

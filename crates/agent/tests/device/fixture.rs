@@ -14,7 +14,7 @@ use lockstep_proto::frame::report::{
     MemberState, Readiness, Refusal, Report, Rollback, View, Wants,
 };
 use lockstep_proto::id::{DeviceId, Generation, ImageHash, RolloutId, Sha256};
-use lockstep_proto::image::{ChipId, ImageReader};
+use lockstep_proto::image::{ChipId, Guard, ImageReader};
 use lockstep_proto::manifest::{
     DeviceEntry, Effect as ReleaseEffect, GENERATION_BYTES, GenerationHash, GenerationHashes,
     Manifest, Text, Trust, UpdateInstructions, write_generations,
@@ -147,6 +147,7 @@ impl Release {
             min_compatible: None,
             config_schema: 1,
             effect: ReleaseEffect::None,
+            guard: Guard::default(),
         };
         let manifest = Manifest {
             schema: 1,
@@ -229,6 +230,8 @@ pub(crate) struct TestDevice {
     pub(crate) new: Firmware,
     pub(crate) trust: Trust,
     pub(crate) takes_large: bool,
+    /// What its shell says of the bootloader.
+    pub(crate) assumed: Rollback,
     start: Start,
     agent: Option<Agent>,
     booted_slot: u8,
@@ -249,6 +252,10 @@ impl TestDevice {
             new: firmware(1),
             trust: Trust::anybody(),
             takes_large: false,
+            assumed: match start {
+                Start::NoRollback => Rollback::Agent,
+                Start::Rollback | Start::ConfirmsEarly => Rollback::Bootloader,
+            },
             start,
             agent: None,
             booted_slot: 0,
@@ -287,6 +294,11 @@ impl TestDevice {
         panic!("the device reboots for ever");
     }
 
+    /// Another bootloader is flashed by cable; nothing else changes.
+    pub(crate) fn replace_bootloader(&mut self, start: Start) {
+        self.start = start;
+    }
+
     fn boot_image(&mut self) -> Option<()> {
         let rollback = self.start != Start::NoRollback;
         let bootloader = Bootloader { chip: ChipId::ESP32_S3, rollback };
@@ -322,10 +334,7 @@ impl TestDevice {
                 },
                 config_schema: 1,
             },
-            rollback: match self.start {
-                Start::NoRollback => Rollback::Agent,
-                Start::Rollback | Start::ConfirmsEarly => Rollback::Bootloader,
-            },
+            rollback: self.assumed,
             running_slot: self.booted_slot,
             reset_reason: 1,
             trust: self.trust.clone(),

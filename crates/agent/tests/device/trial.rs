@@ -70,6 +70,67 @@ fn without_the_bootloaders_help_the_agent_counts_boots_and_goes_back() {
     assert_eq!((device.running(), device.agent().on_trial()), (device.new.hash, true));
 }
 
+// L5: firmware that cannot know its bootloader reports the weaker way back, until a trial has shown
+// more; what it has shown outlives the trial.
+#[test]
+fn what_a_trial_shows_of_the_bootloader_is_remembered_and_beats_what_is_assumed() {
+    for (start, assumed, seen) in [
+        (Start::Rollback, Rollback::Agent, Rollback::Bootloader),
+        (Start::NoRollback, Rollback::Bootloader, Rollback::Agent),
+    ] {
+        let mut device = TestDevice::started_as(start);
+        device.assumed = assumed;
+        device.power_cycle();
+        assert_eq!(device.agent().rollback(), assumed, "nothing was seen yet");
+        device.stage(1);
+        device.rest(1);
+        let order = device.activation();
+        device.order(&ticket(1, 1), &order);
+        device.power_cycle();
+        assert_eq!(device.agent().rollback(), seen, "on trial");
+        device.power_cycle();
+        assert_eq!((device.running(), device.agent().rollback()), (device.old.hash, seen));
+        for _ in 0..3 {
+            device.power_cycle();
+        }
+        assert_eq!(device.agent().facts(0, 0).rollback, seen, "for good");
+    }
+}
+
+#[test]
+fn a_bootloader_that_was_replaced_is_seen_at_the_next_trial() {
+    for (first, then, seen) in [
+        (Start::Rollback, Start::NoRollback, Rollback::Agent),
+        (Start::NoRollback, Start::Rollback, Rollback::Bootloader),
+    ] {
+        let mut device = TestDevice::in_trial(first);
+        device.power_cycle();
+        let before = device.agent().rollback();
+        device.replace_bootloader(then);
+        device.rest(1);
+        let order = device.activation();
+        device.order(&ticket(1, 2), &order);
+        assert_eq!(device.agent().rollback(), before);
+        device.power_cycle();
+        assert_eq!((device.agent().on_trial(), device.agent().rollback()), (true, seen));
+    }
+}
+
+// It takes back what it watches; the framework has just told it not to.
+#[test]
+fn a_trial_that_was_confirmed_too_early_does_not_change_what_is_remembered() {
+    let mut device = TestDevice::in_trial(Start::Rollback);
+    device.power_cycle();
+    device.replace_bootloader(Start::ConfirmsEarly);
+    device.rest(1);
+    let order = device.activation();
+    device.order(&ticket(1, 2), &order);
+    device.power_cycle();
+    assert_eq!(device.agent().rollback(), Rollback::Agent, "this trial is ours to watch");
+    device.power_cycle();
+    assert_eq!(device.agent().rollback(), Rollback::Bootloader);
+}
+
 // Rule: trial limit, whatever the lead says. L6: the report says how long the trial still lasts.
 #[test]
 fn a_trial_that_never_gets_healthy_ends_although_the_lead_keeps_talking() {

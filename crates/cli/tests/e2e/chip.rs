@@ -8,9 +8,14 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::desk::{Desk, Image, Plan, Receiver, Transmitter, firmware};
+use lockstep_sim::firmware::Fault;
+use sha2::{Digest as _, Sha256};
+
+use super::desk::{Desk, Image, Plan, Receiver, Said, Transmitter, firmware};
 
 const MAC: &str = "24:a1:60:00:01:01";
+/// Where `ota_1` begins.
+const OTHER_SLOT: usize = 0x1F_0000;
 
 /// A chip, its flash made by `lockstep image merge`, and its console in a file.
 struct Chip {
@@ -68,8 +73,9 @@ impl Tools {
     }
 }
 
-/// A desk device that leads, and a chip with firmware 1.0.0 behind this wire, adopted.
-fn lead_and_chip(tools: &Tools, wire: u16, bootloader: &str) -> (Desk, Chip) {
+/// A desk device that leads, and a chip with firmware 1.0.0 behind this wire, adopted. What its
+/// other slot holds, if something, it need not be sent.
+fn lead_and_chip(tools: &Tools, wire: u16, bootloader: &str, other: &[u8]) -> (Desk, Chip) {
     let mut desk = Plan::default()
         .with(Receiver, &format!("--link tcp:127.0.0.1:{wire}"))
         .with(Transmitter, "--air other.air")
@@ -80,6 +86,9 @@ fn lead_and_chip(tools: &Tools, wire: u16, bootloader: &str) -> (Desk, Chip) {
     let app = tools.image("transmitter-bench.bin");
     let merge = "image merge --password-file chip-password -o chip.flash --app";
     desk.lockstep(&format!("{merge} {}", app.display())).succeeds();
+    let mut flash = desk.read("chip.flash");
+    flash[OTHER_SLOT..][..other.len()].copy_from_slice(other);
+    desk.write("chip.flash", &flash);
     let chip = Chip::power_on(tools, &desk, wire, bootloader);
     desk.wait("the chip is in reach", || {
         let group = desk.lead().get("/api/group")?.json;
@@ -91,18 +100,106 @@ fn lead_and_chip(tools: &Tools, wire: u16, bootloader: &str) -> (Desk, Chip) {
     (desk, chip)
 }
 
-fn release(tools: &Tools, desk: &Desk) -> String {
+/// What the chip is to be updated to.
+fn next_image(tools: &Tools, fault: Fault) -> Image {
     let bytes = fs::read(tools.image("transmitter-bench-1.1.0.bin")).unwrap();
-    let transmitter = Image::of(Transmitter, bytes);
-    desk.release("1.1.0", &[&transmitter, &firmware(Receiver, "1.1.0").make()])
+    Image::of(Transmitter, with_fault(bytes, fault))
+}
+
+fn release(desk: &Desk, transmitter: &Image) -> String {
+    desk.release("1.1.0", &[transmitter, &firmware(Receiver, "1.1.0").make()])
+}
+
+/// The same image with this fault ordered in its behaviour block, and hashed anew.
+fn with_fault(mut bytes: Vec<u8>, fault: Fault) -> Vec<u8> {
+    const HASH_BYTES: usize = 32;
+    let nothing = Fault::None.encode();
+    let block = bytes.windows(nothing.len()).position(|window| window == nothing);
+    let block = block.expect("the image was built for the bench");
+    let hash_at = bytes.len() - HASH_BYTES;
+    for (at, byte) in (block..).zip(fault.encode()) {
+        // The checksum is the exclusive or of all bytes, and the last one before the hash.
+        bytes[hash_at - 1] ^= bytes[at] ^ byte;
+        bytes[at] = byte;
+    }
+    let hash = Sha256::digest(&bytes[..hash_at]);
+    bytes[hash_at..].copy_from_slice(&hash);
+    bytes
+}
+
+/// Updates a group to a release whose firmware for the chip has this fault: all go back.
+fn goes_back(fault: Fault, bootloader: &str) -> Option<(Said, String)> {
+    let tools = Tools::find()?;
+    let image = next_image(&tools, fault);
+    let (desk, chip) = lead_and_chip(&tools, free_port(), bootloader, &image.bytes);
+    let before = desk.seen_of(Receiver);
+    let bundle = release(&desk, &image);
+    let said = desk.update(&bundle);
+    said.fails().says("was reverted");
+    desk.wait("the chip runs what it ran before", || {
+        let log = chip.log();
+        let tried = log.find("lockstep transmitter 1.1.0")?;
+        log.get(tried..)?.contains("booted 1.0.0").then_some(())
+    });
+    desk.wait("so does the lead", || {
+        (desk.lead().get("/api/version")?.json["image"] == before.image.as_str()).then_some(())
+    });
+    let newest = desk.history().first().cloned()?;
+    assert_eq!(newest["verdict"], "revert", "{newest}");
+    Some((said, chip.log()))
+}
+
+/// Nothing of ours has run when it dies: this is the bootloader's to mend.
+#[test]
+fn a_chip_whose_new_firmware_panics_at_once_is_taken_back_by_the_bootloader() {
+    let Some((said, log)) = goes_back(Fault::CrashAtBoot, "") else { return };
+    said.says("24:a1:60:00:01:01 fell back");
+    assert!(log.contains("was on trial and was reset: ABORTED"), "{log}");
+    assert!(!log.contains("booted 1.1.0"), "{log}");
+}
+
+#[test]
+fn a_chip_whose_new_firmware_panics_on_trial_is_taken_back_by_the_bootloader() {
+    let Some((_, log)) = goes_back(Fault::CrashAfterMs(2_500), "") else { return };
+    assert!(log.contains("booted 1.1.0"), "{log}");
+    assert!(log.contains("after 2500 ms, as its image orders"), "{log}");
+    assert!(log.contains("was on trial and was reset: ABORTED"), "{log}");
+}
+
+#[test]
+fn a_chip_whose_new_firmware_stands_still_is_reset_by_the_watchdog() {
+    let Some((_, log)) = goes_back(Fault::Hang, "") else { return };
+    assert!(log.contains("reset, reason 16"), "{log}");
+    assert!(log.contains("was on trial and was reset: ABORTED"), "{log}");
+}
+
+/// It runs and runs, and nobody can reach it any more: its trial ends by itself.
+#[test]
+fn a_chip_whose_new_firmware_hears_nothing_goes_back_by_itself() {
+    let Some((_, log)) = goes_back(Fault::DeafRadio, "") else { return };
+    assert!(log.contains("restarts"), "{log}");
+}
+
+/// The firmware has counted the boot before it died, and counts the next one.
+#[test]
+fn a_chip_without_rollback_goes_back_by_itself_when_its_new_firmware_panics() {
+    let panics = Fault::CrashAfterMs(2_500);
+    let Some((_, log)) = goes_back(panics, "--no-rollback") else { return };
+    assert!(log.contains("after 2500 ms, as its image orders"), "{log}");
+}
+
+#[test]
+fn a_chip_without_rollback_goes_back_by_itself_when_its_new_firmware_stands_still() {
+    let Some((_, log)) = goes_back(Fault::Hang, "--no-rollback") else { return };
+    assert!(log.contains("reset, reason 16"), "{log}");
 }
 
 /// All the way: stage over the wire, activate, the bootloader's trial, confirm.
 #[test]
 fn a_chip_and_a_desk_device_go_to_a_release_together() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, free_port(), "");
-    let bundle = release(&tools, &desk);
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "", &[]);
+    let bundle = release(&desk, &next_image(&tools, Fault::None));
     desk.update(&bundle).succeeds().says("Kept: receiver and transmitter run 1.1.0");
     desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
     let log = chip.log();
@@ -113,14 +210,27 @@ fn a_chip_and_a_desk_device_go_to_a_release_together() {
     }
 }
 
-/// Back again, over the same bootloader.
+/// Back again, over the same bootloader. Before its first trial the firmware cannot know what that
+/// does; afterwards it does, for good.
 #[test]
-fn a_chip_goes_back_when_the_group_does() {
+fn a_chip_goes_back_when_the_group_does_and_has_seen_what_its_bootloader_does() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, free_port(), "");
-    let bundle = release(&tools, &desk);
-    desk.update(&bundle).succeeds();
-    desk.ask_lead("revert").succeeds();
+    let wire = free_port();
+    let image = next_image(&tools, Fault::None);
+    let (desk, chip) = lead_and_chip(&tools, wire, "", &image.bytes);
+    let update = desk.begin_update(&release(&desk, &image));
+    desk.wait("the chip says what would take it back", || taken_back_by(&desk, "agent"));
+    update.end().succeeds();
+    drop(chip);
+    let chip = Chip::power_on(&tools, &desk, wire, "");
+    desk.wait("the chip is back, and hears the lead", || {
+        let log = chip.log();
+        // On trial it was the first time.
+        let (at, _) = log.match_indices("lockstep transmitter 1.1.0").nth(1)?;
+        log.get(at..)?.contains("RECEIVER").then_some(())
+    });
+    desk.ask_lead("revert --detach").succeeds();
+    desk.wait("the chip says what takes it back", || taken_back_by(&desk, "bootloader"));
     desk.wait("the chip runs what it ran before", || {
         let log = chip.log();
         let last = log.rfind("booted 1.0.0")?;
@@ -128,14 +238,23 @@ fn a_chip_goes_back_when_the_group_does() {
     });
 }
 
+/// Whether the chip has said so in the preflight of the present rollout; the lead forgets it when
+/// it reboots.
+fn taken_back_by(desk: &Desk, who: &str) -> Option<()> {
+    let rollout = desk.rollout()?;
+    let chip = rollout["members"].as_array()?.iter().find(|it| it["role"] == "transmitter")?;
+    (chip["rollback"] == who).then_some(())
+}
+
 /// Before anybody knows whether it is healthy: the bootloader takes it back, and the group follows.
 #[test]
 fn a_chip_that_loses_power_on_trial_goes_back_and_the_group_with_it() {
     let Some(tools) = Tools::find() else { return };
     let wire = free_port();
-    let (desk, chip) = lead_and_chip(&tools, wire, "");
+    let image = next_image(&tools, Fault::None);
+    let (desk, chip) = lead_and_chip(&tools, wire, "", &image.bytes);
     let before = desk.seen_of(Receiver);
-    let bundle = release(&tools, &desk);
+    let bundle = release(&desk, &image);
     let update = desk.begin_update(&bundle);
     desk.wait("the chip is on trial", || chip.log().contains("booted 1.1.0").then_some(()));
     drop(chip);
@@ -155,8 +274,9 @@ fn a_chip_that_loses_power_on_trial_goes_back_and_the_group_with_it() {
 #[test]
 fn a_chip_whose_bootloader_has_no_rollback_watches_its_trial_itself() {
     let Some(tools) = Tools::find() else { return };
-    let (desk, chip) = lead_and_chip(&tools, free_port(), "--no-rollback");
-    let bundle = release(&tools, &desk);
+    let image = next_image(&tools, Fault::None);
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "--no-rollback", &image.bytes);
+    let bundle = release(&desk, &image);
     desk.update(&bundle).succeeds();
     desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
     assert!(!chip.log().contains("PENDING_VERIFY"), "{}", chip.log());

@@ -20,6 +20,7 @@ mod mqtt;
 mod operations;
 mod real;
 mod refusals;
+mod secure_boot;
 mod soak;
 mod trials;
 mod update;

@@ -213,7 +213,10 @@ fn role_of(fault: &Fault) -> Option<String> {
         | Fault::NoWayBack { role, .. }
         | Fault::Incompatible { role, .. }
         | Fault::UnknownPast { role, .. }
-        | Fault::KeysLeftOut { role } => Some(role.to_string()),
+        | Fault::KeysLeftOut { role }
+        | Fault::SecureVersionTooLow { role, .. }
+        | Fault::SecureVersionRises { role, .. }
+        | Fault::NotSigned { role } => Some(role.to_string()),
         Fault::TooManyMembers { .. } | Fault::NothingToDo => None,
     }
 }

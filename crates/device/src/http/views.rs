@@ -312,7 +312,7 @@ fn version_view<A: Application>(now: Instant, node: &Node<A>) -> VersionView<'_>
         ota_state: ota_state(report.ota_state),
         on_trial: agent.on_trial(),
         trial_left_s: report.trial_left_s,
-        rollback: setup.rollback.as_str(),
+        rollback: agent.rollback().as_str(),
         keys: node.trust().keys().map_or(0, |keys| keys.keys().len()),
         trusts_anybody: node.trust().keys().is_none(),
         epoch: agent.epoch_floor(),

@@ -10,7 +10,7 @@ use super::order::Ticket;
 pub use super::refusal::{Refusal, Refused};
 use crate::compat::Announced;
 use crate::id::{Generation, ImageHash};
-use crate::image::ChipId;
+use crate::image::{ChipId, Guard};
 use crate::otadata::OtaState;
 use crate::version::ProtocolRange;
 use crate::wire::{Board, Full, Label, Reader, Role, Writer};
@@ -74,6 +74,8 @@ pub struct Facts {
     pub running: ImageHash,
     /// What the other slot holds, if it is a whole image; zeros if not.
     pub other: ImageHash,
+    /// What guards the running image. Firmware that does not say it has nothing of it.
+    pub guard: Guard,
 }
 
 /// Where a member's record stands. The record says what was begun, not what is true now.
@@ -293,7 +295,9 @@ impl Facts {
         writer.u16(self.generation.term)?;
         writer.u32(self.generation.counter)?;
         writer.put(&self.running.0)?;
-        writer.put(&self.other.0)
+        writer.put(&self.other.0)?;
+        writer.u32(self.guard.secure_version)?;
+        writer.u8(u8::from(self.guard.is_signed))
     }
 
     pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, ControlError> {
@@ -322,6 +326,11 @@ impl Facts {
             generation: Generation { term: reader.u16()?, counter: reader.u32()? },
             running: ImageHash(reader.array()?),
             other: ImageHash(reader.array()?),
+            // Appended later: older firmware ends here.
+            guard: Guard {
+                secure_version: reader.u32().unwrap_or_default(),
+                is_signed: reader.u8().unwrap_or_default() != 0,
+            },
         })
     }
 }

@@ -58,6 +58,12 @@ impl AppDescription {
         })
     }
 
+    /// The secure version in the first bytes of a description.
+    pub(super) fn secure_version_of(head: [u8; 8]) -> Option<u32> {
+        let [magic @ .., a, b, c, d] = head;
+        (magic == MAGIC).then(|| u32::from_le_bytes([a, b, c, d]))
+    }
+
     /// The bytes for an image.
     pub fn encode(&self) -> [u8; APP_DESCRIPTION_BYTES] {
         let mut bytes = [0; APP_DESCRIPTION_BYTES];

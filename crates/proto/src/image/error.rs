@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::header::SEGMENTS_MAX;
 use super::reader::SEGMENT_BYTES_MAX;
+use super::secure_boot::BadSignature;
 use crate::id::ImageHash;
 
 /// Why bytes are not a whole firmware image.
@@ -56,6 +57,13 @@ pub enum ImageError {
         /// What its bytes give.
         computed: ImageHash,
     },
+    /// A sector with signatures follows the image, and does not belong to it.
+    Signature {
+        /// Where it begins.
+        offset: u32,
+        /// What is wrong with it.
+        why: BadSignature,
+    },
     /// Something that is neither padding nor a signature follows the image.
     Trailing {
         /// Where the image ends.
@@ -96,6 +104,9 @@ impl fmt::Display for ImageError {
             ),
             Self::Hash { found, computed } => {
                 write!(f, "the `hash` of the image is {found}, its bytes give {computed}")
+            }
+            Self::Signature { offset, why } => {
+                write!(f, "the `signature` at {offset:#x} is not this image's: {why}")
             }
             Self::Trailing { image_bytes, found_bytes } => write!(
                 f,

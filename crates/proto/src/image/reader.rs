@@ -9,6 +9,7 @@ use super::app::{APP_DESCRIPTION_BYTES, APP_DESCRIPTION_OFFSET, AppDescription};
 use super::error::ImageError;
 use super::header::{HEADER_BYTES, ImageHeader};
 use super::scan::Scan;
+use super::secure_boot::Guard;
 use super::tail::Tail;
 use crate::descriptor::{self, Descriptor};
 use crate::fmta::{self, Fmta};
@@ -42,9 +43,21 @@ pub struct ImageFacts {
     pub hash_appended: bool,
     /// Its length, with the appended hash and the signature sector; without padding behind them.
     pub size_bytes: u32,
+    /// Where the sector with signatures of secure boot v2 begins, if there is one.
+    pub signature_at: Option<u32>,
     /// SHA-256 of all bytes that were read, padding behind the image included. From a slot: of
     /// `size_bytes` bytes.
     pub file_sha256: Sha256,
+}
+
+impl ImageFacts {
+    /// What a chip's bootloader may demand of it.
+    pub fn guard(&self) -> Guard {
+        Guard {
+            secure_version: self.app.as_ref().map_or(0, |app| app.secure_version),
+            is_signed: self.signature_at.is_some(),
+        }
+    }
 }
 
 /// Takes an image piece by piece.
@@ -180,6 +193,7 @@ impl ImageReader {
             image_hash,
             hash_appended: header.hash_appended,
             size_bytes,
+            signature_at: self.tail.signature_at(),
             file_sha256: Sha256(self.hasher.finalize_reset().into()),
         })
     }

@@ -3,17 +3,21 @@
 //! A slot is longer than its image, and what follows it may be erased or left over from an older
 //! one; the walk stops where the image ends.
 
+use super::app::{APP_DESCRIPTION_OFFSET, AppDescription};
 use super::error::ImageError;
 use super::header::{HEADER_BYTES, ImageHeader};
 use super::reader::{
     CHECKSUM_BLOCK_BYTES, HASH_BYTES, ImageFacts, ImageReader, SEGMENT_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
 };
+use super::secure_boot::Guard;
 use super::tail::{SECTOR_BYTES, SIGNATURE_BYTES, SIGNATURE_MAGIC, SignatureBlock};
-use crate::id::ImageHash;
+use crate::id::{ImageHash, Sha256};
 
 /// Bytes read at once; a buffer of this length lies on the stack.
 const CHUNK_BYTES: usize = 1024;
+/// What is read of the application description: its magic, and the secure version.
+const APP_HEAD_BYTES: usize = 8;
 
 /// Walks the whole image at the start of a slot of `limit_bytes` and checks everything.
 ///
@@ -60,6 +64,57 @@ pub fn quick_hash<E>(
     limit_bytes: u32,
     mut read: impl FnMut(u32, &mut [u8]) -> Result<(), E>,
 ) -> Result<Result<ImageHash, ImageError>, E> {
+    let heads = match walk_heads(limit_bytes, &mut read)? {
+        Ok(heads) => heads,
+        Err(error) => return Ok(Err(error)),
+    };
+    if !heads.hash_appended {
+        return Ok(read_image(limit_bytes, read)?.map(|facts| facts.image_hash));
+    }
+    let mut hash = [0; HASH_BYTES as usize];
+    read(heads.end - HASH_BYTES, &mut hash)?;
+    Ok(Ok(ImageHash(hash)))
+}
+
+/// What guards the image at the start of a slot, for use at boot: as [`quick_hash`], without a walk
+/// over all of it. That a signature was made for this very image is not checked: whoever wants to
+/// know walks it.
+pub fn quick_guard<E>(
+    limit_bytes: u32,
+    mut read: impl FnMut(u32, &mut [u8]) -> Result<(), E>,
+) -> Result<Result<Guard, ImageError>, E> {
+    let heads = match walk_heads(limit_bytes, &mut read)? {
+        Ok(heads) => heads,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut app = [0; APP_HEAD_BYTES];
+    let app_end = APP_DESCRIPTION_OFFSET as usize + app.len();
+    if heads.end as usize >= app_end {
+        read(APP_DESCRIPTION_OFFSET, &mut app)?;
+    }
+    let secure_version = AppDescription::secure_version_of(app).unwrap_or_default();
+    let is_signed = match signature_sector(limit_bytes, heads.end) {
+        Some(sector) => {
+            let mut block = SignatureBlock::starting_at(sector, Sha256([0; 32]));
+            push_block(&mut block, sector, &mut [0; CHUNK_BYTES], &mut read)?;
+            block.kind_fault().is_none()
+        }
+        None => false,
+    };
+    Ok(Ok(Guard { secure_version, is_signed }))
+}
+
+/// What the headers of an image tell.
+struct Heads {
+    hash_appended: bool,
+    /// Where the image ends, its appended hash included.
+    end: u32,
+}
+
+fn walk_heads<E>(
+    limit_bytes: u32,
+    read: &mut impl FnMut(u32, &mut [u8]) -> Result<(), E>,
+) -> Result<Result<Heads, ImageError>, E> {
     let too_large = |needed_bytes: u64| ImageError::TooLarge { needed_bytes, limit_bytes };
     let mut head = [0; HEADER_BYTES as usize];
     if limit_bytes < HEADER_BYTES {
@@ -70,9 +125,6 @@ pub fn quick_hash<E>(
         Ok(header) => header,
         Err(error) => return Ok(Err(error)),
     };
-    if !header.hash_appended {
-        return Ok(read_image(limit_bytes, read)?.map(|facts| facts.image_hash));
-    }
     let mut at = u64::from(HEADER_BYTES);
     for index in 0..header.segment_count {
         let data = at + u64::from(SEGMENT_HEADER_BYTES);
@@ -89,15 +141,34 @@ pub fn quick_hash<E>(
         }
         at = data + u64::from(found_bytes);
     }
-    let hash_at = (at + 1).next_multiple_of(u64::from(CHECKSUM_BLOCK_BYTES));
-    let end = hash_at + u64::from(HASH_BYTES);
-    let offset = match u32::try_from(hash_at) {
-        Ok(offset) if end <= u64::from(limit_bytes) => offset,
-        _ => return Ok(Err(too_large(end))),
-    };
-    let mut hash = [0; HASH_BYTES as usize];
-    read(offset, &mut hash)?;
-    Ok(Ok(ImageHash(hash)))
+    let hash_bytes = if header.hash_appended { u64::from(HASH_BYTES) } else { 0 };
+    let end = (at + 1).next_multiple_of(u64::from(CHECKSUM_BLOCK_BYTES)) + hash_bytes;
+    Ok(match u32::try_from(end) {
+        Ok(end) if end <= limit_bytes => Ok(Heads { hash_appended: header.hash_appended, end }),
+        _ => Err(too_large(end)),
+    })
+}
+
+/// Where a sector with signatures would begin, if there is room for one.
+fn signature_sector(limit_bytes: u32, image_end: u32) -> Option<u32> {
+    let sector = image_end.checked_next_multiple_of(SECTOR_BYTES)?;
+    sector.checked_add(SECTOR_BYTES).filter(|&end| end <= limit_bytes).map(|_| sector)
+}
+
+fn push_block<E>(
+    block: &mut SignatureBlock,
+    sector: u32,
+    chunk: &mut [u8; CHUNK_BYTES],
+    read: &mut impl FnMut(u32, &mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = 0;
+    while at < SIGNATURE_BYTES {
+        let piece = piece(chunk, SIGNATURE_BYTES - at);
+        read(sector + at, piece)?;
+        block.push(piece);
+        at += u32::try_from(piece.len()).unwrap_or(u32::MAX);
+    }
+    Ok(())
 }
 
 /// Whether the image that `reader` has just finished is followed by a sector with signatures for
@@ -109,12 +180,7 @@ fn has_signature<E>(
     read: &mut impl FnMut(u32, &mut [u8]) -> Result<(), E>,
 ) -> Result<bool, E> {
     let image_end = reader.taken_bytes();
-    let sector = match image_end.checked_next_multiple_of(SECTOR_BYTES) {
-        Some(sector) if sector.checked_add(SECTOR_BYTES).is_some_and(|end| end <= limit_bytes) => {
-            sector
-        }
-        _ => return Ok(false),
-    };
+    let Some(sector) = signature_sector(limit_bytes, image_end) else { return Ok(false) };
     let mut first = [0];
     read(sector, &mut first)?;
     if first != [SIGNATURE_MAGIC] {
@@ -129,14 +195,8 @@ fn has_signature<E>(
         }
     }
     let mut block = SignatureBlock::starting_at(sector, padded.sha256_so_far());
-    let mut at = 0;
-    while at < SIGNATURE_BYTES {
-        let piece = piece(chunk, SIGNATURE_BYTES - at);
-        read(sector + at, piece)?;
-        block.push(piece);
-        at += u32::try_from(piece.len()).unwrap_or(u32::MAX);
-    }
-    Ok(block.is_whole())
+    push_block(&mut block, sector, chunk, read)?;
+    Ok(block.fault().is_none())
 }
 
 /// The start of `chunk`, `length` bytes or as many as it has.

@@ -1,12 +1,13 @@
 //! What follows an image in its file: padding, and perhaps a sector with signatures.
 //!
-//! Secure boot v2 pads the image with 0xFF to a flash sector and appends a sector that begins with
-//! a signature block of 1216 bytes. A block is recognised by its magic, its CRC, and the SHA-256 of
-//! what precedes it; whether its signature is good is the chip's business.
+//! Secure boot v2 pads the image with 0xFF to a flash sector and appends a sector with up to three
+//! signature blocks of 1216 bytes. The first is recognised by its magic, its CRC, and the SHA-256
+//! of what precedes it; whether a signature is good is the chip's business.
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
 use super::error::ImageError;
+use super::secure_boot::{BadSignature, SHA_384, VERSION_ECDSA, VERSION_RSA};
 use crate::id::Sha256;
 
 /// Length of a flash sector, and of the sector with signatures.
@@ -36,6 +37,11 @@ impl Tail {
         self.start
     }
 
+    /// Where the sector with signatures begins, if there is one.
+    pub(super) fn signature_at(&self) -> Option<u32> {
+        self.signature.as_ref().map(|block| block.sector)
+    }
+
     /// Bytes are taken in steps that never cross a sector.
     pub(super) const fn step_bytes_max(at: u32) -> u32 {
         SECTOR_BYTES - at % SECTOR_BYTES
@@ -61,8 +67,9 @@ impl Tail {
         match signature_end {
             _ if self.stray => {}
             None => return Ok(self.start),
-            Some((block, Some(sector_end))) if block.is_whole() && end >= sector_end => {
-                return Ok(sector_end);
+            Some((block, Some(sector_end))) if end >= sector_end => {
+                let bad = |why| ImageError::Signature { offset: block.sector, why };
+                return block.fault().map_or(Ok(sector_end), |why| Err(bad(why)));
             }
             Some(_) => {}
         }
@@ -117,16 +124,25 @@ impl SignatureBlock {
         }
     }
 
-    /// Whether all of it was seen, and it belongs to what stands before it.
-    pub(super) const fn is_whole(&self) -> bool {
-        let [magic, version, sha, _] = self.kind;
+    /// What is wrong with it, once all of it was seen.
+    pub(super) const fn fault(&self) -> Option<BadSignature> {
+        let [_, version, sha, _] = self.kind;
         // A block for P-384 holds a SHA-384, which is not computed here.
-        let hash_fits = self.signed_matches || (version == 3 && sha == 1);
-        self.at == SIGNATURE_BYTES
-            && magic == SIGNATURE_MAGIC
-            && matches!(version, 2 | 3)
-            && self.crc == self.crc_found
-            && hash_fits
+        let is_384 = version == VERSION_ECDSA && sha == SHA_384;
+        match self.kind_fault() {
+            None if !self.signed_matches && !is_384 => Some(BadSignature::OtherImage),
+            fault => fault,
+        }
+    }
+
+    /// The same, whatever it was made for.
+    pub(super) const fn kind_fault(&self) -> Option<BadSignature> {
+        let [magic, found, ..] = self.kind;
+        if magic != SIGNATURE_MAGIC || !matches!(found, VERSION_RSA | VERSION_ECDSA) {
+            return Some(BadSignature::Version { found });
+        }
+        let is_whole = self.at == SIGNATURE_BYTES && self.crc == self.crc_found;
+        if is_whole { None } else { Some(BadSignature::Crc) }
     }
 }
 

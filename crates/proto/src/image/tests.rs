@@ -384,21 +384,68 @@ fn a_signature_sector_belongs_to_the_image_it_was_made_for() {
     assert_eq!(facts.size_bytes as usize, bytes.len());
     assert_eq!(facts.image_hash, plain.image_hash);
     // Damaged: in its CRC, its hash, its kind; cut; and behind another image.
-    for at in [4096 + 1196, 4096 + 5, 4096 + 1] {
+    let bad = |why| Err(ImageError::Signature { offset: 4096, why });
+    for at in [4096 + 1196, 4096 + 5] {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
-        assert!(matches!(read(&damaged), Err(ImageError::Trailing { .. })), "byte {at}");
+        assert_eq!(read(&damaged), bad(BadSignature::Crc), "byte {at}");
     }
+    let odd_kind = signed_as(4, 0xFF, image());
+    assert_eq!(read(&odd_kind), bad(BadSignature::Version { found: 4 }));
     assert!(matches!(read(&bytes[..4096 + 1300]), Err(ImageError::Trailing { .. })));
-    for odd in [signed_as(4, 0xFF, image()), signed_as(2, 0, image())] {
-        assert!(matches!(read(&odd), Err(ImageError::Trailing { .. })));
+    let odd_filling = signed_as(2, 0, image());
+    assert!(matches!(read(&odd_filling), Err(ImageError::Trailing { .. })));
+    for odd in [odd_kind, odd_filling] {
         assert_eq!(walk(&odd).as_ref(), Ok(&plain));
     }
     let mut other = Fixture::new();
     other.app.secure_version = 4;
     let mut foreign = signed(other.build());
     foreign[..4096].copy_from_slice(&bytes[..4096]);
-    assert!(matches!(read(&foreign), Err(ImageError::Trailing { .. })));
+    assert_eq!(read(&foreign), bad(BadSignature::OtherImage));
+}
+
+fn guard(slot: &[u8]) -> Guard {
+    let limit = u32::try_from(slot.len()).unwrap();
+    let Ok(guard) = quick_guard(limit, |offset, piece| {
+        piece.copy_from_slice(&slot[offset as usize..][..piece.len()]);
+        Ok::<(), core::convert::Infallible>(())
+    });
+    guard.unwrap()
+}
+
+#[test]
+fn what_guards_an_image_is_known_without_a_walk_over_it() {
+    let mut fixture = Fixture::new();
+    fixture.app.secure_version = 7;
+    let plain = Guard { secure_version: 7, is_signed: false };
+    let mut slot = fixture.build();
+    assert_eq!((read(&slot).unwrap().guard(), guard(&slot)), (plain, plain));
+    slot.resize(0x8000, 0xFF);
+    assert_eq!(guard(&slot), plain);
+    let mut slot = signed(fixture.build());
+    let is_signed = Guard { is_signed: true, ..plain };
+    assert_eq!(read(&slot).unwrap().guard(), is_signed);
+    assert_eq!(guard(&slot), is_signed);
+    // What an erase has left of a signature is none.
+    slot[4096 + 600] = 0;
+    assert_eq!(guard(&slot), plain);
+}
+
+#[test]
+fn the_blocks_of_a_sector_are_read_until_one_is_none() {
+    let bytes = signed(image());
+    let (image, mut sector) = (bytes[..4096].to_vec(), bytes[4096..].to_vec());
+    let first = sector[..1216].to_vec();
+    sector[1216..2432].copy_from_slice(&first);
+    sector[1216 + 700] ^= 1;
+    let blocks = signature_blocks(&image, &sector);
+    let faults: Vec<_> = blocks.iter().map(|block| block.fault).collect();
+    assert_eq!(faults, [None, Some(BadSignature::Crc)]);
+    assert_eq!(blocks[0].scheme, Some(Scheme::Rsa3072));
+    let other = signature_blocks(&image[1..], &sector);
+    assert_eq!(other[0].fault, Some(BadSignature::OtherImage));
+    assert!(signature_blocks(&image, &[0xFF; 4096]).is_empty());
 }
 
 #[test]

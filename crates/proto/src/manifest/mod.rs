@@ -28,7 +28,7 @@ use core::fmt;
 
 use crate::compat::Announced;
 use crate::id::{ImageHash, Sha256};
-use crate::image::ChipId;
+use crate::image::{ChipId, Guard};
 use crate::version::{ProtocolRange, ReleaseVersion};
 
 pub use error::{Excerpt, Field, ManifestError};
@@ -148,6 +148,8 @@ pub struct DeviceEntry<'a> {
     pub config_schema: u32,
     /// What the update does beyond a reboot.
     pub effect: Effect,
+    /// What a chip's bootloader may demand of the image, as far as the image can meet it.
+    pub guard: Guard,
 }
 
 impl DeviceEntry<'_> {
@@ -271,3 +273,5 @@ pub const FIRMWARE_SIZE_BYTES_MAX: u32 = 32 * 1024 * 1024;
 pub const SECONDS_MAX: u32 = 86_400;
 /// The newest form of manifest that this reader knows.
 pub const SCHEMA_NEWEST: u32 = 1;
+/// What `secure_boot` says of an image that is signed for it.
+const SECURE_BOOT: &str = "v2";

@@ -9,11 +9,11 @@ use super::json::Reader;
 use super::{
     DESCRIPTION_BYTES_MAX, DeviceEntry, Effect, Excerpt, FIRMWARE_SIZE_BYTES_MAX, Field,
     GenerationHashes, KeySet, MANIFEST_SIZE_BYTES_MAX, Manifest, ManifestError, NAME_BYTES_MAX,
-    ROLES_MAX, Rollback, SCHEMA_NEWEST, SECONDS_MAX, Text, URL_BYTES_MAX, UpdateInstructions,
-    generations_of, is_role,
+    ROLES_MAX, Rollback, SCHEMA_NEWEST, SECONDS_MAX, SECURE_BOOT, Text, URL_BYTES_MAX,
+    UpdateInstructions, generations_of, is_role,
 };
 use crate::id::{ImageHash, Sha256};
-use crate::image::ChipId;
+use crate::image::{ChipId, Guard};
 use crate::signature::PublicKey;
 use crate::version::{ProtocolRange, ReleaseVersion};
 
@@ -159,6 +159,8 @@ struct DeviceDraft<'a> {
     min_compatible: Option<ReleaseVersion>,
     config_schema: Option<u32>,
     effect: Option<Effect>,
+    secure_version: Option<u32>,
+    secure_boot: Option<()>,
     patches: Option<()>,
 }
 
@@ -211,6 +213,14 @@ impl<'a> DeviceDraft<'a> {
                 let expected = "`none`, `link-interrupted`, `config-migration` or `not-reversible`";
                 word(reader, field, expected, Effect::from_name)
             }),
+            "secure_version" => {
+                once(reader, &mut self.secure_version, field("secure_version"), any_u32)
+            }
+            "secure_boot" => {
+                once(reader, &mut self.secure_boot, field("secure_boot"), |r, field| {
+                    word(r, field, "`v2`", |name| (name == SECURE_BOOT).then_some(()))
+                })
+            }
             // Reserved: a reader without patches takes the whole artifact.
             "patches" => once(reader, &mut self.patches, field("patches"), |reader, _| {
                 reader.array(|reader| Ok(reader.skip()?))
@@ -256,6 +266,10 @@ impl<'a> DeviceDraft<'a> {
             min_compatible: self.min_compatible,
             config_schema: self.config_schema.unwrap_or(0),
             effect: self.effect.unwrap_or_default(),
+            guard: Guard {
+                secure_version: self.secure_version.unwrap_or_default(),
+                is_signed: self.secure_boot.is_some(),
+            },
         })
     }
 }

@@ -63,7 +63,25 @@ fn entry(role: &'static str) -> DeviceEntry<'static> {
         min_compatible: is_receiver.then(|| "1.1.0".parse().unwrap()),
         config_schema: 3,
         effect: if is_receiver { Effect::ConfigMigration } else { Effect::LinkInterrupted },
+        guard: Guard::default(),
     }
+}
+
+/// What is not guarded says nothing of it, as manifests did before there was anything to say.
+#[test]
+fn what_guards_an_image_is_written_and_read() {
+    let mut release = release();
+    assert!(!release.to_json().to_string().contains("secure"));
+    release.devices[0].guard = Guard { secure_version: 4, is_signed: true };
+    let text = release.to_json().to_string();
+    assert!(text.contains("\"secure_version\": 4") && text.contains("\"secure_boot\": \"v2\""));
+    let read = verify(text.as_bytes(), &[], &Trust::anybody()).unwrap();
+    assert_eq!(
+        (read.devices[0].guard, read.devices[1].guard),
+        (release.devices[0].guard, Guard::default())
+    );
+    let other = text.replace("\"v2\"", "\"v3\"");
+    assert!(verify(other.as_bytes(), &[], &Trust::anybody()).is_err());
 }
 
 /// A release with every field of ours.

@@ -5,8 +5,8 @@
 
 use core::fmt::{self, Formatter, Write as _};
 
-use super::{DeviceEntry, KeySet, Manifest, Text, UpdateInstructions};
-use crate::image::ChipId;
+use super::{DeviceEntry, KeySet, Manifest, SECURE_BOOT, Text, UpdateInstructions};
+use crate::image::{ChipId, Guard};
 
 pub(super) struct Json<'m, 'a>(pub(super) &'m Manifest<'a>);
 
@@ -73,6 +73,9 @@ fn device(mut object: Object<'_, '_>, entry: &DeviceEntry<'_>) -> fmt::Result {
     object.optional("min_compatible", entry.min_compatible.map(Shown))?;
     object.number("config_schema", entry.config_schema)?;
     object.member("effect", Shown(entry.effect.name()))?;
+    let Guard { secure_version, is_signed } = entry.guard;
+    object.optional("secure_version", (secure_version != 0).then_some(secure_version))?;
+    object.optional("secure_boot", is_signed.then_some(Shown(SECURE_BOOT)))?;
     object.member("patches", "[]")?;
     object.close()
 }

@@ -6,7 +6,7 @@ use lockstep_proto::frame::report::{
     Facts, MemberState, Observed, Refusal, Refused, Report, Rollback, View,
 };
 use lockstep_proto::id::{DeviceId, Generation, ImageHash};
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, Guard};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::version::ProtocolRange;
 use lockstep_proto::wire::{Board, Role};
@@ -453,5 +453,6 @@ fn facts(role: Role) -> Facts {
         generation: Generation::default(),
         running: NO_IMAGE,
         other: NO_IMAGE,
+        guard: Guard::default(),
     }
 }

@@ -11,7 +11,7 @@ use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::order::{Detail, Order, Ticket};
 use lockstep_proto::frame::report::{Facts, MemberState, Report, View};
 use lockstep_proto::id::{DeviceId, ImageHash, RolloutId, Sha256};
-use lockstep_proto::image::ChipId;
+use lockstep_proto::image::{ChipId, Guard};
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ProtocolRange;
 use lockstep_proto::wire::{Board, Role};
@@ -55,6 +55,8 @@ pub fn release(number: u8, roles: &[usize]) -> Release {
             protocol: ProtocolRange::single(1),
         },
         config_schema: 0,
+        guard: Guard::default(),
+        is_reversible: true,
     };
     Release {
         brings_keys: false,

@@ -6,7 +6,7 @@ use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{DeviceId, ImageHash};
-use lockstep_proto::image::{ChipId, ImageReader};
+use lockstep_proto::image::{ChipId, Guard, ImageReader};
 use lockstep_proto::manifest::{DeviceEntry, Effect, Manifest, Text, Trust, UpdateInstructions};
 use lockstep_proto::text::Name;
 use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
@@ -76,6 +76,8 @@ impl Group {
             board: board(),
             announced: announced(1),
             config_schema: 1,
+            guard: Guard::default(),
+            is_reversible: true,
         };
         Release {
             number: announced(1).number,
@@ -192,6 +194,7 @@ fn package_of(new: &[Image]) -> Vec<u8> {
         min_compatible: None,
         config_schema: 1,
         effect: Effect::None,
+        guard: Guard::default(),
     };
     let manifest = Manifest {
         schema: 1,

@@ -8,7 +8,7 @@ use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{ImageHash, Sha256};
-use lockstep_proto::image::{ChipId, ImageReader};
+use lockstep_proto::image::{ChipId, Guard, ImageReader};
 use lockstep_proto::partition::{
     PartitionEntry, PartitionTable, SUBTYPE_OTA_0, SUBTYPE_OTADATA, SUBTYPE_UNDEFINED, TABLE_BYTES,
     TABLE_OFFSET, TYPE_APP, TYPE_DATA,
@@ -198,6 +198,8 @@ fn ship(minor: u32, size_bytes: u32) -> Shipped {
             board: Board::new(BOARD).unwrap(),
             announced,
             config_schema: 1,
+            guard: Guard::default(),
+            is_reversible: true,
         }],
         order: Vec::new(),
         reboot_delay_ms: 0,

@@ -14,7 +14,7 @@ use crate::describe::described_bundle;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
 use crate::keys::{self, PasswordArgs, Signer};
-use crate::release::{ImagesArgs, ReleaseSpec};
+use crate::release::{ImagesArgs, ReleaseSpec, RoleImage};
 use crate::ui::{Ui, listed};
 
 /// Make a signed bundle from firmware images
@@ -109,6 +109,10 @@ pub(crate) struct CreateArgs {
           help_heading = "Manifest")]
     health_timeout: Option<u32>,
 
+    /// Say that there is no way back once the release is kept: its images raise the secure version
+    #[arg(long, help_heading = "Manifest")]
+    not_reversible: bool,
+
     /// Write over an existing file
     #[arg(long)]
     overwrite: bool,
@@ -180,6 +184,7 @@ fn spec(ui: &Ui, args: &CreateArgs) -> Result<ReleaseSpec, CommandError> {
         order,
         reboot_delay_s: args.reboot_delay.unwrap_or(found.reboot_delay_s),
         health_timeout_s: args.health_timeout.unwrap_or(found.health_timeout_s),
+        is_reversible: !args.not_reversible,
         next_keys,
         ..found
     })
@@ -266,6 +271,28 @@ fn sign(
 }
 
 fn warn(ui: &Ui, spec: &ReleaseSpec) {
+    for image in spec.images.iter().filter(|_| spec.is_reversible) {
+        let secure_version = image.file.facts.guard().secure_version;
+        if secure_version > 0 {
+            ui.warn(format_args!(
+                "`{}` has secure version {secure_version}: a device that runs a lower one refuses \
+                 the release, unless it is made with --not-reversible",
+                image.role
+            ));
+        }
+    }
+    let is_signed = |image: &&RoleImage| image.file.facts.guard().is_signed;
+    let (signed, plain): (Vec<_>, Vec<_>) = spec.images.iter().partition(is_signed);
+    if !signed.is_empty() && !plain.is_empty() {
+        let names = |images: Vec<&RoleImage>| {
+            listed(images.into_iter().map(|image| image.role.to_string()))
+        };
+        ui.warn(format_args!(
+            "{} is signed for secure boot, {} is not",
+            names(signed),
+            names(plain)
+        ));
+    }
     if spec.images.iter().all(|image| image.version != spec.version) {
         let versions = spec.images.iter().map(|image| format!("{} {}", image.role, image.version));
         ui.warn(format_args!(

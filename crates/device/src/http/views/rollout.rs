@@ -54,6 +54,9 @@ struct MemberView {
     state: &'static str,
     running: Option<Shown<ImageHash>>,
     target: Shown<ImageHash>,
+    /// What takes it back from a failed trial, as it said in preflight; null if it has not said it
+    /// in this boot of the lead.
+    rollback: Option<&'static str>,
     staged_bytes: u32,
     size_bytes: u32,
     rate_bytes_s: u32,
@@ -167,6 +170,7 @@ fn member<A: Application>(
             .or(heard.facts.map(|facts| facts.running))
             .map(Shown),
         target: Shown(seat.target),
+        rollback: heard.facts.map(|facts| facts.rollback.as_str()),
         staged_bytes,
         size_bytes: seat.size_bytes,
         rate_bytes_s,
