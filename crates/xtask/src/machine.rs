@@ -37,6 +37,12 @@ const SCHEMATHESIS_REQUIREMENT: &str = "schemathesis==4.32.5";
 const UNICORN_REQUIREMENT: &str = "unicorn==2.1.4";
 const ELFTOOLS_REQUIREMENT: &str = "pyelftools==0.33";
 
+/// The ROM of a chip as a process, which boards are flashed against.
+const ROM_REQUIREMENT: &str = "esp32-mock-bootloader==0.3.0";
+
+/// Carries Espressif's own reader of partition tables.
+const IDF_DEFS_REQUIREMENT: &str = "esp-idf-defs==0.1.7";
+
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
 
@@ -76,6 +82,10 @@ pub(crate) enum Tool {
     Unicorn,
     /// Reads the names in its firmware.
     Elftools,
+    /// The serial side of a chip without a chip.
+    Rom,
+    /// Espressif's rules for partition tables.
+    IdfDefs,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -200,7 +210,9 @@ impl Machine {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
             // Modules, and not commands.
-            Tool::Unicorn | Tool::Elftools => self.has_module(tool.name()),
+            Tool::Unicorn | Tool::Elftools | Tool::Rom | Tool::IdfDefs => {
+                self.has_module(tool.name())
+            }
             _ => self.path_of(tool).is_some(),
         }
     }
@@ -266,6 +278,8 @@ impl Tool {
             Self::Schemathesis => "schemathesis",
             Self::Unicorn => "unicorn",
             Self::Elftools => "elftools",
+            Self::Rom => "esp32_mock_bootloader",
+            Self::IdfDefs => "esp_idf_defs",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -291,6 +305,7 @@ impl Tool {
             Self::Faketime => &["faketime"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
             Self::Moto | Self::Schemathesis | Self::Unicorn | Self::Elftools => &[],
+            Self::Rom | Self::IdfDefs => &[],
         }
     }
 
@@ -302,6 +317,8 @@ impl Tool {
             Self::Schemathesis => Some(SCHEMATHESIS_REQUIREMENT),
             Self::Unicorn => Some(UNICORN_REQUIREMENT),
             Self::Elftools => Some(ELFTOOLS_REQUIREMENT),
+            Self::Rom => Some(ROM_REQUIREMENT),
+            Self::IdfDefs => Some(IDF_DEFS_REQUIREMENT),
             _ => None,
         }
     }
@@ -340,6 +357,7 @@ impl Tool {
             Self::Moto => "run `pip install 'moto[server]'`",
             Self::Schemathesis => "run `pip install schemathesis`",
             Self::Unicorn | Self::Elftools => "run `pip install unicorn pyelftools`",
+            Self::Rom | Self::IdfDefs => "run `pip install esp32-mock-bootloader esp-idf-defs`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",

@@ -56,6 +56,8 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Curl,
         Tool::Mosquitto,
         Tool::MosquittoSub,
+        Tool::Rom,
+        Tool::IdfDefs,
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
@@ -270,7 +272,7 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
             cargo.env(name, path);
         }
     }
-    shell::run(&mut cargo)
+    shell::run(cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python")))
 }
 
 fn fleet(machine: &Machine) -> Result<(), Failure> {

@@ -8,6 +8,7 @@
 mod chip;
 mod crashes;
 mod desk;
+mod flash;
 mod fleet_mqtt;
 mod held;
 mod keys;

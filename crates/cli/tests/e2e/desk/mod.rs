@@ -381,7 +381,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         Self { code: output.status.code(), text: text.concat() }
     }
@@ -435,7 +435,7 @@ impl Drop for Running {
     }
 }
 
-fn command(folder: &Path, line: &str) -> Command {
+pub(crate) fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
     command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
     for name in ["LOCKSTEP_DEVICE", "LOCKSTEP_PASSWORD", "LOCKSTEP_KEY_PASSWORD", "LOCKSTEP_MQTT"] {
