@@ -550,27 +550,32 @@ mod image_merge {
             Error: `boot.bin` is a bootloader for ESP32, the firmware is for ESP32-C3
             Hint: Take the one from your build for this chip.
             exit Some(1)
-        "#]].assert_eq(&refusal("--bootloader boot.bin"));
+        "#]]
+        .assert_eq(&refusal("--bootloader boot.bin"));
         expect![[r#"
             Error: `receiver.bin` is an application, no bootloader
             Hint: Give it with --app.
             exit Some(1)
-        "#]].assert_eq(&refusal("--bootloader receiver.bin"));
+        "#]]
+        .assert_eq(&refusal("--bootloader receiver.bin"));
         expect![[r#"
             Error: `receiver.bin` is for board `c3-devkit`, the board is `c6-devkit`
             Hint: Give the firmware for it, or leave out --board c6-devkit.
             exit Some(1)
-        "#]].assert_eq(&refusal("--board c6-devkit"));
+        "#]]
+        .assert_eq(&refusal("--board c6-devkit"));
         expect![[r#"
             Error: `receiver.bin` is for role `receiver`, the board is `transmitter`
             Hint: Give the firmware for it, or leave out --role transmitter.
             exit Some(1)
-        "#]].assert_eq(&refusal("--role transmitter --chip esp32c3"));
+        "#]]
+        .assert_eq(&refusal("--role transmitter --chip esp32c3"));
         expect![[r#"
             Error: `receiver.bin` is for chip `ESP32-C3`, the board is `ESP32`
             Hint: Give the firmware for it, or leave out --chip ESP32.
             exit Some(1)
-        "#]].assert_eq(&refusal("--chip esp32"));
+        "#]]
+        .assert_eq(&refusal("--chip esp32"));
         bench.write("page.bin", "<!DOCTYPE html>");
         let shown = bench.run("image merge --app page.bin -o other.bin");
         assert!(shown.contains("`page.bin` is no firmware"), "{shown}");
@@ -617,7 +622,8 @@ mod image_merge {
             Error: `receiver.bin` has 8192 bytes, the smaller slot has 4096 (0x1000)
             Hint: Make the firmware smaller, or give a table with larger slots: --table FILE
             exit Some(1)
-        "#]].assert_eq(&table(&[otadata, small[0], small[1], record]));
+        "#]]
+        .assert_eq(&table(&[otadata, small[0], small[1], record]));
         expect![[r#"
             Error: `table.csv` is no partition table that a board can have
             Caused by: Two partitions are overlapping each other: 'a' and 'b'

@@ -65,15 +65,6 @@ pub struct Bootloader {
     pub known_by: String,
 }
 
-/// Where the ROM of the chip looks for it: the `bootloader_offset` of ESP-IDF's `soc` component.
-pub const fn offset(chip: ChipId) -> u32 {
-    match chip {
-        ChipId::ESP32 | ChipId::ESP32_S2 => 0x1000,
-        ChipId::ESP32_P4 | ChipId::ESP32_C5 => 0x2000,
-        _ => 0,
-    }
-}
-
 /// The one that espflash carries for the chip, for a flash of at least `flash_bytes`.
 /// `revision` is the chip's, `major · 100 + minor`, since some chips have one for each.
 pub fn bundled(
@@ -108,7 +99,7 @@ pub fn bundled(
 /// `flash_bytes`: a bootloader that thinks less refuses the partition table.
 pub fn read(path: &Path, chip: ChipId, flash_bytes: u32) -> Result<Bootloader, CommandError> {
     let name = path.display();
-    let bytes = files::read(path, u64::from(TABLE_OFFSET - offset(chip)))?;
+    let bytes = files::read(path, u64::from(TABLE_OFFSET - chip.bootloader_offset()))?;
     let facts = facts_of(&bytes).map_err(|error| {
         CommandError::failed(format!("`{name}` is no bootloader"))
             .because(&error)
@@ -305,7 +296,7 @@ mod tests {
             let facts = facts_of(&bytes).unwrap();
             assert_eq!(facts.header.chip, chip);
             assert_eq!(facts.header.flash.size_bytes(), Some(FLASH_BYTES), "{chip}");
-            assert!(bytes.len() < (TABLE_OFFSET - offset(chip)) as usize, "{chip}");
+            assert!(bytes.len() < (TABLE_OFFSET - chip.bootloader_offset()) as usize, "{chip}");
         }
         let error = bundled(ChipId(0x7777), None, 0, FLASH_BYTES).unwrap_err();
         assert!(error.message().contains("no bootloader for chip 0x7777"), "{}", error.message());

@@ -118,7 +118,7 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Result<Plan, CommandError> {
     if kept {
         plan.stays.push(format!("its bootloader, {}", bootloader.net));
     } else {
-        let at = bootloader::offset(chip);
+        let at = chip.bootloader_offset();
         let text = format!("{}, {}", bootloader.from, bootloader.net);
         plan.regions.push(Region::new("bootloader", at, bootloader.bytes, text));
     }

@@ -184,7 +184,7 @@ impl Board {
     }
 
     fn look_at_bootloader(&mut self, found: &mut Found) -> Result<(), CommandError> {
-        let at = bootloader::offset(self.chip);
+        let at = self.chip.bootloader_offset();
         let head = self.read(at, BOOTLOADER_HEAD_BYTES)?;
         if !bootloader::is_header_for(&head, self.chip) {
             return Ok(());
