@@ -468,17 +468,9 @@ mod image_merge {
     fn puts_all_of_a_board_where_the_chip_looks_for_it() {
         let bench = bench();
         bench.write("password", "long enough");
-        expect![[r#"
-            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
-            OFFSET    BYTES  WHAT
-            0x0       20560  bootloader  espflash's own, without rollback
-            0x8000    3072   table       7 partitions, two slots of 0x1e0000
-            0xe000    8192   otadata     erased, so that the first slot boots
-            0x10000   8192   firmware    receiver 1.2.0 for c3-devkit
-            0x3e0000  65536  record      takes anybody's releases and has your password
-            Warning: The bootloader (espflash's own) has no rollback: it is built with ESP-IDF's defaults. The firmware counts its trial boots itself, which does not save it from an image that dies before it runs. Give one that was built with rollback: --bootloader FILE; docs/boards.md says where there are such
-        "#]].assert_eq(
-            &bench.run("image merge --app receiver.bin --password-file password -o flash.bin"),
+        bench.check(
+            "image merge --app receiver.bin --password-file password -o flash.bin",
+            &expect_file!["snapshots/puts_all_of_a_board_where_the_chip_looks_for_it.txt"],
         );
         let flash = bench.read("flash.bin");
         assert_eq!(flash.len(), 4 << 20);
@@ -505,36 +497,13 @@ mod image_merge {
         bootloader[end..].copy_from_slice(&hash);
         bench.write("boot.bin", &bootloader);
         let merge = "image merge --app receiver.bin -o flash.bin --bootloader boot.bin";
-        expect![[r#"
-            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
-            OFFSET    BYTES  WHAT
-            0x0       20560  bootloader  `boot.bin`, rollback not known
-            0x8000    3072   table       7 partitions, two slots of 0x1e0000
-            0xe000    8192   otadata     erased, so that the first slot boots
-            0x10000   8192   firmware    receiver 1.2.0 for c3-devkit
-            0x3e0000  65536  record      takes anybody's releases
-            Warning: Whether the bootloader (`boot.bin`) has rollback does not show in its bytes. The device finds out at its first trial, and reports it; or give one whose build says so: --bootloader FILE, see docs/boards.md
-            It has no password yet: set one over the board's serial line, `password NEW`
-        "#]].assert_eq(&bench.run(merge));
+        let strict = format!("{merge} --require-rollback");
+        bench.check(merge, &expect_file!["snapshots/says_which_net_the_bootloader_is.txt"]);
         fs::create_dir(bench.path("config")).unwrap();
         bench.write("config/sdkconfig.json", r#"{"BOOTLOADER_APP_ROLLBACK_ENABLE": true}"#);
-        expect![[r#"
-            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
-            OFFSET    BYTES  WHAT
-            0x0       20560  bootloader  `boot.bin`, with rollback
-            0x8000    3072   table       7 partitions, two slots of 0x1e0000
-            0xe000    8192   otadata     erased, so that the first slot boots
-            0x10000   8192   firmware    receiver 1.2.0 for c3-devkit
-            0x3e0000  65536  record      takes anybody's releases
-            Net: the bootloader goes back from an image that is not confirmed (`config/sdkconfig.json`)
-            It has no password yet: set one over the board's serial line, `password NEW`
-        "#]].assert_eq(&bench.run(&format!("{merge} --require-rollback")));
+        bench.check(&strict, &expect_file!["snapshots/says_which_net_the_bootloader_is-2.txt"]);
         bench.write("config/sdkconfig.json", r#"{"BOOTLOADER_APP_ROLLBACK_ENABLE": false}"#);
-        expect![[r#"
-            Error: The bootloader (`boot.bin`) has no rollback: `config/sdkconfig.json`
-            Hint: Build one with CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE=y and give it with --bootloader; its build's folder `config` beside it says that it was.
-            exit Some(1)
-        "#]].assert_eq(&bench.run(&format!("{merge} --require-rollback")));
+        bench.check(&strict, &expect_file!["snapshots/says_which_net_the_bootloader_is-3.txt"]);
     }
 
     #[test]
@@ -587,7 +556,10 @@ mod image_merge {
         let bench = bench();
         let refusal = |rows: &str| {
             bench.write("table.csv", rows);
-            bench.run("image merge --app receiver.bin --table table.csv -o other.bin")
+            let shown = bench.run("image merge --app receiver.bin --table table.csv -o other.bin");
+            let (what, hint) = shown.split_once("Hint: ").unwrap();
+            assert!(hint.contains("--table"), "{hint}");
+            what.to_owned()
         };
         let otadata = "otadata,data,ota,0xe000,0x2000,";
         let (one, two) = ("a,app,ota_0,0x10000,1M,", "b,app,ota_1,0x110000,1M,");
@@ -596,46 +568,35 @@ mod image_merge {
         expect![[r#"
             Error: A board with the partition table `table.csv` cannot be updated
             - the `partition table` has no otadata partition of 0x2000 bytes
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&["factory,app,factory,0x10000,1M,"]));
+        "#]]
+        .assert_eq(&table(&["factory,app,factory,0x10000,1M,"]));
         expect![[r#"
             Error: A board with the partition table `table.csv` cannot be updated
             - the `partition table` has 1 ota slots, an update needs 2
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&[otadata, one, record]));
+        "#]]
+        .assert_eq(&table(&[otadata, one, record]));
         expect![[r#"
             Error: A board with the partition table `table.csv` cannot be updated
             - the `partition table` has no otadata partition of 0x2000 bytes
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&[one, two, record]));
-        expect![[r#"
-            Error: A board with the partition table `table.csv` cannot be updated
-            - none of the partitions `lockstep`, `spiffs` and `coredump` has room for the record: the largest has 0x0 bytes, needed are 0x9000
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&[otadata, one, two]));
+        "#]]
+        .assert_eq(&table(&[one, two, record]));
+        let shown = table(&[otadata, one, two]);
+        assert!(shown.contains("has room for the record: the largest has 0x0 bytes"), "{shown}");
         let small = ["a,app,ota_0,0x10000,4K,", "b,app,ota_1,0x20000,4K,"];
         expect![[r#"
             Error: `receiver.bin` has 8192 bytes, the smaller slot has 4096 (0x1000)
-            Hint: Make the firmware smaller, or give a table with larger slots: --table FILE
-            exit Some(1)
         "#]]
         .assert_eq(&table(&[otadata, small[0], small[1], record]));
         expect![[r#"
             Error: `table.csv` is no partition table that a board can have
             Caused by: Two partitions are overlapping each other: 'a' and 'b'
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&[otadata, one, "b,app,ota_1,0x100000,1M,", record]));
+        "#]]
+        .assert_eq(&table(&[otadata, one, "b,app,ota_1,0x100000,1M,", record]));
         expect![[r#"
             Error: `table.csv` is no partition table that a board can have
             Caused by: The partition is not correctly aligned
-            Hint: It needs `ota_0` and `ota_1`, `otadata` of 0x2000 bytes, and for the record a data partition `lockstep` of 0x10000; without --table the usual one is taken, see docs/boards.md.
-            exit Some(1)
-        "#]].assert_eq(&table(&[otadata, "a,app,ota_0,0x11000,1M,", two, record]));
+        "#]]
+        .assert_eq(&table(&[otadata, "a,app,ota_0,0x11000,1M,", two, record]));
         assert!(!bench.path("other.bin").exists());
         bench.write("table.csv", [otadata, one, two, record].join("\n"));
         bench.ok("image merge --app receiver.bin --table table.csv -o other.bin");
@@ -688,6 +649,43 @@ for csv in sys.argv[2:]:
     assert PartitionTable.from_csv(open(csv).read()).to_binary() == found
 print(table.to_csv())
 ";
+}
+
+mod flash {
+    use super::*;
+
+    #[test]
+    fn says_which_port_it_cannot_open() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &[]);
+        expect![[r#"
+            Error: Cannot open the port `/dev/no-such-port`
+            Caused by: No such file or directory
+            Hint: Is the board connected, by a cable that carries data? Or leave --port out.
+            exit Some(1)
+        "#]]
+        .assert_eq(&bench.run("flash --app receiver.bin --port /dev/no-such-port"));
+        expect![[r#"
+            Error: Cannot open the port `receiver.bin`
+            Caused by: Not a typewriter
+            Hint: Is it a serial port, with a board at it?
+            exit Some(1)
+        "#]]
+        .assert_eq(&bench.run("flash --app receiver.bin --port receiver.bin"));
+    }
+
+    /// What is wrong with the files is said before there is a board.
+    #[test]
+    fn looks_at_its_files_first() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &[]);
+        bench.image("transmitter", "esp32", "1.2.0", &[]);
+        let shown = bench.run("flash --app receiver.bin --bootloader transmitter.bin --port none");
+        assert!(shown.contains("is a bootloader for ESP32"), "{shown}");
+        bench.write("table.csv", "factory,app,factory,0x10000,1M,\n");
+        let shown = bench.run("flash --app receiver.bin --table table.csv --port none");
+        assert!(shown.contains("cannot be updated"), "{shown}");
+    }
 }
 
 mod release_create {

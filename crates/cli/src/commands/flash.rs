@@ -163,15 +163,14 @@ pub(super) fn say_net(ui: &Ui, plan: &Plan) {
             "Net: the bootloader goes back from an image that is not confirmed ({net_known_by})"
         )),
         Net::Agent => ui.warn(format_args!(
-            "The bootloader ({bootloader}) has no rollback: {net_known_by}. The firmware counts \
-             its trial boots itself, which does not save it from an image that dies before it runs. \
-             Give one that was built with rollback: --bootloader FILE; docs/boards.md says where \
-             there are such"
+            "The bootloader ({bootloader}) has no rollback: {net_known_by}. It does not take the \
+             board back from an image that dies before it runs. Better give one that does: \
+             --bootloader FILE, see docs/boards.md"
         )),
         Net::NotKnown => ui.warn(format_args!(
             "Whether the bootloader ({bootloader}) has rollback does not show in its bytes. The \
-             device finds out at its first trial, and reports it; or give one whose build says so: \
-             --bootloader FILE, see docs/boards.md"
+             device reports it after its first trial; one whose build says so is known before: \
+             see docs/boards.md"
         )),
     }
 }

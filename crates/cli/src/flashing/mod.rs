@@ -1,8 +1,8 @@
 //! What a board's flash shall hold, for `lockstep flash`, which writes it over a serial line, and
 //! `lockstep image merge`, which writes it into a file.
 //!
-//! [`PartsArgs`] is what both are told, [`Wanted`] the same read and checked, and [`plan`] makes the
-//! regions of it, together with what the board has already. Nothing is written here.
+//! [`PartsArgs`] is what both are told, [`Wanted`] the same read and checked; [`plan()`] makes the
+//! regions of it, together with what the board has already.
 
 pub mod bootloader;
 pub mod plan;
@@ -60,8 +60,8 @@ pub struct PartsArgs {
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// The file with its group's secret, from `lockstep device --new-group`; without it the board is
-    /// adopted later, over the air
+    /// The file with its group's secret, from `lockstep device --new-group` [default: the board is
+    /// adopted later, over the air]
     #[arg(long, value_name = "FILE")]
     group: Option<PathBuf>,
 

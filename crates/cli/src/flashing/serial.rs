@@ -357,7 +357,7 @@ fn not_opened(port: &str, error: &serialport::Error) -> CommandError {
              log in again."
         }
         ErrorKind::Io(IoErrorKind::NotFound) | ErrorKind::NoDevice => {
-            "Is the board connected, by a cable that carries data? Without --port it is looked for."
+            "Is the board connected, by a cable that carries data? Or leave --port out."
         }
         _ => "Is it a serial port, with a board at it?",
     })

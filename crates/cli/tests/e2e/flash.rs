@@ -199,6 +199,37 @@ fn what_does_not_fit_the_board_is_refused_before_anything_is_written() {
     bench.assert_flash_is(&blank);
 }
 
+/// What the record holds goes along to its new place.
+#[test]
+fn a_board_that_gets_another_partition_table_keeps_its_record() {
+    let Some(bench) = Bench::new() else { return };
+    let rom = bench.plug_in("esp32c3");
+    bench.flash(&rom, "--app app.bin --group pair.group").succeeds();
+    let moved = "otadata,data,ota,0xe000,0x2000,\napp0,app,ota_0,0x10000,1M,\n\
+                 app1,app,ota_1,0x110000,1M,\nlockstep,data,undefined,0x210000,64K,\n";
+    fs::write(bench.path("moved.csv"), moved).unwrap();
+    let before = bench.read("flash");
+    bench.flash(&rom, "--app app.bin --table moved.csv").succeeds().says("as it was, at its new");
+    let after = bench.read("flash");
+    assert_eq!(after[0x21_0000..0x22_0000], before[RECORD..RECORD + 0x1_0000]);
+    assert!(holds(&after[0x21_0000..0x21_4000], &group_key(&bench)));
+    // And from then on it is found there.
+    bench.flash(&rom, "--app app.bin --group pair.group").succeeds().says("0 of 2 regions written");
+}
+
+/// A board of which only the port is there: nothing is in its bootloader.
+#[test]
+fn a_board_that_does_not_answer_is_said_to_need_its_button() {
+    let Some(bench) = Bench::new() else { return };
+    let rom = bench.plug_in("esp32c3");
+    // Who cannot reset a chip by the lines of a port is told what a person can do.
+    bench
+        .run(&format!("flash --app app.bin --port {}", rom.port))
+        .fails()
+        .says("No chip answers at")
+        .says("Hold its BOOT button");
+}
+
 /// Of a firmware that was there before, whose data lies where the record will be.
 #[test]
 fn a_board_that_had_another_firmware_is_laid_out_anew_and_nothing_is_left_in_its_record() {

@@ -76,7 +76,7 @@ fn a_browser_is_given_what_image_merge_makes_without_anything_of_a_group() {
 #[test]
 fn the_bootloader_that_the_server_was_given_takes_the_place_of_espflashs_own() {
     let folder = tempfile::tempdir().unwrap();
-    // One that differs: espflash's for another crystal is not to be had here, so its text is changed.
+    // One that differs: espflash's, with another byte in its text, and a checksum to match.
     let maker = Fleet::new();
     fs::write(maker.path("app.bin"), firmware(Transmitter, "1.0.0").make().bytes).unwrap();
     maker.operator("image merge --app app.bin -o merged").succeeds();

@@ -1,5 +1,5 @@
-//! A new board is flashed from a browser: what esp-web-tools asks for, and the parts of a flash that
-//! are not in a release.
+//! A new board is flashed from a browser: what esp-web-tools asks for, and the parts of a flash
+//! that are not in a release.
 //!
 //! All of it is open to everybody, to pages of other sites too, so nothing of a group's is in it:
 //! no keys, no password. Who is adopted later has a record of its own.

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// What esp-web-tools installs. Paths begin at its own address.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebInstall)]
 pub(in crate::http) struct Install {
     /// System and role.
     pub(in crate::http) name: String,
@@ -17,7 +18,7 @@ pub(in crate::http) struct Install {
 
 /// What is installed on one kind of chip.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = InstallBuild)]
+#[schema(as = WebInstallBuild)]
 pub(in crate::http) struct Build {
     /// Such as `ESP32-C3`.
     #[serde(rename = "chipFamily")]
@@ -29,7 +30,7 @@ pub(in crate::http) struct Build {
 
 /// A piece of flash.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = InstallPart)]
+#[schema(as = WebInstallPart)]
 pub(in crate::http) struct Part {
     pub(in crate::http) path: String,
     /// Where it goes.
@@ -38,7 +39,7 @@ pub(in crate::http) struct Part {
 
 /// The firmware alone, for ESPHome.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = InstallOta)]
+#[schema(as = WebInstallOta)]
 pub(in crate::http) struct Ota {
     pub(in crate::http) path: String,
     /// In hexadecimal digits.
