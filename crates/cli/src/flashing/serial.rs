@@ -120,7 +120,7 @@ impl Board {
         let revision = target.revision(self.flasher.connection()).ok();
         let revision = revision.map_or(0, |(major, minor)| major * 100 + minor);
         let mut found = Found {
-            flash_bytes: size.map(|size| size.size()),
+            flash_bytes: size.map(espflash::flasher::FlashSize::size),
             crystal,
             revision: u16::try_from(revision).unwrap_or(0),
             ..Found::default()
