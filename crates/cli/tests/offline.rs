@@ -1202,6 +1202,7 @@ fn the_first_screen_is_what_one_needs_first() {
           inspect      Say what a file is and what is wrong with it
           release      Make releases, and look into them
           image        Make firmware images for desk devices, and whole flashes for boards
+          flash        Write all that a board needs over its serial port
           device       Run a desk device: a board as a process, its flash a file
           demo         Show what Lockstep does, on two desk devices
           status       Show a group: its devices, what they run, whether they agree

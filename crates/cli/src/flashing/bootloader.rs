@@ -13,7 +13,7 @@ use std::path::Path;
 use espflash::flasher::{FlashData, FlashSettings, FlashSize};
 use espflash::image_format::idf::IdfBootloaderFormat;
 use espflash::target::{Chip, XtalFrequency};
-use lockstep_proto::image::{self, ChipId, ImageFacts, ImageHeader};
+use lockstep_proto::image::{self, ChipId, ImageFacts};
 use lockstep_proto::partition::TABLE_OFFSET;
 use sha2::{Digest as _, Sha256};
 
@@ -116,7 +116,9 @@ pub fn read(path: &Path, chip: ChipId, flash_bytes: u32) -> Result<Bootloader, C
         return Err(CommandError::failed(format!("`{name}` is an application, no bootloader"))
             .hinted("Give it with --app."));
     }
-    let (net, known_by) = net_of(path, &bytes, &facts);
+    let (net, known_by) = net_of(&bytes, &facts)
+        .or_else(|| settings_beside(path))
+        .unwrap_or((Net::NotKnown, String::new()));
     let bytes = for_flash_of(bytes, &facts, flash_bytes).ok_or_else(|| {
         let says = facts.header.flash.size_bytes().map_or(0, |size| size >> 20);
         CommandError::failed(format!(
@@ -144,33 +146,32 @@ pub fn facts_of(bytes: &[u8]) -> Result<ImageFacts, image::ImageError> {
     }
 }
 
-/// Whether the header at the start of `bytes` is a bootloader's for this chip, as far as a header
-/// can say.
-pub fn is_header_for(bytes: &[u8], chip: ChipId) -> bool {
-    ImageHeader::parse(bytes).is_ok_and(|header| header.chip == chip)
+/// The one that is on a board, if it is whole and can work there with a table that needs
+/// `flash_bytes`. `bytes` is what is in flash from its place on.
+pub fn on_board(bytes: &[u8], chip: ChipId, flash_bytes: u32) -> Option<Bootloader> {
+    let facts = facts_of(bytes).ok().filter(|facts| facts.header.chip == chip)?;
+    facts.header.flash.size_bytes().filter(|&size| size >= flash_bytes)?;
+    let (net, known_by) = net_of(bytes, &facts).unwrap_or((Net::NotKnown, String::new()));
+    let bytes = bytes.get(..facts.size_bytes as usize)?.to_vec();
+    Some(Bootloader { bytes, from: "the board's own".to_owned(), net, known_by })
 }
 
-fn net_of(path: &Path, bytes: &[u8], facts: &ImageFacts) -> (Net, String) {
+/// What its bytes alone say; `None` if they do not.
+fn net_of(bytes: &[u8], facts: &ImageFacts) -> Option<(Net, String)> {
     if bytes.windows(DEBUG_MESSAGE.len()).any(|window| window == DEBUG_MESSAGE) {
-        return (Net::Bootloader, "its debug messages".to_owned());
+        return Some((Net::Bootloader, "its debug messages".to_owned()));
     }
-    if let Some((said, place)) = settings_beside(path) {
-        let net = if said { Net::Bootloader } else { Net::Agent };
-        return (net, format!("`{place}`"));
-    }
-    if is_bundled(bytes, facts) {
-        return (Net::Agent, "it is espflash's own".to_owned());
-    }
-    (Net::NotKnown, String::new())
+    is_bundled(bytes, facts).then(|| (Net::Agent, "it is espflash's own".to_owned()))
 }
 
 /// A build of ESP-IDF leaves its settings in the folder `config` beside the bootloader.
-fn settings_beside(path: &Path) -> Option<(bool, String)> {
+fn settings_beside(path: &Path) -> Option<(Net, String)> {
     let place = path.parent()?.join("config/sdkconfig.json");
     let text = fs::read_to_string(&place).ok()?;
     let settings: serde_json::Value = serde_json::from_str(&text).ok()?;
     let said = settings.get("BOOTLOADER_APP_ROLLBACK_ENABLE")?.as_bool()?;
-    Some((said, place.display().to_string()))
+    let net = if said { Net::Bootloader } else { Net::Agent };
+    Some((net, format!("`{}`", place.display())))
 }
 
 /// All but the header, which says how the flash is read, and the hash.

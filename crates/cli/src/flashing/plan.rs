@@ -28,23 +28,14 @@ pub struct Found {
     pub crystal: Option<XtalFrequency>,
     /// Its chip's revision, `major · 100 + minor`.
     pub revision: u16,
-    /// Its bootloader.
-    pub bootloader: Option<FoundBootloader>,
+    /// What is in flash where its bootloader is looked for.
+    pub bootloader: Vec<u8>,
     /// Its partition table, if it can be updated with that.
     pub table: Option<PartitionTable>,
     /// From the record's beginning on to the end of its store, if there is a record.
     pub store: Option<Vec<u8>>,
     /// What is in the slot that is not written.
     pub other_image: Option<ImageHash>,
-}
-
-/// A bootloader that is on a board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FoundBootloader {
-    /// Espflash's own.
-    Bundled,
-    /// Another one.
-    Other,
 }
 
 /// A piece of flash.
@@ -190,16 +181,12 @@ fn choose_bootloader(
     if let Some(path) = &wanted.bootloader {
         return Ok((bootloader::read(path, chip, table.end())?, false));
     }
-    let bundled = || bootloader::bundled(chip, found.crystal, found.revision, table.end());
-    Ok(match found.bootloader {
-        None => (bundled()?, false),
-        Some(FoundBootloader::Bundled) => (bundled()?, true),
-        Some(FoundBootloader::Other) => {
-            let from = "the board's own".to_owned();
-            let (bytes, known_by) = (Vec::new(), String::new());
-            (Bootloader { bytes, from, net: Net::NotKnown, known_by }, true)
-        }
-    })
+    // One that was cut off when it was written, or that takes the flash to be smaller, would not
+    // start anything.
+    if let Some(known) = bootloader::on_board(&found.bootloader, chip, table.end()) {
+        return Ok((known, true));
+    }
+    Ok((bootloader::bundled(chip, found.crystal, found.revision, table.end())?, false))
 }
 
 fn check_net(wanted: &Wanted, plan: &Plan) -> Result<(), CommandError> {

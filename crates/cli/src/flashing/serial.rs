@@ -21,8 +21,8 @@ use lockstep_sim::flash::MemFlash;
 use md5::{Digest as _, Md5};
 use serialport::{ErrorKind, SerialPortInfo, SerialPortType, UsbPortInfo};
 
-use super::plan::{Found, FoundBootloader, store_bytes};
-use super::{Plan, Region, bootloader, table};
+use super::plan::{Found, store_bytes};
+use super::{Plan, Region, table};
 use crate::error::CommandError;
 use crate::ui::{Ui, listed};
 
@@ -135,7 +135,8 @@ impl Board {
             self.look_at_record(&mut found, &table, &layout)?;
             found.table = Some(table);
         }
-        self.look_at_bootloader(&mut found)?;
+        let at = self.chip.bootloader_offset();
+        found.bootloader = self.read(at, (TABLE_OFFSET - at) as usize)?;
         Ok(found)
     }
 
@@ -180,26 +181,6 @@ impl Board {
             Ok::<(), CommandError>(())
         })?;
         found.other_image = hash.ok();
-        Ok(())
-    }
-
-    fn look_at_bootloader(&mut self, found: &mut Found) -> Result<(), CommandError> {
-        let at = self.chip.bootloader_offset();
-        let head = self.read(at, BOOTLOADER_HEAD_BYTES)?;
-        if !bootloader::is_header_for(&head, self.chip) {
-            return Ok(());
-        }
-        found.bootloader = Some(FoundBootloader::Other);
-        let end = found.table.as_ref().map_or(0, PartitionTable::end);
-        let bundled = bootloader::bundled(self.chip, found.crystal, found.revision, end);
-        if let Ok(ours) = bundled {
-            let length = u32::try_from(ours.bytes.len()).unwrap_or(0);
-            let md5 = self.flasher.checksum_md5(at, length);
-            let md5 = md5.map_err(|error| stopped(&self.port, "it was read", &error))?;
-            if md5.to_be_bytes() == Md5::digest(&ours.bytes)[..] {
-                found.bootloader = Some(FoundBootloader::Bundled);
-            }
-        }
         Ok(())
     }
 
@@ -378,8 +359,12 @@ fn no_answer(port: &str, reset: Reset, error: &espflash::Error) -> CommandError 
 }
 
 fn stopped(port: &str, doing: &str, error: &espflash::Error) -> CommandError {
-    let text = format!("The board at {port} stopped answering while {doing}");
-    CommandError::failed(text).because(error)
+    let what = match error {
+        espflash::Error::RomError(_) => "reported an error",
+        espflash::Error::VerifyFailed => "did not take what it was sent",
+        _ => "stopped answering",
+    };
+    CommandError::failed(format!("The board at {port} {what} while {doing}")).because(error)
 }
 
 /// What every ROM begins with.
@@ -389,6 +374,5 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Small, since each is waited for: a byte that is lost costs that much.
 const READ_BLOCK_BYTES: u32 = 0x400;
 const READ_TRIES_MAX: u32 = 3;
-const BOOTLOADER_HEAD_BYTES: usize = 24;
 /// Bit of the security information.
 const SECURE_BOOT: u32 = 1;

@@ -15,6 +15,9 @@ image = server.FlashImage()
 with open(flash, "r+b") as file:
     image.data = mmap.mmap(file.fileno(), 0)
 server._persistent_flash = image
+# As a chip that is reset when it has been written; else the stand-in waits, and forgets what it
+# was told in the middle of the next command.
+server._FLASH_END_IDLE_SEC = 0
 write = server._write_serial_endpoint
 
 
