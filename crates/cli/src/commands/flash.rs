@@ -14,10 +14,11 @@ use crate::ui::{Ui, table};
 ///
 /// Bootloader, partition table with two slots and a record, firmware, keys, password, group and
 /// configuration. What it will write where is shown first. A board that was made before keeps its
-/// record, partition table and bootloader, unless others are given: what was flashed to it last
-/// time is flashed again with --app alone.
+/// record, partition table and bootloader, unless others are given.
 ///
+/// A new board, and later another firmware for it:
 ///   lockstep flash --app transmitter.bin --bootloader bootloader.bin --password-file password
+///   lockstep flash --app transmitter-1.1.0.bin
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct FlashArgs {
