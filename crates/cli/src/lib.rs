@@ -17,6 +17,7 @@ pub mod describe;
 pub mod error;
 pub mod facts;
 pub mod files;
+pub mod flashing;
 pub mod fleet;
 pub mod follow;
 pub mod keys;

@@ -502,24 +502,32 @@ mod secure_boot {
 mod image_merge {
     use super::*;
 
+    /// With `receiver.bin` for a `c3-devkit`.
+    fn bench() -> Bench {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &["--board", "c3-devkit"]);
+        bench
+    }
+
+    /// What is between `from` and the end, without the 0xFF behind it.
+    fn piece(flash: &[u8], from: usize, end: usize) -> &[u8] {
+        let piece = &flash[from..end];
+        let length = piece.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
+        &piece[..length]
+    }
+
     /// As the chip's ROM, the bootloader and the firmware find it: all where ESP-IDF has it.
     #[test]
     fn puts_all_of_a_board_where_the_chip_looks_for_it() {
-        let bench = Bench::new();
-        bench.image("receiver", "esp32c3", "1.2.0", &["--board", "c3-devkit"]);
-        let bootloader = bench.read("receiver.bin");
-        bench.write("boot.bin", &bootloader);
+        let bench = bench();
         bench.write("password", "long enough");
-        expect![[r#"
-            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
-        "#]]
-        .assert_eq(&bench.run(
-            "image merge --app receiver.bin --bootloader boot.bin --password-file password \
-             -o flash.bin",
-        ));
+        bench.check(
+            "image merge --app receiver.bin --password-file password -o flash.bin",
+            &expect_file!["snapshots/puts_all_of_a_board_where_the_chip_looks_for_it.txt"],
+        );
         let flash = bench.read("flash.bin");
         assert_eq!(flash.len(), 4 << 20);
-        assert!(flash.starts_with(&bootloader));
+        assert!(flash.starts_with(&[0xE9]));
         assert!(flash[0x1_0000..].starts_with(&bench.read("receiver.bin")));
         // Nothing is selected, so `ota_0` boots; the other slot is empty.
         assert!(flash[0xE000..0x1_0000].iter().all(|&byte| byte == 0xFF));
@@ -529,28 +537,207 @@ mod image_merge {
     }
 
     #[test]
-    fn says_what_is_missing_and_writes_no_bootloader_of_another_chip() {
-        let bench = Bench::new();
-        bench.image("receiver", "esp32c3", "1.2.0", &["--board", "c3-devkit"]);
+    fn says_which_net_the_bootloader_is_and_what_it_is_known_from() {
+        let bench = bench();
+        bench.ok("image merge --app receiver.bin -o flash.bin");
+        let mut bootloader = piece(&bench.read("flash.bin"), 0, 0x8000).to_vec();
+        // Another build of it: a byte of its text, and the checksum that goes with it.
+        let at = bootloader.windows(5).position(|text| text == b"abort").unwrap();
+        bootloader[at] ^= 1;
+        let end = bootloader.len() - 32;
+        bootloader[end - 1] ^= 1;
+        let hash = <sha2::Sha256 as sha2::Digest>::digest(&bootloader[..end]);
+        bootloader[end..].copy_from_slice(&hash);
+        bench.write("boot.bin", &bootloader);
+        let merge = "image merge --app receiver.bin -o flash.bin --bootloader boot.bin";
+        let strict = format!("{merge} --require-rollback");
+        bench.check(merge, &expect_file!["snapshots/says_which_net_the_bootloader_is.txt"]);
+        fs::create_dir(bench.path("config")).unwrap();
+        bench.write("config/sdkconfig.json", r#"{"BOOTLOADER_APP_ROLLBACK_ENABLE": true}"#);
+        bench.check(&strict, &expect_file!["snapshots/says_which_net_the_bootloader_is-2.txt"]);
+        bench.write("config/sdkconfig.json", r#"{"BOOTLOADER_APP_ROLLBACK_ENABLE": false}"#);
+        bench.check(&strict, &expect_file!["snapshots/says_which_net_the_bootloader_is-3.txt"]);
+    }
+
+    #[test]
+    fn refuses_what_does_not_belong_together() {
+        let bench = bench();
         bench.image("transmitter", "esp32", "1.2.0", &[]);
+        let refusal = |options: &str| {
+            bench.run(&format!("image merge --app receiver.bin -o other.bin {options}"))
+        };
+        bench.ok("image merge --app transmitter.bin -o esp32.bin");
+        bench.write("boot.bin", piece(&bench.read("esp32.bin"), 0x1000, 0x8000));
         expect![[r#"
-            Wrote flash.bin: a flash of 4 MiB for ESP32-C3
-            It has no bootloader yet: one belongs at 0x0, best one built with rollback
-            It has no password yet: set one over the board's serial line, `password NEW`
-        "#]]
-        .assert_eq(&bench.run("image merge --app receiver.bin -o flash.bin"));
-        expect![[r#"
-            Error: `transmitter.bin` is a bootloader for ESP32, the firmware is for ESP32-C3
+            Error: `boot.bin` is a bootloader for ESP32, the firmware is for ESP32-C3
             Hint: Take the one from your build for this chip.
             exit Some(1)
         "#]]
-        .assert_eq(
-            &bench.run("image merge --app receiver.bin --bootloader transmitter.bin -o other.bin"),
-        );
-        assert!(!bench.path("other.bin").exists());
+        .assert_eq(&refusal("--bootloader boot.bin"));
+        expect![[r#"
+            Error: `receiver.bin` is an application, no bootloader
+            Hint: Give it with --app.
+            exit Some(1)
+        "#]]
+        .assert_eq(&refusal("--bootloader receiver.bin"));
+        expect![[r#"
+            Error: `receiver.bin` is for board `c3-devkit`, the board is `c6-devkit`
+            Hint: Give the firmware for it, or leave out --board c6-devkit.
+            exit Some(1)
+        "#]]
+        .assert_eq(&refusal("--board c6-devkit"));
+        expect![[r#"
+            Error: `receiver.bin` is for role `receiver`, the board is `transmitter`
+            Hint: Give the firmware for it, or leave out --role transmitter.
+            exit Some(1)
+        "#]]
+        .assert_eq(&refusal("--role transmitter --chip esp32c3"));
+        expect![[r#"
+            Error: `receiver.bin` is for chip `ESP32-C3`, the board is `ESP32`
+            Hint: Give the firmware for it, or leave out --chip ESP32.
+            exit Some(1)
+        "#]]
+        .assert_eq(&refusal("--chip esp32"));
         bench.write("page.bin", "<!DOCTYPE html>");
         let shown = bench.run("image merge --app page.bin -o other.bin");
         assert!(shown.contains("`page.bin` is no firmware"), "{shown}");
+        assert!(!bench.path("other.bin").exists());
+    }
+
+    #[test]
+    fn refuses_a_partition_table_that_a_board_cannot_be_updated_with() {
+        let bench = bench();
+        let refusal = |rows: &str| {
+            bench.write("table.csv", rows);
+            let shown = bench.run("image merge --app receiver.bin --table table.csv -o other.bin");
+            let (what, hint) = shown.split_once("Hint: ").unwrap();
+            assert!(hint.contains("--table"), "{hint}");
+            what.to_owned()
+        };
+        let otadata = "otadata,data,ota,0xe000,0x2000,";
+        let (one, two) = ("a,app,ota_0,0x10000,1M,", "b,app,ota_1,0x110000,1M,");
+        let record = "lockstep,data,undefined,0x210000,0x10000,";
+        let table = |rows: &[&str]| refusal(&format!("{}\n", rows.join("\n")));
+        expect![[r#"
+            Error: A board with the partition table `table.csv` cannot be updated
+            - the `partition table` has no otadata partition of 0x2000 bytes
+        "#]]
+        .assert_eq(&table(&["factory,app,factory,0x10000,1M,"]));
+        expect![[r#"
+            Error: A board with the partition table `table.csv` cannot be updated
+            - the `partition table` has 1 ota slots, an update needs 2
+        "#]]
+        .assert_eq(&table(&[otadata, one, record]));
+        expect![[r#"
+            Error: A board with the partition table `table.csv` cannot be updated
+            - the `partition table` has no otadata partition of 0x2000 bytes
+        "#]]
+        .assert_eq(&table(&[one, two, record]));
+        let shown = table(&[otadata, one, two]);
+        assert!(shown.contains("has room for the record: the largest has 0x0 bytes"), "{shown}");
+        let small = ["a,app,ota_0,0x10000,4K,", "b,app,ota_1,0x20000,4K,"];
+        expect![[r#"
+            Error: `receiver.bin` has 8192 bytes, the smaller slot has 4096 (0x1000)
+        "#]]
+        .assert_eq(&table(&[otadata, small[0], small[1], record]));
+        expect![[r#"
+            Error: `table.csv` is no partition table that a board can have
+            Caused by: Two partitions are overlapping each other: 'a' and 'b'
+        "#]]
+        .assert_eq(&table(&[otadata, one, "b,app,ota_1,0x100000,1M,", record]));
+        expect![[r#"
+            Error: `table.csv` is no partition table that a board can have
+            Caused by: The partition is not correctly aligned
+        "#]]
+        .assert_eq(&table(&[otadata, "a,app,ota_0,0x11000,1M,", two, record]));
+        assert!(!bench.path("other.bin").exists());
+        bench.write("table.csv", [otadata, one, two, record].join("\n"));
+        bench.ok("image merge --app receiver.bin --table table.csv -o other.bin");
+    }
+
+    /// Both images by esptool, the tables by Espressif's own code.
+    #[test]
+    fn makes_what_the_tools_of_espressif_find_whole() {
+        let Some(esptool) = tool("LOCKSTEP_ESPTOOL", "esptool") else { return };
+        let Some(python) = tool("LOCKSTEP_PYTHON", "no-such-python") else { return };
+        let bench = bench();
+        bench.write("table.csv", TABLE_CSV);
+        for options in ["", "--table table.csv"] {
+            bench.ok(&format!("image merge --app receiver.bin -o flash.bin {options}"));
+            let flash = bench.read("flash.bin");
+            bench.write("boot.bin", piece(&flash, 0, 0x8000));
+            bench.write("app.bin", piece(&flash, 0x1_0000, 0x20_0000));
+            for image in ["boot.bin", "app.bin"] {
+                let said = passes(Command::new(&esptool).arg("image-info").arg(bench.path(image)));
+                assert!(said.contains("Detected image type: ESP32-C3"), "{said}");
+                assert_eq!(said.to_lowercase().matches("(valid)").count(), 2, "{said}");
+                assert!(image != "boot.bin" || said.contains("Flash size: 4MB"), "{said}");
+            }
+            let mut check = Command::new(&python);
+            check.arg("-c").arg(ESPRESSIFS_RULES).arg(bench.path("flash.bin"));
+            let said = passes(check.args((!options.is_empty()).then(|| bench.path("table.csv"))));
+            assert!(said.contains("lockstep"), "{said}");
+        }
+    }
+
+    const TABLE_CSV: &str = "\
+# Name, Type, SubType, Offset, Size, Flags
+nvs,      data, nvs,       ,         20K,
+otadata,  data, ota,       ,         8K,
+one,      app,  ota_0,     ,         1M,
+other,    app,  ota_1,     ,         1M,
+lockstep, data, undefined, ,         64K,
+";
+
+    /// Of a whole flash, and of the CSV that its table is of, if there is one.
+    const ESPRESSIFS_RULES: &str = "
+import sys
+from esp_idf_defs.partitions import PartitionTable
+found = open(sys.argv[1], 'rb').read()[0x8000:0x8C00]
+table = PartitionTable.from_binary(found)
+table.verify(partition_table_offset=0x8000)
+table.verify_size_fits(4 << 20)
+assert table.to_binary() == found
+for csv in sys.argv[2:]:
+    assert PartitionTable.from_csv(open(csv).read()).to_binary() == found
+print(table.to_csv())
+";
+}
+
+mod flash {
+    use super::*;
+
+    #[test]
+    fn says_which_port_it_cannot_open() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &[]);
+        expect![[r#"
+            Error: Cannot open the port `/dev/no-such-port`
+            Caused by: No such file or directory
+            Hint: Is the board connected, by a cable that carries data? Or leave --port out.
+            exit Some(1)
+        "#]]
+        .assert_eq(&bench.run("flash --app receiver.bin --port /dev/no-such-port"));
+        expect![[r#"
+            Error: Cannot open the port `receiver.bin`
+            Caused by: Not a typewriter
+            Hint: Is it a serial port, with a board at it?
+            exit Some(1)
+        "#]]
+        .assert_eq(&bench.run("flash --app receiver.bin --port receiver.bin"));
+    }
+
+    /// What is wrong with the files is said before there is a board.
+    #[test]
+    fn looks_at_its_files_first() {
+        let bench = Bench::new();
+        bench.image("receiver", "esp32c3", "1.2.0", &[]);
+        bench.image("transmitter", "esp32", "1.2.0", &[]);
+        let shown = bench.run("flash --app receiver.bin --bootloader transmitter.bin --port none");
+        assert!(shown.contains("is a bootloader for ESP32"), "{shown}");
+        bench.write("table.csv", "factory,app,factory,0x10000,1M,\n");
+        let shown = bench.run("flash --app receiver.bin --table table.csv --port none");
+        assert!(shown.contains("cannot be updated"), "{shown}");
     }
 }
 
@@ -1068,6 +1255,7 @@ fn the_first_screen_is_what_one_needs_first() {
           inspect      Say what a file is and what is wrong with it
           release      Make releases, and look into them
           image        Make firmware images for desk devices, and whole flashes for boards
+          flash        Write all that a board needs over its serial port
           device       Run a desk device: a board as a process, its flash a file
           demo         Show what Lockstep does, on two desk devices
           adopt        Bring devices of the original project to Lockstep

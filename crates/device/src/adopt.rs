@@ -38,6 +38,7 @@ pub(crate) mod candidate;
 mod exchange;
 
 use candidate::Offer;
+pub use candidate::{ENTRY_KEY, KEY_BYTES, key_entry};
 use exchange::{Exchange, Secret, Side};
 
 /// The adoption that a lead is about, or was about last.

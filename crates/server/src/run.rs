@@ -1,5 +1,6 @@
 //! From options to a server that serves.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lockstep_proto::id::Sha256;
+use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -49,6 +51,8 @@ pub struct ServeOptions {
     pub poll_s: u32,
     /// The broker that is told how the fleet is; `None`: nobody is.
     pub mqtt: Option<Broker>,
+    /// Bootloaders for boards that are flashed from a browser, by their chips.
+    pub bootloaders: BTreeMap<ChipId, Vec<u8>>,
 }
 
 impl ServeOptions {
@@ -66,6 +70,7 @@ impl ServeOptions {
             trust: Trust::anybody(),
             poll_s: 300,
             mqtt: None,
+            bootloaders: BTreeMap::new(),
         }
     }
 }
@@ -186,6 +191,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
     };
     let shown = tls.as_ref().map(|(_, tls)| Arc::clone(tls));
     let (public_url, lead_url) = urls(options, address, tls_address.zip(shown.as_deref()));
+    let bootloaders = options.bootloaders.clone().into_iter();
     let server = Server {
         writer: Writer::start(store.clone()),
         store,
@@ -201,6 +207,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         poll_s: options.poll_s,
         public_url,
         lead_url,
+        bootloaders: bootloaders.map(|(chip, bytes)| (chip, bytes.into())).collect(),
         tls: shown,
     };
     let doors = Doors {

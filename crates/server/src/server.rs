@@ -1,10 +1,13 @@
 //! What all requests share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use jiff::{Span, Timestamp};
+use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
 use tokio::sync::broadcast;
 use tracing::{error, info};
@@ -52,6 +55,8 @@ pub struct Server {
     pub public_url: String,
     /// Where leads and old firmware find it, in plain; without a slash at its end.
     pub lead_url: String,
+    /// What boards get that are flashed from a browser.
+    pub bootloaders: BTreeMap<ChipId, Bytes>,
     /// What is shown to whoever comes by TLS.
     pub tls: Option<Arc<Tls>>,
 }

@@ -56,7 +56,9 @@ use provision::{Provisioned, provision};
 pub use application::{BUSY_PAUSE_MS, Clock, DeskApplication, Load, Manners, RestManner};
 pub use console::LineForm;
 pub use control::ControlOptions;
-pub use provision::{KeysAtStart, Provision, ProvisionError, make, random_password};
+pub use provision::{
+    Given, KeysAtStart, Provision, ProvisionError, give, has_record, make, random_password,
+};
 
 /// A board and the desk around it.
 #[derive(Debug, Clone)]

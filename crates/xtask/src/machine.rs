@@ -44,6 +44,11 @@ const SCONS_REQUIREMENT: &str = "scons==4.11.1";
 
 /// What ESP-IDF builds with.
 const CMAKE_REQUIREMENT: &str = "cmake==4.4.5";
+/// The ROM of a chip as a process, which boards are flashed against.
+const ROM_REQUIREMENT: &str = "esp32-mock-bootloader==0.3.0";
+
+/// Carries Espressif's own reader of partition tables.
+const IDF_DEFS_REQUIREMENT: &str = "esp-idf-defs==0.1.7";
 
 /// How long `apt-get` waits for another one to finish.
 const APT_LOCK_SECONDS_MAX: u32 = 300;
@@ -84,6 +89,10 @@ pub(crate) enum Tool {
     Unicorn,
     /// Reads the names in its firmware.
     Elftools,
+    /// The serial side of a chip without a chip.
+    Rom,
+    /// Espressif's rules for partition tables.
+    IdfDefs,
     /// Checks licences and sources of dependencies.
     CargoDeny,
     /// Builds libFuzzer.
@@ -216,7 +225,9 @@ impl Machine {
         match tool {
             Tool::ChipCompiler => self.chip_compiler().is_some(),
             // Modules, and not commands.
-            Tool::Unicorn | Tool::Elftools => self.has_module(tool.name()),
+            Tool::Unicorn | Tool::Elftools | Tool::Rom | Tool::IdfDefs => {
+                self.has_module(tool.name())
+            }
             _ => self.path_of(tool).is_some(),
         }
     }
@@ -282,6 +293,8 @@ impl Tool {
             Self::Schemathesis => "schemathesis",
             Self::Unicorn => "unicorn",
             Self::Elftools => "elftools",
+            Self::Rom => "esp32_mock_bootloader",
+            Self::IdfDefs => "esp_idf_defs",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
             Self::Chromium => "chromium",
@@ -313,6 +326,7 @@ impl Tool {
             Self::Faketime => &["faketime"],
             Self::Esptool | Self::CargoDeny | Self::AxeCore | Self::Terser => &[],
             Self::Moto | Self::Schemathesis | Self::Unicorn | Self::Elftools => &[],
+            Self::Rom | Self::IdfDefs => &[],
         }
     }
 
@@ -327,6 +341,8 @@ impl Tool {
             Self::PlatformIo => Some(PLATFORMIO_REQUIREMENT),
             Self::Scons => Some(SCONS_REQUIREMENT),
             Self::Cmake => Some(CMAKE_REQUIREMENT),
+            Self::Rom => Some(ROM_REQUIREMENT),
+            Self::IdfDefs => Some(IDF_DEFS_REQUIREMENT),
             _ => None,
         }
     }
@@ -365,6 +381,7 @@ impl Tool {
             Self::Moto => "run `pip install 'moto[server]'`",
             Self::Schemathesis => "run `pip install schemathesis`",
             Self::Unicorn | Self::Elftools => "run `pip install unicorn pyelftools`",
+            Self::Rom | Self::IdfDefs => "run `pip install esp32-mock-bootloader esp-idf-defs`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
             Self::Chromium => "run `apt-get install chromium`",

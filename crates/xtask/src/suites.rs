@@ -61,6 +61,8 @@ pub(crate) const ALL: &[Suite] = &[
         Tool::Scons,
         Tool::Cmake,
         Tool::Make,
+        Tool::Rom,
+        Tool::IdfDefs,
     ]),
     Suite::new("server", "the server on PostgreSQL and an S3 store", server)
         .with(&[Tool::Postgres, Tool::Moto]),
@@ -279,7 +281,7 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
             cargo.env(name, path);
         }
     }
-    shell::run(&mut cargo)
+    shell::run(cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python")))
 }
 
 fn fleet(machine: &Machine) -> Result<(), Failure> {

@@ -513,7 +513,7 @@ pub(crate) fn make_group(path: &Path) -> Result<(), CommandError> {
     })
 }
 
-fn read_group(path: &Path) -> Result<GroupKey, CommandError> {
+pub(crate) fn read_group(path: &Path) -> Result<GroupKey, CommandError> {
     let name = path.display();
     if !path.try_exists().unwrap_or(true) {
         return Err(CommandError::failed(format!("There is no group file `{name}`"))
@@ -528,7 +528,7 @@ fn read_group(path: &Path) -> Result<GroupKey, CommandError> {
     }
 }
 
-pub(super) fn read_password(path: &Path) -> Result<String, CommandError> {
+pub(crate) fn read_password(path: &Path) -> Result<String, CommandError> {
     let text = String::from_utf8(files::read(path, PASSWORD_BYTES_MAX)?).unwrap_or_default();
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() || password.contains(char::is_control) {

@@ -22,7 +22,7 @@ use crate::ui::Ui;
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     Make(Box<MakeArgs>),
-    Merge(merge::MergeArgs),
+    Merge(Box<merge::MergeArgs>),
 }
 
 /// Make one firmware image

@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod demo;
 pub(crate) mod device;
+mod flash;
 mod group;
 mod history;
 mod image;
@@ -72,6 +73,7 @@ pub(crate) enum Command {
     Release(release::ReleaseCommand),
     #[command(subcommand)]
     Image(image::ImageCommand),
+    Flash(Box<flash::FlashArgs>),
     Device(Box<device::DeviceArgs>),
     Demo(demo::DemoArgs),
     Adopt(Box<adopt::AdoptArgs>),
@@ -118,6 +120,7 @@ pub(crate) fn run(ui: &Ui, command: Command) -> Result<(), CommandError> {
         Command::Inspect(args) => inspect::inspect(ui, &args),
         Command::Release(command) => release::release(ui, &command),
         Command::Image(command) => image::image(ui, command),
+        Command::Flash(args) => flash::flash(ui, &args),
         Command::Device(args) => device::device(ui, &args),
         Command::Demo(args) => demo::demo(ui, &args),
         Command::Adopt(args) => adopt::adopt(ui, &args),

@@ -1,10 +1,13 @@
 //! `lockstep serve`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use lockstep_device::mqtt::{BadPrefix, PREFIX_DEFAULT, Prefix};
+use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
+use lockstep_proto::partition::PartitionTable;
 use lockstep_server::mqtt::{Broker, Login};
 use lockstep_server::objects::ObjectError;
 use lockstep_server::run::{self, ServeError, ServeOptions};
@@ -13,8 +16,10 @@ use lockstep_server::tls::authority::Authority;
 use lockstep_server::tls::{Certificates, TlsError, TlsOptions};
 use serde_json::json;
 
+use crate::args;
 use crate::broker::BrokerUrl;
 use crate::error::CommandError;
+use crate::flashing::bootloader;
 use crate::keys;
 use crate::ui::Ui;
 
@@ -90,6 +95,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TOPIC", default_value = PREFIX_DEFAULT, value_parser = prefix)]
     mqtt_topic: String,
 
+    /// The bootloader of boards that are flashed from a browser; again for other chips [default:
+    /// espflash's own, which have no rollback]
+    #[arg(long = "bootloader", value_name = "CHIP=FILE", value_parser = chip_file)]
+    bootloaders: Vec<(ChipId, PathBuf)>,
+
     /// Print the log as one JSON object for each line
     #[arg(long)]
     json_log: bool,
@@ -152,6 +162,7 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
         trust,
         poll_s: args.poll,
         mqtt: args.mqtt.as_ref().map(|url| broker(url, &args.mqtt_topic)).transpose()?,
+        bootloaders: bootloaders(&args.bootloaders)?,
     };
     begin_log(args.json_log || ui.is_json());
     let failed = |error: &dyn std::error::Error| {
@@ -186,6 +197,26 @@ pub(super) fn serve(ui: &Ui, args: &ServeArgs) -> Result<(), CommandError> {
         }))?;
         ready.serve(interrupted()).await.map_err(|error| serve_error(&error, args))
     })
+}
+
+/// Those that were given, and espflash's own for all other chips.
+fn bootloaders(given: &[(ChipId, PathBuf)]) -> Result<BTreeMap<ChipId, Vec<u8>>, CommandError> {
+    let flash_bytes = PartitionTable::desk_table().end();
+    let ours = ChipId::all().filter_map(|chip| {
+        let bootloader = bootloader::bundled(chip, None, 0, flash_bytes).ok()?;
+        Some((chip, bootloader.bytes))
+    });
+    let mut all: BTreeMap<ChipId, Vec<u8>> = ours.collect();
+    for (chip, path) in given {
+        all.insert(*chip, bootloader::read(path, *chip, flash_bytes)?.bytes);
+    }
+    Ok(all)
+}
+
+fn chip_file(text: &str) -> Result<(ChipId, PathBuf), String> {
+    let (chip, file) =
+        text.split_once('=').ok_or("expected CHIP=FILE, such as esp32c3=boot.bin")?;
+    Ok((args::chip(chip)?, file.into()))
 }
 
 fn url(text: &str) -> Result<String, String> {

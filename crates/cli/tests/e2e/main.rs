@@ -11,6 +11,7 @@ mod chip;
 mod crashes;
 mod desk;
 mod fielded;
+mod flash;
 mod fleet_mqtt;
 mod held;
 mod keys;

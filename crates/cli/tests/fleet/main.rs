@@ -13,6 +13,7 @@ mod contract;
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
 mod faults;
+mod install;
 mod leads;
 mod orders;
 mod releases;

@@ -194,11 +194,7 @@ impl<A: Application> Node<A> {
     }
 
     fn write_key<F: NorFlash>(&mut self, key: &GroupKey, flash: &mut F) -> bool {
-        let mut entry = [0; KEY_BYTES];
-        let (stored, given) = entry.split_at_mut(32);
-        stored.copy_from_slice(key.bytes());
-        given.copy_from_slice(&self.given_key);
-        self.write_entry(ENTRY_KEY, &entry, flash)
+        self.write_entry(ENTRY_KEY, &key_entry(key, &self.given_key), flash)
     }
 
     /// Durable first; from then on this device speaks with the new key alone.
@@ -253,9 +249,20 @@ pub(crate) fn adopted_key<F: NorFlash>(
     (mark == *given).then_some(key)
 }
 
+/// What the entry [`ENTRY_KEY`] of a device says that is adopted with `key`; `given` is the mark of
+/// the key that it is started with, all zeros for a board.
+pub fn key_entry(key: &GroupKey, given: &[u8; 8]) -> [u8; KEY_BYTES] {
+    let mut entry = [0; KEY_BYTES];
+    let (stored, mark) = entry.split_at_mut(32);
+    stored.copy_from_slice(key.bytes());
+    mark.copy_from_slice(given);
+    entry
+}
+
 /// The key that this device was adopted with: key 32, mark of the key given at start 8.
-const ENTRY_KEY: Entry = Entry::new(15).expect("below the number of kinds");
-const KEY_BYTES: usize = 40;
+pub const ENTRY_KEY: Entry = Entry::new(15).expect("below the number of kinds");
+/// Length of that entry.
+pub const KEY_BYTES: usize = 40;
 /// Wrong passwords that a device hears out in one boot.
 const WRONG_MAX: u8 = 10;
 /// A device begins an exchange at most this often, in milliseconds: the sums take a chip a tenth of

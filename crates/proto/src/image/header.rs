@@ -31,6 +31,11 @@ macro_rules! chips {
                 }
             }
 
+            /// All that have a name here.
+            pub fn all() -> impl Iterator<Item = Self> {
+                Self::NAMED.iter().map(|(_, chip)| *chip)
+            }
+
             const NAMED: &[(&'static str, Self)] = &[$(($name, Self($number)),)*];
         }
     };
@@ -54,6 +59,16 @@ chips! {
 }
 
 impl ChipId {
+    /// Where the ROM of the chip looks for the bootloader in flash: `bootloader_offset` of
+    /// ESP-IDF's `soc` component.
+    pub const fn bootloader_offset(self) -> u32 {
+        match self {
+            Self::ESP32 | Self::ESP32_S2 => 0x1000,
+            Self::ESP32_P4 | Self::ESP32_C5 => 0x2000,
+            _ => 0,
+        }
+    }
+
     /// Takes the spellings in use: `ESP32-S3`, `esp32s3`, `esp32_s3`. `None` for an unknown chip.
     pub fn from_name(name: &str) -> Option<Self> {
         let letters = |text: &'static str| plain_letters(text.as_bytes());

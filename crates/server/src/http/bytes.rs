@@ -69,14 +69,7 @@ pub(super) async fn answer(
     };
     let begin = part.first + first;
     let found = objects.get(digest, begin..begin + size_bytes).await?;
-    let Some(found) = found else {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "away",
-            format_args!("bundle {digest} is not in the store of objects"),
-            "upload the release again",
-        ));
-    };
+    let Some(found) = found else { return Err(away(digest)) };
     let mut base = base
         .status(status)
         .header(header::CONTENT_TYPE, "application/octet-stream")
@@ -87,6 +80,16 @@ pub(super) async fn answer(
         base = base.header(header::CONTENT_RANGE, range);
     }
     Ok(built(base.body(Body::from(found))))
+}
+
+/// A bundle that was there is not any more.
+pub(super) fn away(digest: Sha256) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "away",
+        format_args!("bundle {digest} is not in the store of objects"),
+        "upload the release again",
+    )
 }
 
 /// The headers are all our own texts.

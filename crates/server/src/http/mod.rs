@@ -11,6 +11,7 @@ mod console;
 pub mod contract;
 pub(crate) mod given;
 mod groups;
+mod install;
 mod leads;
 pub mod limits;
 pub mod listen;
@@ -57,6 +58,7 @@ fn api() -> OpenApiRouter<Arc<Server>> {
     OpenApiRouter::with_openapi(contract::base())
         .merge(leads::routes())
         .merge(releases::routes())
+        .merge(install::routes())
         .merge(groups::routes())
         .merge(campaigns::routes())
         .merge(people::routes())

@@ -20,7 +20,7 @@ use super::contract::{Identity, Octets};
 use super::given;
 use super::problem::Problem;
 use crate::field::Foreseen;
-use crate::manifests::places;
+use crate::manifests::{Place, places};
 use crate::publish::{self, PublishError};
 use crate::server::{Change, Server};
 use crate::store::groups::Filter;
@@ -255,22 +255,66 @@ async fn firmware(
     given::Path((role, version)): given::Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let missing = || Problem::not_found("firmware", &format!("{role}/{version}"));
-    for release in server.store.releases().await? {
-        if release.withdrawn_at.is_some() || version_of(&release, &role) != Some(version.clone()) {
-            continue;
-        }
-        let Some(place) = places(&release).remove(&role) else { continue };
-        let digest = Sha256::from_hex(&release.bundle_sha256).ok_or_else(missing)?;
-        let part = Part { first: place.first, size_bytes: place.size_bytes };
-        let tag = format!("{}-{role}", release.bundle_sha256);
-        return bytes::answer(&server.objects, digest, part, &tag, &headers).await;
-    }
-    Err(missing())
+    let artifact = artifact(&server, &role, &version).await?;
+    artifact.answer(&server, &role, &headers).await
 }
 
-/// The version of a role's firmware in a release.
-fn version_of(release: &Release, role: &str) -> Option<String> {
+/// One role's firmware in a release.
+pub(super) struct Artifact {
+    /// The release.
+    pub(super) release: Release,
+    /// Where it is in the bundle.
+    pub(super) place: Place,
+    /// The chip that it is for; empty if that is not said.
+    pub(super) chip: String,
+    digest: Sha256,
+}
+
+impl Artifact {
+    /// Its bytes, or what is asked for of them.
+    pub(super) async fn answer(
+        &self,
+        server: &Server,
+        role: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Problem> {
+        let part = Part { first: self.place.first, size_bytes: self.place.size_bytes };
+        let tag = format!("{}-{role}", self.release.bundle_sha256);
+        bytes::answer(&server.objects, self.digest, part, &tag, headers).await
+    }
+
+    /// All of its bytes.
+    pub(super) async fn bytes(&self, server: &Server) -> Result<axum::body::Bytes, Problem> {
+        let Place { first, size_bytes, .. } = self.place;
+        let found = server.objects.get(self.digest, first..first + size_bytes).await?;
+        found.ok_or_else(|| bytes::away(self.digest))
+    }
+}
+
+/// Finds the firmware of a role in a release that was not withdrawn.
+pub(super) async fn artifact(
+    server: &Server,
+    role: &str,
+    version: &str,
+) -> Result<Artifact, Problem> {
+    for release in server.store.releases().await? {
+        if release.withdrawn_at.is_some() {
+            continue;
+        }
+        let Some((found, chip)) = said_of(&release, role) else { continue };
+        let digest = Sha256::from_hex(&release.bundle_sha256);
+        let place = places(&release).remove(role);
+        if let (true, Some(place), Some(digest)) = (found == version, place, digest) {
+            return Ok(Artifact { release, place, chip, digest });
+        }
+    }
+    Err(Problem::not_found("firmware", &format!("{role}/{version}")))
+}
+
+/// Version and chip of a role's firmware in a release.
+fn said_of(release: &Release, role: &str) -> Option<(String, String)> {
     let manifest: Value = serde_json::from_str(&release.manifest).ok()?;
-    Some(manifest.get("devices")?.get(role)?.get("version")?.as_str()?.to_owned())
+    let entry = manifest.get("devices")?.get(role)?;
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some((text("version")?, text("chip").or_else(|| text("device_type")).unwrap_or_default()))
 }

@@ -6,13 +6,17 @@
 
 use std::fmt;
 
-use embedded_storage::nor_flash::{NorFlash, ReadNorFlash as _};
-use lockstep_agent::FlashFault;
+use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
+use lockstep_agent::config::{self, ConfigError};
 use lockstep_agent::layout::{Layout, LayoutError};
 use lockstep_agent::record::{Kind, RecordError, RecordLog};
+use lockstep_agent::{FlashFault, Region};
+use lockstep_device::adopt;
 use lockstep_device::identity::{ENTRY_IMAGES, IMAGES_BYTES_MAX, KnownImage, KnownImages};
 use lockstep_device::password::Password;
 use lockstep_proto::compat::Announced;
+use lockstep_proto::frame::control::GroupKey;
+use lockstep_proto::id::ImageHash;
 use lockstep_proto::image::{ChipId, ImageError, ImageReader};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::partition::{PartitionTable, TABLE_BYTES, TABLE_OFFSET};
@@ -103,26 +107,86 @@ pub fn make<F: NorFlash<Error = FlashError>>(
         return Err(ProvisionError::Chip { found: facts.header.chip, expected: chip });
     }
     write_erased(flash, slot.offset, firmware)?;
-
-    let mut record = RecordLog::open(flash, layout.record())?;
-    record.write(flash, Kind::TRUST, ENTRY_VERSION, &trust.encode())?;
-    if let Some(announced) = *announced {
-        let mut images = KnownImages::default();
-        images.learn(KnownImage { image: facts.image_hash, announced, config_schema: 0 });
-        let mut buffer = [0; IMAGES_BYTES_MAX];
-        // The buffer is made for more images than one.
-        let len = images.encode(&mut buffer).unwrap_or(0);
-        let entry = buffer.get(..len).unwrap_or_default();
-        record.write(flash, ENTRY_IMAGES, ENTRY_VERSION, entry)?;
-    }
-    if let Some(password) = password {
-        set_password(&layout, password, flash)?;
-    }
+    let given = Given { trust: Some(trust), announced: *announced, password, ..Given::default() };
+    give(&given, (facts.image_hash, None), &layout, flash)?;
 
     let mut bytes = [0; TABLE_BYTES];
     table.write(&mut bytes);
     write_erased(flash, TABLE_OFFSET, &bytes)?;
     Ok(())
+}
+
+/// What a board is given besides its firmware; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// Whose releases are taken.
+    pub trust: Option<&'a Trust>,
+    /// What is known of a firmware that says nothing of itself.
+    pub announced: Option<Announced>,
+    /// The password.
+    pub password: Option<&'a str>,
+    /// The group's key, as if it had been adopted with it.
+    pub group: Option<&'a GroupKey>,
+    /// The application's configuration.
+    pub configuration: Option<&'a [u8]>,
+}
+
+/// Puts what is given where the firmware looks for it. `images`: the one that will run, and what
+/// the other slot holds, whose configuration stays.
+pub fn give<F: NorFlash>(
+    given: &Given<'_>,
+    images: (ImageHash, Option<ImageHash>),
+    layout: &Layout,
+    flash: &mut F,
+) -> Result<(), ProvisionError> {
+    let (image, other) = images;
+    let mut record = RecordLog::open(flash, layout.record())?;
+    if let Some(trust) = given.trust {
+        put(&mut record, Kind::TRUST, &trust.encode(), flash)?;
+    }
+    if let Some(announced) = given.announced {
+        let mut images = KnownImages::default();
+        images.learn(KnownImage { image, announced, config_schema: 0 });
+        let mut buffer = [0; IMAGES_BYTES_MAX];
+        // The buffer is made for more images than one.
+        let len = images.encode(&mut buffer).unwrap_or(0);
+        put(&mut record, ENTRY_IMAGES, buffer.get(..len).unwrap_or_default(), flash)?;
+    }
+    if let Some(group) = given.group {
+        put(&mut record, adopt::ENTRY_KEY, &adopt::key_entry(group, &[0; 8]), flash)?;
+    }
+    if let Some(password) = given.password {
+        set_password(layout, password, flash)?;
+    }
+    if let Some(configuration) = given.configuration {
+        let store = layout.config().ok_or(ProvisionError::Config(ConfigError::NoRoom))?;
+        config::store(flash, store, image, other, configuration)?;
+    }
+    Ok(())
+}
+
+/// Writes an entry, and nothing at all if it is there: even the log's care for what a power cut
+/// may have left would be a change.
+fn put<F: NorFlash>(
+    record: &mut RecordLog,
+    kind: Kind,
+    payload: &[u8],
+    flash: &mut F,
+) -> Result<(), ProvisionError> {
+    let mut known = vec![0; payload.len()];
+    let found = record.read(flash, kind, &mut known)?;
+    if found == Some((ENTRY_VERSION, payload.len())) && known == payload {
+        return Ok(());
+    }
+    Ok(record.write(flash, kind, ENTRY_VERSION, payload)?)
+}
+
+/// Whether a board's record is here: who was made here has been told whose releases to take, and
+/// who has booted counts that.
+pub fn has_record<F: ReadNorFlash>(flash: &mut F, record: Region) -> Result<bool, FlashFault> {
+    let log = RecordLog::open(flash, record)?;
+    Ok(log.read(flash, Kind::TRUST, &mut [])?.is_some()
+        || log.read(flash, Kind::BOOT_NUMBER, &mut [])?.is_some())
 }
 
 /// Sets the password, unless it is the board's already.
@@ -179,6 +243,8 @@ pub enum ProvisionError {
     Read(FlashFault),
     /// The record could not be written.
     Record(RecordError),
+    /// The configuration could not be written.
+    Config(ConfigError),
     /// The flash failed.
     Flash(FlashError),
     /// The host gave no random numbers.
@@ -193,6 +259,7 @@ impl fmt::Display for ProvisionError {
                 write!(f, "firmware is for chip `{found}`, the board has `{expected}`")
             }
             Self::Layout(_) => f.write_str("flash is not laid out for updates"),
+            Self::Config(_) => f.write_str("configuration cannot be used"),
             Self::Read(_) | Self::Record(_) | Self::Flash(_) => {
                 f.write_str("could not write the flash of the board")
             }
@@ -209,6 +276,7 @@ impl std::error::Error for ProvisionError {
             Self::Layout(error) => Some(error),
             Self::Read(error) => Some(error),
             Self::Record(error) => Some(error),
+            Self::Config(error) => Some(error),
             Self::Flash(error) => Some(error),
             Self::Random(error) => Some(error),
         }
@@ -224,6 +292,12 @@ impl From<FlashFault> for ProvisionError {
 impl From<RecordError> for ProvisionError {
     fn from(error: RecordError) -> Self {
         Self::Record(error)
+    }
+}
+
+impl From<ConfigError> for ProvisionError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the API answers, as it goes over the wire: made from what is in the tables, and described
 //! in the API's document by the same types.
 
+mod install;
 mod releases;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub(super) use install::{Build, Install, Ota, Part};
 pub(super) use releases::{CheckedRelease, NewRelease, OneRelease, Releases, Withdrawn};
 
 use super::contract::{Address, Identity, Moment, Version};
