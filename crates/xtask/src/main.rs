@@ -6,6 +6,7 @@
 //!
 //! The tests themselves: they stand beside the code they are about.
 
+mod bindings;
 mod cores;
 mod corpus;
 mod firmware;
@@ -35,6 +36,7 @@ usage: cargo xtask COMMAND
   sizes                    build the cores for a chip and say what each costs in flash
   firmware [--board NAME]... [--part NAME]... [--version 1.2.3]
                            build the firmware of all boards and parts, or only those named
+  bindings [--xtensa]      build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...
@@ -67,6 +69,7 @@ enum Command {
     Tidy,
     Sizes,
     Firmware(firmware::Plan),
+    Bindings(bindings::Plan),
     Soak { rollouts: u32, seed: u64 },
     Fuzz(fuzz::Plan),
 }
@@ -80,6 +83,7 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
         ["firmware", options @ ..] => firmware::Plan::parse(options).map(Command::Firmware),
+        ["bindings", options @ ..] => bindings::Plan::parse(options).map(Command::Bindings),
         ["soak", options @ ..] => parse_soak(options),
         ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
         ["page" | "tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
@@ -137,6 +141,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
         Command::Firmware(plan) => firmware::run(&machine, plan),
+        Command::Bindings(plan) => bindings::run(&machine, *plan),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
         Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };

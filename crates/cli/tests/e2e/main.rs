@@ -5,6 +5,7 @@
 //! afterwards. A test that needs a certain moment makes the moment long, with a slow radio or with
 //! an application that does not come to rest.
 
+mod c;
 mod chip;
 mod crashes;
 mod desk;
