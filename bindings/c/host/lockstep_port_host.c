@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,8 @@
 #define PEERS_MAX 64
 #define PEERS_REFRESH_MS 500
 #define FRAMES_PER_TURN_MAX 64
+#define STACK_BYTES (256u * 1024)
+#define STACK_PAINT 0xA5
 
 void setup(void);
 void loop(void);
@@ -62,6 +65,8 @@ static struct {
 } host = {.flash = -1, .socket = -1, .channel = 1};
 
 static uint8_t memory[LOCKSTEP_MEMORY_BYTES];
+/* The stack of the one task, painted so that it tells how much of it was needed. */
+static uint8_t stack[STACK_BYTES] __attribute__((aligned(4096)));
 
 static void stop(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -286,10 +291,20 @@ static bool speak(void) {
 
 /* What is asked for */
 
+/* How deep the stack has ever been: below that it is as it was painted. */
+static size_t stack_bytes(void) {
+    size_t untouched = 0;
+    while (untouched < sizeof stack && stack[untouched] == STACK_PAINT) {
+        untouched++;
+    }
+    return sizeof stack - untouched;
+}
+
 static void restart(const char *reason) {
     LockstepMemory found;
     if (lockstep_memory(host.lockstep, &found) == LOCKSTEP_OK) {
-        printf("memory: %zu of %zu bytes at most\n", found.peak_bytes, found.size_bytes);
+        printf("memory: %zu of %zu bytes at most, and %zu bytes of stack\n", found.peak_bytes,
+               found.size_bytes, stack_bytes());
     }
     printf("restarts %s\n", reason);
     /* As a checker of memory wants it; a chip has no need to. */
@@ -424,12 +439,26 @@ static void parse(int count, char **words) {
     }
 }
 
-int main(int count, char **words) {
-    /* Whoever started it is gone: so is the power. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    parse(count, words);
+static void *run(void *nothing) {
     setup();
     for (;;) {
         loop();
     }
+    return nothing;
+}
+
+int main(int count, char **words) {
+    /* Whoever started it is gone: so is the power. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    parse(count, words);
+    memset(stack, STACK_PAINT, sizeof stack);
+    pthread_attr_t attributes;
+    pthread_t task;
+    if (pthread_attr_init(&attributes) != 0 ||
+        pthread_attr_setstack(&attributes, stack, sizeof stack) != 0 ||
+        pthread_create(&task, &attributes, run, NULL) != 0) {
+        stop("pthread_create");
+    }
+    pthread_join(task, NULL);
+    return 1;
 }

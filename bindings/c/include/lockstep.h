@@ -24,8 +24,7 @@
 #define LOCKSTEP_TEXT_BYTES 96
 
 /**
- * Memory that is enough for a member, and for a lead of a few devices, in bytes: what was
- * measured, and half of it once more.
+ * Memory that is enough for a member, in bytes: what was measured, and half of it once more.
  */
 #define LOCKSTEP_MEMORY_BYTES 65536
 

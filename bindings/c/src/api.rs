@@ -14,6 +14,7 @@ use lockstep_proto::frame::report::MemberState;
 use lockstep_proto::frame::{FRAME_BYTES_MAX, FrameType, LARGE_FRAME_BYTES_MAX, frame_type};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::time::Instant;
+use lockstep_proto::wire::Role;
 
 use crate::application::CApplication;
 use crate::callbacks::{LockstepCallbacks, PortFlash};
@@ -27,8 +28,7 @@ use crate::shown::{
 
 pub use crate::device::Lockstep;
 
-/// Memory that is enough for a member, and for a lead of a few devices, in bytes: what was
-/// measured, and half of it once more.
+/// Memory that is enough for a member, in bytes: what was measured, and half of it once more.
 pub const LOCKSTEP_MEMORY_BYTES: usize = 65_536;
 
 /// Starts a device: first thing at start, before anything that a bad release could have broken.
@@ -500,7 +500,7 @@ fn peer_of(device: &Device, index: usize) -> Option<LockstepPeer> {
     };
     Some(LockstepPeer {
         id: peer.id.0,
-        role: c_text(peer.role.as_ref().map(|role| role.as_str()).unwrap_or_default()),
+        role: c_text(peer.role.as_ref().map(Role::as_str).unwrap_or_default()),
         version: peer.announced.map_or(0, |announced| announced.number),
         linked: peer.is_linked(device.last_time(), fresh_ms),
         is_known: peer.announced.is_some(),

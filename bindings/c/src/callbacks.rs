@@ -109,8 +109,8 @@ impl ReadNorFlash for PortFlash {
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashFailed> {
         let length = self.place(offset, bytes.len())?;
         let (read, context) = (self.callbacks.flash_read, self.callbacks.context);
-        // SAFETY: the port's function with the port's context; it may write `length` bytes.
         let read = read.map(|read| {
+            // SAFETY: the port's function with the port's context; it may write `length` bytes.
             outside_of_ours(|| unsafe { read(context, offset, bytes.as_mut_ptr(), length) })
         });
         done(read)
@@ -137,8 +137,8 @@ impl NorFlash for PortFlash {
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashFailed> {
         let length = self.place(offset, bytes.len())?;
         let (write, context) = (self.callbacks.flash_write, self.callbacks.context);
-        // SAFETY: the port's function with the port's context; it may read `length` bytes.
         let write = write.map(|write| {
+            // SAFETY: the port's function with the port's context; it may read `length` bytes.
             outside_of_ours(|| unsafe { write(context, offset, bytes.as_ptr(), length) })
         });
         done(write)

@@ -208,7 +208,7 @@ pub(crate) unsafe fn with(
             used_bytes: (*arena).used_bytes(),
             peak_bytes: (*arena).peak_bytes(),
         };
-        let device = &mut *(&raw mut (*lockstep).device);
+        let device = &mut (*lockstep).device;
         let result = match device.as_deref_mut() {
             None => LockstepResult::ErrorHandle,
             Some(device) => {

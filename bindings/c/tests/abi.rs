@@ -147,6 +147,7 @@ impl Device {
         loop {
             // SAFETY: an instance, and a place for a frame, which is one after `Ok`.
             match unsafe { lockstep_poll_frame(self.lockstep, now_ms, frame.as_mut_ptr()) } {
+                // SAFETY: it is one, after `Ok`.
                 LockstepResult::Ok => frames.push(unsafe { frame.assume_init() }),
                 _ => return frames,
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use object::read::archive::ArchiveFile;
-use object::{File, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
+use object::{File, Object as _, ObjectSection as _, ObjectSymbol, SectionKind};
 
 use crate::cores;
 use crate::machine::{ChipCompiler, Machine, Tool};
@@ -34,33 +34,49 @@ pub(crate) struct Chip {
     arch: &'static str,
 }
 
-const RISCV: &[Chip] = &[
+const RISCV: &[Chip; 2] = &[
     Chip { name: "esp32c3", target: "riscv32imc-unknown-none-elf", arch: "rv32imc" },
     Chip { name: "esp32c6", target: "riscv32imac-unknown-none-elf", arch: "rv32imac" },
 ];
 
 /// What is to be built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The libraries for ESP32 and ESP32-S3 too, by Debian's LLVM: experimental.
+    chips: Vec<Chip>,
+    /// The library for ESP32 and ESP32-S3, by Debian's LLVM: experimental.
     xtensa: bool,
 }
 
 impl Plan {
     /// Reads the options of `cargo xtask bindings`.
     pub(crate) fn parse(options: &[&str]) -> Result<Self, String> {
-        match options {
-            [] => Ok(Self::default()),
-            ["--xtensa"] => Ok(Self { xtensa: true }),
-            [other, ..] => Err(format!("unexpected argument `{other}`")),
+        let mut plan = Self { chips: Vec::new(), xtensa: false };
+        for option in options.chunks(2) {
+            match option {
+                ["--chip", "esp32" | "esp32s3"] => plan.xtensa = true,
+                ["--chip", name] => plan.chips.push(chip(name)?),
+                ["--chip"] => return Err("`--chip` needs a value".into()),
+                [other, ..] => return Err(format!("unexpected argument `{other}`")),
+                [] => (),
+            }
         }
+        if options.is_empty() {
+            plan.chips = RISCV.to_vec();
+        }
+        Ok(plan)
     }
 }
 
+fn chip(name: &str) -> Result<Chip, String> {
+    RISCV.iter().find(|chip| chip.name == name).copied().ok_or_else(|| {
+        format!("unknown chip `{name}`; there are esp32, esp32s3, esp32c3 and esp32c6")
+    })
+}
+
 /// Builds the libraries for chips, and puts the packages together.
-pub(crate) fn run(machine: &Machine, plan: Plan) -> Result<(), Failure> {
+pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     machine.provide(TOOLS);
-    for chip in RISCV {
+    for chip in &plan.chips {
         chip_library(machine, *chip)?;
     }
     if plan.xtensa {
@@ -72,10 +88,9 @@ pub(crate) fn run(machine: &Machine, plan: Plan) -> Result<(), Failure> {
 /// What CI looks at: the headers as C11 and C++17, the library for a chip with nothing left open,
 /// the packages, and the examples on a host, which take part in rollouts.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
-    run(machine, Plan::default())?;
-    for chip in RISCV {
-        link(machine, *chip)?;
-    }
+    let [chip, ..] = RISCV;
+    run(machine, &Plan { chips: vec![*chip], xtensa: false })?;
+    link(machine, *chip)?;
     package::check(machine)?;
     let programs = examples(machine)?;
     let mut cargo = suites::e2e_tests(machine, "c::");
@@ -143,7 +158,7 @@ fn no_128_bit_division(library: &Path) -> Result<(), Failure> {
         }
         let object = File::parse(data).map_err(|error| content(format!("`{name}`: {error}")))?;
         ours += 1;
-        let open = object.symbols().filter(|symbol| symbol.is_undefined());
+        let open = object.symbols().filter(ObjectSymbol::is_undefined);
         for symbol in open.filter_map(|symbol| symbol.name().ok()) {
             if DIVISIONS.contains(&symbol) {
                 return Err(content(format!(
@@ -269,9 +284,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xtensa_is_built_when_asked_for() {
-        assert_eq!(Plan::parse(&[]), Ok(Plan { xtensa: false }));
-        assert_eq!(Plan::parse(&["--xtensa"]), Ok(Plan { xtensa: true }));
-        assert!(Plan::parse(&["--extensa"]).is_err());
+    fn without_options_every_chip_is_built_that_needs_no_compiler_of_espressif() {
+        assert_eq!(Plan::parse(&[]), Ok(Plan { chips: RISCV.to_vec(), xtensa: false }));
+        let s3 = Plan::parse(&["--chip", "esp32s3"]);
+        assert_eq!(s3, Ok(Plan { chips: Vec::new(), xtensa: true }));
+    }
+
+    #[test]
+    fn a_chip_that_there_is_not_is_refused_with_those_that_there_are() {
+        let refused = Plan::parse(&["--chip", "esp8266"]).unwrap_err();
+        assert!(refused.ends_with("there are esp32, esp32s3, esp32c3 and esp32c6"), "{refused}");
+        assert!(Plan::parse(&["--chip"]).is_err());
+        assert!(Plan::parse(&["--ship", "esp32"]).is_err());
     }
 }

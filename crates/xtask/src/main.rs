@@ -36,7 +36,7 @@ usage: cargo xtask COMMAND
   sizes                    build the cores for a chip and say what each costs in flash
   firmware [--board NAME]... [--part NAME]... [--version 1.2.3]
                            build the firmware of all boards and parts, or only those named
-  bindings [--xtensa]      build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
+  bindings [--chip NAME]... build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...
@@ -141,7 +141,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
         Command::Firmware(plan) => firmware::run(&machine, plan),
-        Command::Bindings(plan) => bindings::run(&machine, *plan),
+        Command::Bindings(plan) => bindings::run(&machine, plan),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
         Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };

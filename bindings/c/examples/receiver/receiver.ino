@@ -9,6 +9,8 @@
 
 #ifdef ESP_PLATFORM
 #include <WiFi.h>
+// A device is made on the stack first; 8 KiB is what the task has otherwise.
+SET_LOOP_TASK_STACK_SIZE(96 * 1024);
 #endif
 
 #ifndef VERSION_MINOR

@@ -165,7 +165,7 @@ impl Place {
             let status = self.run_program(slot, reset, shared);
             reset = match status.and_then(|status| status.code()) {
                 Some(RESET_CODE) => ResetReason::Software,
-                // A signal: the power was cut, or a panic.
+                // Somebody has killed it.
                 None => ResetReason::PowerOn,
                 Some(code) => {
                     self.say(&format!("board: program ended with {code}"));
@@ -283,6 +283,18 @@ fn devices_in_c_go_with_their_group_to_a_good_release_and_back_from_a_broken_one
     desk.wait("so is the lead", || {
         (desk.lead().get("/api/version")?.json["image"] == before.image.as_str()).then_some(())
     });
+    for board in [&display, &transmitter] {
+        let log = board.log();
+        for line in log.lines().filter(|line| line.starts_with("memory: ")) {
+            println!("{}: {line}", board.id);
+        }
+    }
+    // Each ended for a reset that it was told of, and never by itself.
+    for board in [&display, &transmitter] {
+        for sign in ["program ended", "panicked", "runtime error", "AddressSanitizer"] {
+            assert!(!board.log().contains(sign), "{}", board.log());
+        }
+    }
 }
 
 /// On trial, before anybody knows whether it is healthy.

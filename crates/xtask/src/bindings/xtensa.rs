@@ -53,12 +53,14 @@ pub(super) fn build(machine: &Machine) -> Result<(), Failure> {
 
 fn cargo(machine: &Machine, description: &Path, built: &Path) -> Command {
     let mut cargo = ChipCompiler::Debian.cargo("xtensa");
+    // Before the command, as the other one of its kind: those behind it would replace that.
+    cargo.arg("-Zjson-target-spec");
     cargo.current_dir(&machine.root).env_remove("CARGO_ENCODED_RUSTFLAGS");
     let flags = format!("{} -Clinker-plugin-lto --emit=llvm-bc", cores::FLAGS);
     cargo.env("RUSTFLAGS", flags);
     super::small(&mut cargo);
     cargo.args(["rustc", "--release", "--package", "lockstep-c", "--lib", "--locked"]);
-    cargo.args(["--no-default-features", "--crate-type", "staticlib", "-Zjson-target-spec"]);
+    cargo.args(["--no-default-features", "--crate-type", "staticlib"]);
     cargo.arg("--target").arg(description).arg("--target-dir").arg(built);
     cargo
 }
