@@ -107,6 +107,12 @@ impl Journal {
         self.lines.iter().filter(move |line| line.seq > seq)
     }
 
+    /// Lets go of the lines up to `seq`: somebody has taken them, and nobody else will ask.
+    pub(crate) fn forget_lines(&mut self, seq: u32) {
+        self.lines.retain(|line| line.seq > seq);
+        self.lines.shrink_to(LINES_KEPT_READY);
+    }
+
     /// Events with a number above `seq`, oldest first.
     pub fn events_after(&self, seq: u32) -> impl Iterator<Item = &RolloutEvent> {
         self.events.iter().filter(move |event| event.seq > seq)
@@ -117,5 +123,7 @@ impl Journal {
 pub const EVENT_LEVEL: Level = Level::Notice;
 /// Log lines kept in RAM.
 pub const LINES_MAX: usize = 200;
+/// Room that stays when lines were taken.
+const LINES_KEPT_READY: usize = 8;
 /// Rollout events kept in RAM.
 pub const EVENTS_MAX: usize = 64;

@@ -426,6 +426,12 @@ impl<A: Application> Node<A> {
         self.journal.log(now, level, text);
     }
 
+    /// Lets go of the lines of the log up to `seq`: for a shell that hands them on at once, and has
+    /// no API to show them. The numbers go on.
+    pub fn forget_lines(&mut self, seq: u32) {
+        self.journal.forget_lines(seq);
+    }
+
     /// 64 bits that nobody can guess who does not know the seed.
     pub(crate) fn draw(&mut self) -> u64 {
         use sha2::Digest;

@@ -22,7 +22,7 @@ pub(crate) const PROGRAM: &str = "crates/xtask/cores-size/main.rs";
 
 /// The small versions of the ciphers, which is what a chip is built with. Lints are another
 /// suite's business, and another compiler's.
-const FLAGS: &str = "--cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\" \
+pub(crate) const FLAGS: &str = "--cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\" \
     --cfg curve25519_dalek_bits=\"32\" --cfg curve25519_dalek_backend=\"serial\" \
     -C symbol-mangling-version=v0 --cap-lints warn";
 

@@ -160,7 +160,7 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
             }
         }
     }
-    let mut cargo = suites::nextest_or_test(machine, "package(=lockstep) & test(/^chip::/)");
+    let mut cargo = suites::e2e_tests(machine, "chip::");
     cargo.env("LOCKSTEP_FIRMWARE", images(machine));
     cargo.env("LOCKSTEP_EMULATOR", machine.root.join("firmware/emulator/board.py"));
     cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python"));

@@ -95,8 +95,12 @@ pub(crate) enum Tool {
     IdfDefs,
     /// Checks licences and sources of dependencies.
     CargoDeny,
-    /// Builds libFuzzer.
+    /// Builds libFuzzer, and programs in C and C++ for this host.
     CppCompiler,
+    /// Compiles C for chips.
+    RiscvGcc,
+    /// A compiler that knows Xtensa, from bitcode on.
+    Llvm,
     /// The browser that the page is tested in.
     Chromium,
     /// Drives that browser.
@@ -297,6 +301,8 @@ impl Tool {
             Self::IdfDefs => "esp_idf_defs",
             Self::CargoDeny => "cargo-deny",
             Self::CppCompiler => "c++",
+            Self::RiscvGcc => "riscv64-unknown-elf-gcc",
+            Self::Llvm => "llc-22",
             Self::Chromium => "chromium",
             Self::ChromeDriver => "chromedriver",
             Self::AxeCore => "axe-core",
@@ -316,6 +322,8 @@ impl Tool {
             Self::Mosquitto => &["mosquitto"],
             Self::MosquittoSub => &["mosquitto-clients"],
             Self::CppCompiler => &["g++"],
+            Self::RiscvGcc => &["gcc-riscv64-unknown-elf"],
+            Self::Llvm => &["llvm-22"],
             Self::Chromium => &["chromium"],
             Self::ChromeDriver => &["chromium-driver"],
             Self::AxeCore | Self::Terser if shell::on_path("npm").is_none() => &["npm"],
@@ -384,6 +392,8 @@ impl Tool {
             Self::Rom | Self::IdfDefs => "run `pip install esp32-mock-bootloader esp-idf-defs`",
             Self::CargoDeny => "run `cargo install cargo-deny`",
             Self::CppCompiler => "run `apt-get install g++`, or install another C++ compiler",
+            Self::RiscvGcc => "run `apt-get install gcc-riscv64-unknown-elf`",
+            Self::Llvm => "run `apt-get install llvm-22`",
             Self::Chromium => "run `apt-get install chromium`",
             Self::ChromeDriver => "run `apt-get install chromium-driver`",
             Self::AxeCore | Self::Terser => "install npm, for example by `apt-get install npm`",

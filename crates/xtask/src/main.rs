@@ -6,6 +6,7 @@
 //!
 //! The tests themselves: they stand beside the code they are about.
 
+mod bindings;
 mod cores;
 mod corpus;
 mod firmware;
@@ -36,6 +37,7 @@ usage: cargo xtask COMMAND
   firmware [--board NAME]... [--part NAME]... [--version 1.2.3] [--sizes]
                            build the firmware of all boards and parts, or only those named, and
                            say what each crate costs in flash and RAM
+  bindings [--chip NAME]... build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...
@@ -68,6 +70,7 @@ enum Command {
     Tidy,
     Sizes,
     Firmware(firmware::Plan),
+    Bindings(bindings::Plan),
     Soak { rollouts: u32, seed: u64 },
     Fuzz(fuzz::Plan),
 }
@@ -81,6 +84,7 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["tidy"] => Ok(Command::Tidy),
         ["sizes"] => Ok(Command::Sizes),
         ["firmware", options @ ..] => firmware::Plan::parse(options).map(Command::Firmware),
+        ["bindings", options @ ..] => bindings::Plan::parse(options).map(Command::Bindings),
         ["soak", options @ ..] => parse_soak(options),
         ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
         ["page" | "tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
@@ -138,6 +142,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Tidy => tidy::run(&machine.root),
         Command::Sizes => cores::run(&machine),
         Command::Firmware(plan) => firmware::run(&machine, plan),
+        Command::Bindings(plan) => bindings::run(&machine, plan),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
         Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use crate::bindings;
 use crate::cores;
 use crate::firmware;
 use crate::fuzz;
@@ -50,6 +51,8 @@ pub(crate) const ALL: &[Suite] = &[
         firmware::suite,
     )
     .with(firmware::SUITE_TOOLS),
+    Suite::new("bindings", "Lockstep for C and C++, and its examples in a group", bindings::suite)
+        .with(bindings::SUITE_TOOLS),
     Suite::new("e2e", "whole rollouts over real processes", e2e).with(&[
         Tool::Esptool,
         Tool::Minisign,
@@ -352,16 +355,17 @@ fn deny(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo_deny.current_dir(&machine.root))
 }
 
-/// The tests of the whole workspace that `filter` chooses, in nextest's words.
-pub(crate) fn nextest_or_test(machine: &Machine, filter: &str) -> std::process::Command {
+/// The end-to-end tests of one module, such as `chip::`.
+pub(crate) fn e2e_tests(machine: &Machine, module: &str) -> std::process::Command {
     if has_nextest() {
         let mut cargo = nextest(machine);
-        cargo.args(["--workspace", "-E", filter]);
+        let filter = format!("package(=lockstep) & binary(=e2e) & test(/^{module}/)");
+        cargo.args(["--workspace", "-E", &filter]);
         return cargo;
     }
     let mut cargo = machine.cargo();
     cargo.args(["test", "--package", "lockstep", "--test", "e2e"]).args(locked(machine));
-    cargo.args(["--", "chip::"]);
+    cargo.args(["--", module]);
     cargo
 }
 

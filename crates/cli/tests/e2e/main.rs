@@ -7,6 +7,7 @@
 
 mod adopt;
 mod builds;
+mod c;
 mod chip;
 mod crashes;
 mod desk;

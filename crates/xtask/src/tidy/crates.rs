@@ -57,6 +57,12 @@ const PLACES: &[Place] = &[
         ],
         std: Std::May,
     },
+    // Not below `crates/`: it is for whoever has no Rust.
+    Place {
+        folder: "c",
+        knows: &["lockstep-proto", "lockstep-agent", "lockstep-rollout", "lockstep-device"],
+        std: Std::May,
+    },
     Place { folder: "xtask", knows: &[], std: Std::May },
 ];
 
@@ -67,7 +73,9 @@ const CORES: &[&str] = &["proto", "agent", "rollout"];
 
 pub(super) fn check(tree: &Tree, sources: &[RustFile], findings: &mut Vec<Finding>) {
     for (path, text) in &tree.files {
-        if let ["crates", folder, "Cargo.toml"] = path.split('/').collect::<Vec<_>>()[..] {
+        if let ["crates" | "bindings", folder, "Cargo.toml"] =
+            path.split('/').collect::<Vec<_>>()[..]
+        {
             check_manifest(path, folder, text, findings);
         }
     }
