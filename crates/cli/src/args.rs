@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use lockstep_device::channel::Channel;
+use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::uplink::Place;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::{ROLE_BYTES_MAX, is_role};
@@ -74,6 +74,24 @@ pub enum Tuning {
     At(Channel),
     /// It finds its lead.
     Scan,
+}
+
+impl Tuning {
+    /// Where the radio is when the power comes on.
+    pub fn at_first(self) -> Channel {
+        match self {
+            Self::At(channel) => channel,
+            Self::Scan => Channel::FIRST,
+        }
+    }
+
+    /// Where it may go from there.
+    pub fn plan(self) -> ChannelPlan {
+        match self {
+            Self::At(_) => ChannelPlan::Fixed,
+            Self::Scan => ChannelPlan::ALL,
+        }
+    }
 }
 
 impl FromStr for Tuning {

@@ -114,6 +114,8 @@ pub struct BoardOptions {
     pub manners: Manners,
     /// What it is given when it is new.
     pub provision: Provision,
+    /// It serves its set-up page until it was set up, with networks that are made up.
+    pub first_start: bool,
     /// How its console looks.
     pub lines: LineForm,
     /// What its standard input is good for.
@@ -148,8 +150,8 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
             .count_wear_in(path)
             .map_err(|source| BoardError::Wear { path: path.clone(), source })?;
     }
-    let provisioned =
-        provision(&options.provision, options.chip, &mut flash).map_err(BoardError::Provision)?;
+    let provisioned = provision(&options.provision, options.first_start, options.chip, &mut flash)
+        .map_err(BoardError::Provision)?;
     flash.set_timing(options.timing);
     let radio = Radio::join(&options.air, options.id, options.impairments)?;
     radio.tune(options.channel);
@@ -167,6 +169,7 @@ async fn power_on(options: &BoardOptions) -> Result<(), BoardError> {
         radio: Rc::new(radio),
         line,
         last_good: None,
+        first_start: options.first_start,
         listener,
         control: Control::listen(options.control),
         console,

@@ -1,7 +1,7 @@
 //! Builds the firmware for real chips, and makes images of it that a slot takes.
 //!
 //! `firmware/` is a workspace of its own: it builds for chips only. What comes out lies in
-//! `target/firmware/images/BOARD-PART-bench[-VERSION].bin`, and its ELF file beside it.
+//! `target/firmware/images/BOARD-PART[-bench][-VERSION].bin`, and its ELF file beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use crate::machine::{ChipCompiler, Machine, Tool};
 use crate::shell::{self, Failure};
 use crate::sizes::Sizes;
 use crate::suites;
+
+mod xtensa;
 
 /// What [`run`] needs.
 pub(crate) const TOOLS: &[Tool] = &[Tool::ChipCompiler, Tool::Esptool];
@@ -27,8 +29,43 @@ pub(crate) struct Board {
     target: &'static str,
 }
 
+/// What reaches other devices: a build has one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// ESP-NOW; and people over Wi-Fi or Ethernet.
+    Radio,
+    /// A UART, and no radio.
+    Bench,
+}
+
+impl Link {
+    const fn feature(self) -> &'static str {
+        match self {
+            Self::Radio => "radio",
+            Self::Bench => "bench",
+        }
+    }
+
+    /// What the names of its files have more.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Radio => "",
+            Self::Bench => "-bench",
+        }
+    }
+}
+
+impl Board {
+    /// Whether only Espressif's rustc builds for it.
+    fn needs_espup(self) -> bool {
+        self.target.starts_with("xtensa")
+    }
+}
+
 /// All of them; each has its file in `firmware/src/board/`.
 const BOARDS: &[Board] = &[
+    Board { name: "t-display-s3", chip: "esp32s3", target: "xtensa-esp32s3-none-elf" },
+    Board { name: "esp32-poe-iso", chip: "esp32", target: "xtensa-esp32-none-elf" },
     Board { name: "c3-devkit", chip: "esp32c3", target: "riscv32imc-unknown-none-elf" },
     Board { name: "c6-devkit", chip: "esp32c6", target: "riscv32imac-unknown-none-elf" },
 ];
@@ -39,8 +76,11 @@ const NEXT_VERSION: &str = "1.1.0";
 /// Which part that is tried with; the other one builds, too.
 const UPDATED: &str = "transmitter";
 
-/// The option that takes no value.
+/// Options that take no value.
 const SIZES: &str = "--sizes";
+const BENCH: &str = "--bench";
+const CHECK: &str = "--check";
+const FLAGS: &[&str] = &[SIZES, BENCH, CHECK];
 
 const PARTS: &[&str] = &["receiver", "transmitter"];
 
@@ -50,6 +90,9 @@ pub(crate) struct Plan {
     boards: Vec<Board>,
     parts: Vec<&'static str>,
     version: Option<String>,
+    link: Link,
+    /// Looks only whether everything fits together, also where nothing can be built.
+    checks_only: bool,
     /// Says what is in it, by crate.
     shows_sizes: bool,
 }
@@ -58,8 +101,9 @@ impl Plan {
     /// Reads the options of `cargo xtask firmware`.
     pub(crate) fn parse(options: &[&str]) -> Result<Self, String> {
         let (mut boards, mut parts, mut version) = (Vec::new(), Vec::new(), None);
-        let shows_sizes = options.contains(&SIZES);
-        let others: Vec<&str> = options.iter().copied().filter(|it| *it != SIZES).collect();
+        let [shows_sizes, is_bench, checks_only] =
+            [SIZES, BENCH, CHECK].map(|flag| options.contains(&flag));
+        let others: Vec<&str> = options.iter().copied().filter(|it| !FLAGS.contains(it)).collect();
         for option in others.chunks(2) {
             match option {
                 ["--board", name] => boards.push(board(name)?),
@@ -78,7 +122,8 @@ impl Plan {
         if parts.is_empty() {
             parts = PARTS.to_vec();
         }
-        Ok(Self { boards, parts, version, shows_sizes })
+        let link = if is_bench { Link::Bench } else { Link::Radio };
+        Ok(Self { boards, parts, version, link, checks_only, shows_sizes })
     }
 }
 
@@ -104,21 +149,61 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     let Some(compiler) = machine.chip_compiler() else {
         return machine.require(Tool::ChipCompiler);
     };
-    let images = images(machine);
-    let suffix = plan.version.as_ref().map(|version| format!("-{version}")).unwrap_or_default();
     for board in &plan.boards {
+        if board.needs_espup() && !has_espup() {
+            check_only(machine, compiler, *board, plan)?;
+            continue;
+        }
         shell::run(&mut build(machine, compiler, *board, plan))?;
-        for part in &plan.parts {
-            // Versions have dots, which are no endings.
-            let elf = images.join(format!("{}-{part}-bench{suffix}.elf", board.name));
-            let built = machine.target.join("firmware").join(board.target).join("release");
-            copy(&built.join(part), &elf)?;
-            let image = images.join(format!("{}-{part}-bench{suffix}.bin", board.name));
-            shell::run(&mut make_image(machine, *board, &elf, &image))?;
-            println!("{}", image.display());
-            if plan.shows_sizes {
-                show_sizes(&elf, &image)?;
-            }
+        if !plan.checks_only {
+            make_images(machine, *board, plan)?;
+        }
+    }
+    Ok(())
+}
+
+/// What can be done for a board that nothing here builds for. Whoever named it wants an image.
+fn check_only(
+    machine: &Machine,
+    compiler: ChipCompiler,
+    board: Board,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let name = board.name;
+    let needs =
+        format!("{name} needs Espressif's toolchain: `cargo install espup && espup install`");
+    if plan.boards.len() < BOARDS.len() && !plan.checks_only {
+        let text = format!("{needs}; `--check` looks whether everything fits together");
+        return Err(Failure::Content { path: "firmware".into(), text });
+    }
+    if compiler == ChipCompiler::Debian {
+        xtensa::check(machine, board, plan.link)?;
+        println!("{name}: everything fits together. No image: {needs}");
+    } else {
+        println!("{name}: neither built nor checked: {needs}");
+    }
+    Ok(())
+}
+
+/// Whether Espressif's toolchain is there.
+fn has_espup() -> bool {
+    shell::read(Command::new("cargo").args(["+esp", "--version"])).is_ok()
+}
+
+fn make_images(machine: &Machine, board: Board, plan: &Plan) -> Result<(), Failure> {
+    let images = images(machine);
+    let version = plan.version.as_ref().map(|version| format!("-{version}")).unwrap_or_default();
+    for part in &plan.parts {
+        // Versions have dots, which are no endings.
+        let name = format!("{}-{part}{}{version}", board.name, plan.link.suffix());
+        let elf = images.join(format!("{name}.elf"));
+        let built = machine.target.join("firmware").join(board.target).join("release");
+        copy(&built.join(part), &elf)?;
+        let image = images.join(format!("{name}.bin"));
+        shell::run(&mut make_image(machine, board, &elf, &image))?;
+        println!("{}", image.display());
+        if plan.shows_sizes {
+            show_sizes(&elf, &image)?;
         }
     }
     Ok(())
@@ -137,20 +222,23 @@ fn show_sizes(elf: &Path, image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What CI looks at: all parts of one board build, are images by the chip's own rules, and take
-/// part in rollouts on an emulated chip.
+/// What CI looks at: everything builds or at least fits together, is an image by the chip's own
+/// rules, and takes part in rollouts on an emulated chip.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let board = board("c3-devkit")
         .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
+    let bench = Plan {
+        boards: vec![board],
+        parts: PARTS.to_vec(),
+        version: None,
+        link: Link::Bench,
+        checks_only: false,
+        shows_sizes: true,
+    };
     let next = Some(NEXT_VERSION.into());
-    run(
-        machine,
-        &Plan { boards: vec![board], parts: vec![UPDATED], version: next, shows_sizes: false },
-    )?;
-    run(
-        machine,
-        &Plan { boards: vec![board], parts: PARTS.to_vec(), version: None, shows_sizes: true },
-    )?;
+    let updated = Plan { parts: vec![UPDATED], version: next, shows_sizes: false, ..bench.clone() };
+    run(machine, &updated)?;
+    run(machine, &bench)?;
     for part in PARTS {
         let image = images(machine).join(format!("{}-{part}-bench.bin", board.name));
         let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
@@ -172,18 +260,29 @@ fn images(machine: &Machine) -> PathBuf {
 }
 
 fn build(machine: &Machine, compiler: ChipCompiler, board: Board, plan: &Plan) -> Command {
-    let mut cargo = compiler.cargo(board.target);
+    let mut cargo = if board.needs_espup() {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["+esp", "-Zbuild-std=core,alloc"]);
+        cargo
+    } else {
+        compiler.cargo(board.target)
+    };
     cargo.current_dir(machine.root.join("firmware"));
-    cargo.args(["build", "--release", "--locked", "--target", board.target]);
+    let act = if plan.checks_only { "check" } else { "build" };
+    cargo.args([act, "--release", "--locked", "--target", board.target]);
     for part in &plan.parts {
         cargo.args(["--bin", part]);
     }
-    cargo.args(["--features", &format!("{},bench", board.name)]);
+    cargo.args(["--features", &features(board, plan.link)]);
     cargo.arg("--target-dir").arg(machine.target.join("firmware"));
     if let Some(version) = &plan.version {
         cargo.env("LOCKSTEP_VERSION", version);
     }
     cargo
+}
+
+fn features(board: Board, link: Link) -> String {
+    format!("{},{}", board.name, link.feature())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
@@ -214,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn a_build_has_a_radio_unless_it_is_for_the_bench() {
+        let plan = Plan::parse(&["--bench", "--board", "t-display-s3"]).unwrap();
+        assert_eq!(
+            (plan.link, features(plan.boards[0], plan.link).as_str()),
+            (Link::Bench, "t-display-s3,bench")
+        );
+        assert_eq!(Plan::parse(&[]).unwrap().link, Link::Radio);
+        assert!(Plan::parse(&["--check"]).unwrap().checks_only);
+    }
+
+    #[test]
     fn sizes_are_shown_where_they_are_asked_for() {
         let plan = Plan::parse(&["--board", "c3-devkit", "--sizes"]).unwrap();
         assert!(plan.shows_sizes && plan.boards.len() == 1);
@@ -223,7 +333,10 @@ mod tests {
     #[test]
     fn a_board_that_there_is_not_is_refused_with_those_that_there_are() {
         let refused = Plan::parse(&["--board", "uno"]).unwrap_err();
-        assert_eq!(refused, "unknown board `uno`; there are c3-devkit, c6-devkit");
+        assert_eq!(
+            refused,
+            "unknown board `uno`; there are t-display-s3, esp32-poe-iso, c3-devkit, c6-devkit"
+        );
         assert!(Plan::parse(&["--part", "sender"]).is_err());
         assert!(Plan::parse(&["--board"]).is_err());
         assert!(Plan::parse(&["--bored", "c3-devkit"]).is_err());

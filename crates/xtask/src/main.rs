@@ -34,9 +34,9 @@ usage: cargo xtask COMMAND
   page                     make the page of a device small, after its source was changed
   tidy                     check the rules of STYLE.md that a program can check
   sizes                    build the cores for a chip and say what each costs in flash
-  firmware [--board NAME]... [--part NAME]... [--version 1.2.3] [--sizes]
-                           build the firmware of all boards and parts, or only those named, and
-                           say what each crate costs in flash and RAM
+  firmware [--board NAME]... [--part NAME]... [--version 1.2.3] [--bench] [--check] [--sizes]
+                           build the firmware of all boards and parts, or only those named, with
+                           a radio or for the bench; only check it; say what each crate costs
   bindings [--chip NAME]... build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use lockstep_device::channel::{Channel, ChannelPlan};
 use lockstep_device::mqtt::{PREFIX_DEFAULT, Prefix};
 use lockstep_device::setup::Duty;
 use lockstep_device::uplink::ServerAtStart;
@@ -249,6 +248,11 @@ struct DeskArgs {
     #[arg(long)]
     no_clock: bool,
 
+    /// Wait to be set up at /setup, as a new board does, without a password; the networks that it
+    /// offers are made up
+    #[arg(long)]
+    first_start: bool,
+
     /// Switch off when standard input is closed
     #[arg(long, hide = true)]
     until_input_ends: bool,
@@ -347,14 +351,8 @@ fn options(
         },
         boot_ms: *boot_ms,
         takes_large: args.desk.esp_now > 1,
-        channel: match args.desk.channel {
-            Tuning::At(channel) => channel,
-            Tuning::Scan => Channel::FIRST,
-        },
-        channels: match args.desk.channel {
-            Tuning::At(_) => ChannelPlan::Fixed,
-            Tuning::Scan => ChannelPlan::ALL,
-        },
+        channel: args.desk.channel.at_first(),
+        channels: args.desk.channel.plan(),
         group_key,
         air,
         impairments: args.desk.impair,
@@ -365,6 +363,7 @@ fn options(
         rule: if args.desk.one_sided { Rule::OneSided } else { Rule::BothWays },
         manners: args.desk.manners(),
         provision: provision(ui, &args.first, role, chip, board)?,
+        first_start: args.desk.first_start,
         lines: if args.json_log || ui.is_json() { LineForm::Json } else { LineForm::Human },
         control: ControlOptions {
             takes_orders: args.desk.control,

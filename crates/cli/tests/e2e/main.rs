@@ -12,6 +12,7 @@ mod chip;
 mod crashes;
 mod desk;
 mod fielded;
+mod first_start;
 mod flash;
 mod fleet_mqtt;
 mod held;

@@ -11,6 +11,7 @@ mod console;
 #[path = "../e2e/desk/mod.rs"]
 mod desk;
 mod files;
+mod first_start;
 mod groups;
 mod looks;
 mod older;

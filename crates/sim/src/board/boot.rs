@@ -11,9 +11,11 @@ use std::time::{Duration, Instant as Clock};
 
 use embedded_storage::nor_flash::ReadNorFlash;
 use lockstep_device::channel::{Channel, ChannelPlan};
-use lockstep_device::http::{self, Api, CONNECTIONS_MAX, HTTP_BUFFER_BYTES, Platform, Shell};
+use lockstep_device::http::{
+    self, Api, CONNECTIONS_MAX, FirstStart, HTTP_BUFFER_BYTES, InReach, Platform, Shell,
+};
 use lockstep_device::journal::Level;
-use lockstep_device::setup::{Firmware, NodeSetup, Pace};
+use lockstep_device::setup::{Duty, Firmware, NodeSetup, Pace};
 use lockstep_device::{Action, Node, RebootReason};
 use lockstep_proto::descriptor::Descriptor;
 use lockstep_proto::frame::{FRAME_BYTES_MAX, LARGE_FRAME_BYTES_MAX};
@@ -56,6 +58,8 @@ pub(super) struct Hardware<'a> {
     pub(super) line: Option<Line>,
     /// Where the node found its lead last: kept over a reset, as a chip's RTC memory is.
     pub(super) last_good: Option<Channel>,
+    /// Whether it waits to be set up.
+    pub(super) first_start: bool,
     pub(super) listener: TcpListener,
     pub(super) control: Control,
     pub(super) console: Console,
@@ -77,6 +81,9 @@ pub(super) struct Running {
     changed: Notify,
     /// Whether a broker takes its messages.
     pub(super) mqtt_connected: Cell<bool>,
+    first_start: bool,
+    /// It starts anew then.
+    restart_at: Cell<Option<Clock>>,
 }
 
 impl Running {
@@ -112,6 +119,21 @@ impl Shell for Running {
             channel: Some(self.radio.channel()),
         }
     }
+
+    fn first_start(&self) -> Option<FirstStart> {
+        let network =
+            |ssid: &str, signal_dbm, open| InReach { ssid: ssid.into(), signal_dbm, open };
+        self.first_start.then(|| FirstStart {
+            networks: vec![network("Desk", -48, false), network("Café", -71, true)],
+            leads: self.with(|_, node, _| node.setup().duty == Duty::Lead),
+            is_wired: false,
+        })
+    }
+
+    fn restart_soon(&self) {
+        self.restart_at.set(Some(Clock::now() + RESTART_WAIT));
+        self.wake();
+    }
 }
 
 /// From reset to reset.
@@ -145,6 +167,8 @@ pub(super) async fn boot(
         radio: Rc::clone(&hardware.radio),
         changed: Notify::new(),
         mqtt_connected: Cell::new(false),
+        first_start: hardware.first_start,
+        restart_at: Cell::new(None),
     });
     if let lockstep_agent::Booted::RebootNow(reason) = first {
         hardware.console.print_journal(running.node.borrow().journal());
@@ -305,8 +329,11 @@ async fn run(
             hardware.last_good = node.last_good_channel();
             reboot
         });
-        if let Some(reason) = reboot {
-            say_reboot(&hardware.console, &reason.to_string());
+        let is_told = running.restart_at.get().is_some_and(|at| Clock::now() >= at);
+        hardware.first_start &= !is_told;
+        let told = is_told.then(|| "to do as it was told".to_owned());
+        if let Some(reason) = reboot.map(|reason| reason.to_string()).or(told) {
+            say_reboot(&hardware.console, &reason);
             break Ended::Reset(ResetReason::Software);
         }
         if crash_at.is_some_and(|at| Clock::now() >= at) {
@@ -327,7 +354,8 @@ fn next_wake(running: &Running, held: &Held, crash_at: Option<Clock>) -> Instant
     let tick_at = running.with(|now, node, _| node.next_wake(now));
     let send_at = held.is_some().then(|| running.now() + RADIO_FULL_MS);
     let end_at = crash_at.map(|at| running.now() + millis_until(at));
-    [send_at, end_at].into_iter().flatten().fold(tick_at, Instant::min)
+    let restart_at = running.restart_at.get().map(|at| running.now() + millis_until(at));
+    [send_at, end_at, restart_at].into_iter().flatten().fold(tick_at, Instant::min)
 }
 
 /// When the firmware crashes, as its image orders.
@@ -528,3 +556,5 @@ const WATCHDOG: Duration = Duration::from_secs(3);
 /// What an ESP32 runs at.
 const CPU_FREQUENCY_MHZ: u32 = 240;
 const _: () = assert!(PAYLOAD_BYTES_MAX >= LARGE_FRAME_BYTES_MAX);
+/// An answer goes out before the board starts anew.
+const RESTART_WAIT: Duration = Duration::from_millis(300);

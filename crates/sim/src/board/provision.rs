@@ -59,9 +59,10 @@ pub(super) enum Provisioned {
     Known,
 }
 
-/// Makes the board if the flash is new.
+/// Makes the board if the flash is new; one that waits to be set up is given no password.
 pub(super) fn provision(
     provision: &Provision,
+    waits_for_setup: bool,
     chip: ChipId,
     flash: &mut FileFlash,
 ) -> Result<Provisioned, ProvisionError> {
@@ -81,6 +82,7 @@ pub(super) fn provision(
     }
     let made_up = match given {
         Some(_) => None,
+        None if waits_for_setup => None,
         None => Some(random_password()?),
     };
     let password = made_up.as_deref().or(given);
@@ -379,10 +381,10 @@ mod tests {
     fn a_board_is_made_once_and_tells_a_made_up_password_once() {
         let desk = Desk::new("once");
         let mut flash = desk.flash();
-        let made = provision(&given(None), ChipId::ESP32_S3, &mut flash).unwrap();
+        let made = provision(&given(None), false, ChipId::ESP32_S3, &mut flash).unwrap();
         let Provisioned::Made { password: Some(password) } = made else { panic!("{made:?}") };
         assert!(stored(&mut flash).is(&password));
-        let again = provision(&given(None), ChipId::ESP32_S3, &mut flash).unwrap();
+        let again = provision(&given(None), false, ChipId::ESP32_S3, &mut flash).unwrap();
         assert_eq!(again, Provisioned::Known);
         assert!(stored(&mut flash).is(&password));
     }
@@ -392,8 +394,8 @@ mod tests {
     fn a_password_that_is_given_later_takes_the_place_of_the_first() {
         let desk = Desk::new("password");
         let mut flash = desk.flash();
-        provision(&given(Some("first")), ChipId::ESP32_S3, &mut flash).unwrap();
-        provision(&given(Some("second")), ChipId::ESP32_S3, &mut flash).unwrap();
+        provision(&given(Some("first")), false, ChipId::ESP32_S3, &mut flash).unwrap();
+        provision(&given(Some("second")), false, ChipId::ESP32_S3, &mut flash).unwrap();
         assert!(stored(&mut flash).is("second") && !stored(&mut flash).is("first"));
     }
 
@@ -401,11 +403,11 @@ mod tests {
     fn firmware_for_another_chip_or_none_at_all_leaves_the_flash_as_it_was() {
         let desk = Desk::new("chip");
         let mut flash = desk.flash();
-        let error = provision(&given(None), ChipId::ESP32, &mut flash).unwrap_err();
+        let error = provision(&given(None), false, ChipId::ESP32, &mut flash).unwrap_err();
         let text = "firmware is for chip `ESP32-S3`, the board has `ESP32`";
         assert_eq!(error.to_string(), text);
         let html = Provision { firmware: b"<!DOCTYPE html>".to_vec(), ..given(None) };
-        let error = provision(&html, ChipId::ESP32_S3, &mut flash).unwrap_err();
+        let error = provision(&html, false, ChipId::ESP32_S3, &mut flash).unwrap_err();
         assert!(matches!(error, ProvisionError::Image(_)), "{error:?}");
         assert_eq!(flash.statistics().erases_total(), 0);
     }
@@ -415,9 +417,9 @@ mod tests {
     fn a_making_that_was_cut_off_before_its_table_begins_anew() {
         let desk = Desk::new("cut");
         let mut flash = desk.flash();
-        provision(&given(Some("first")), ChipId::ESP32_S3, &mut flash).unwrap();
+        provision(&given(Some("first")), false, ChipId::ESP32_S3, &mut flash).unwrap();
         write_erased(&mut flash, TABLE_OFFSET, &[0xFF; TABLE_BYTES]).unwrap();
-        let made = provision(&given(Some("second")), ChipId::ESP32_S3, &mut flash).unwrap();
+        let made = provision(&given(Some("second")), false, ChipId::ESP32_S3, &mut flash).unwrap();
         assert_eq!(made, Provisioned::Made { password: None });
         assert!(stored(&mut flash).is("second"));
     }
@@ -428,14 +430,14 @@ mod tests {
         let desk = Desk::new("keys");
         let mut flash = desk.flash();
         let mut given = given(Some("long enough"));
-        provision(&given, ChipId::ESP32_S3, &mut flash).unwrap();
+        provision(&given, false, ChipId::ESP32_S3, &mut flash).unwrap();
         given.trust = Trust::anybody().allowing_unsigned();
         for (keys, expected) in [
             (KeysAtStart::Stay, Trust::anybody()),
             (KeysAtStart::Replaced, Trust::anybody().allowing_unsigned()),
         ] {
             given.keys = keys;
-            provision(&given, ChipId::ESP32_S3, &mut flash).unwrap();
+            provision(&given, false, ChipId::ESP32_S3, &mut flash).unwrap();
             let layout = Layout::find(&mut flash).unwrap();
             let record = RecordLog::open(&mut flash, layout.record()).unwrap();
             let mut entry = [0; 512];

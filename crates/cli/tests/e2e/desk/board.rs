@@ -65,6 +65,12 @@ impl Board {
         Self::of(folder, role, name, ["--air", "pair.group.air", "its-password"], options)
     }
 
+    /// In reach of the pair, and nobody's yet: it waits to be set up.
+    pub(crate) fn to_set_up(folder: &Path, role: Role) -> Self {
+        let (name, options) = (format!("fresh-{}", role.name()), vec!["--first-start".to_owned()]);
+        Self::of(folder, role, name, ["--air", "pair.group.air", ""], options)
+    }
+
     /// Where its API will be.
     pub(crate) fn placed(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
@@ -103,7 +109,8 @@ impl Board {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
             .current_dir(&self.folder)
             .args(["device", option, group, "--role", role])
-            .args(["--flash", &format!("{name}.flash"), "--password-file", password])
+            .args(["--flash", &format!("{name}.flash")])
+            .args(if password.is_empty() { vec![] } else { vec!["--password-file", password] })
             .args(["--http", self.address.as_deref().unwrap_or("127.0.0.1:0")])
             // If the test is killed, its end of the pipe closes, and the device goes with it.
             .args(["--json-log", "--control", "--until-input-ends"])
