@@ -75,6 +75,8 @@ pub enum Trace {
     OnTrialByRecord,
     /// The bootloader should have put this boot on trial, but the image is confirmed already.
     ConfirmedEarly,
+    /// An image that another tool installed was healthy, and stays.
+    FirstKept,
     /// A confirmation that a power cut had interrupted was finished.
     ConfirmationFinished,
     /// The device runs another image than the one it activated.
@@ -133,6 +135,9 @@ impl fmt::Display for Trace {
                 "image was confirmed before it was tried: define `verifyRollbackLater` in the \
                  application"
             ),
+            Self::FirstKept => {
+                write!(f, "image that another tool installed is healthy, and stays")
+            }
             Self::ConfirmationFinished => write!(f, "interrupted confirmation finished"),
             Self::FellBack => write!(f, "fell back: the activated image does not run"),
             Self::PackageAccepted => write!(f, "manifest verified"),

@@ -71,4 +71,4 @@ pub use package::{PACKAGE_SIZE_BYTES_MAX, Package, PackageError};
 pub use record::{Kind, RecordError, RecordLog};
 pub use slot::Pace;
 pub use staging::{POISONED_MAX, STAGING_RESTARTS_MAX};
-pub use trial::{REBOOT_REPEAT_MS, REST_FALLBACK_MS, TERM_MS_DEFAULT, TERM_MS_MAX};
+pub use trial::{FIRST_TRIAL_MS, REBOOT_REPEAT_MS, REST_FALLBACK_MS, TERM_MS_DEFAULT, TERM_MS_MAX};

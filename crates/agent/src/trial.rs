@@ -219,6 +219,29 @@ impl Agent {
         Ok(())
     }
 
+    /// Keeps an image that no rollout brought: the update by other means that made this device one
+    /// of ours, in the first boot that the record knows, with the bootloader's trial still open. For
+    /// whoever has no group, and so no lead that could confirm it; elsewhere a trial is a rollout's.
+    ///
+    /// It stays only after it was healthy, and some time without a reset. `true`: it stays.
+    pub fn keep_first<F: NorFlash>(&mut self, now: Instant, flash: &mut F) -> bool {
+        self.advance(now);
+        let is_first = self.boot_number == 1 && self.member.state == MemberState::Idle;
+        let is_tried = self.trial == Some(Trial::ByBootloader) && self.leaving.is_none();
+        let was_long_enough = self.now.ms_since(self.booted_at) >= FIRST_TRIAL_MS;
+        if !is_first || !is_tried || !was_long_enough || !self.is_healthy() {
+            return false;
+        }
+        if let Err(fault) = self.boot.confirm(flash) {
+            self.trace_fault(fault);
+            return false;
+        }
+        self.trial = None;
+        self.report_due = true;
+        self.effects.trace(Trace::FirstKept);
+        true
+    }
+
     /// Ends the trial: otadata first, so that nothing can bring the image back; then the
     /// application is asked, and after its answer or the limit comes the reboot.
     pub(crate) fn begin_fall_back<F: NorFlash>(&mut self, cause: FallBackCause, flash: &mut F) {
@@ -383,6 +406,9 @@ fn bounded(term_ms: u32) -> u64 {
 
 /// A fall back asks the application to rest, but does not wait longer than this.
 pub const REST_FALLBACK_MS: u64 = 2_000;
+/// An image that no rollout brought runs so long before it is kept, in milliseconds: what crashes
+/// soon has crashed by then.
+pub const FIRST_TRIAL_MS: u64 = 30_000;
 /// A reboot that was asked for and did not come is asked for again after this.
 pub const REBOOT_REPEAT_MS: u64 = 1_000;
 /// The longest lease or limit, a day: no trial and no rest lasts longer without a frame.

@@ -267,6 +267,9 @@ impl<A: Application> Node<A> {
         if let Some(len) = self.application.data_to_send(now, &mut buffer) {
             self.push_frame(DeviceId::BROADCAST, buffer, len);
         }
+        if !self.has_group() {
+            self.agent.keep_first(now, flash);
+        }
         self.conduct(now, flash);
         self.end_serving(now);
         self.after_keep(now, flash);

@@ -270,6 +270,33 @@ impl TestDevice {
         device
     }
 
+    /// Another tool has put the new image beside the old one, and activated it: nothing of ours ran
+    /// here before.
+    pub(crate) fn brought_by_others() -> Self {
+        let mut device = Self::started_as(Start::Rollback);
+        let (old, new) = (device.old.file.clone(), device.new.file.clone());
+        let mut table_bytes = [0; TABLE_BYTES];
+        table().write(&mut table_bytes);
+        device.flash = MemFlash::new(0x6_0000);
+        device.put(TABLE_OFFSET, &table_bytes);
+        device.put(SLOTS[0], &old);
+        device.put(SLOTS[1], &new);
+        device.put(OTADATA, &OtaEntry::new(1, OtaState::Valid).encode());
+        device.put(OTADATA + 0x1000, &OtaEntry::new(2, OtaState::New).encode());
+        device.traces.clear();
+        device.power_cycle();
+        assert_eq!((device.running(), device.agent().on_trial()), (device.new.hash, true));
+        device
+    }
+
+    /// What a node does that has no group.
+    pub(crate) fn keeps_first(&mut self) -> bool {
+        let (now, agent) = (self.now, self.agent.as_mut().expect("the device is on"));
+        let kept = agent.keep_first(now, &mut self.flash);
+        self.drain();
+        kept
+    }
+
     pub(crate) fn put(&mut self, offset: u32, bytes: &[u8]) {
         let at = offset as usize;
         self.flash.bytes[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,6 +1,6 @@
 //! A trial, how it ends well, and the many ways in which it ends by itself.
 
-use lockstep_agent::{Effect, FallBackCause, RebootReason, Reply, Trace};
+use lockstep_agent::{Effect, FIRST_TRIAL_MS, FallBackCause, RebootReason, Reply, Trace};
 use lockstep_proto::frame::order::{Detail, Order};
 use lockstep_proto::frame::report::{MemberState, Refusal, Rollback};
 use lockstep_proto::otadata::OtaState;
@@ -68,6 +68,45 @@ fn without_the_bootloaders_help_the_agent_counts_boots_and_goes_back() {
     device.order(&ticket(1, 2), &order);
     device.power_cycle();
     assert_eq!((device.running(), device.agent().on_trial()), (device.new.hash, true));
+}
+
+/// The last update of the old kind makes a device one of ours; there is no rollout to confirm it.
+#[test]
+fn an_image_that_another_tool_brought_stays_once_it_has_run_well_for_a_while() {
+    let mut device = TestDevice::brought_by_others();
+    device.get_healthy();
+    assert!(!device.keeps_first(), "not at once");
+    device.pass(FIRST_TRIAL_MS);
+    device.sample(Good::NoChecks);
+    assert!(!device.keeps_first(), "not while it is not healthy");
+    device.get_healthy();
+    assert!(device.keeps_first());
+    assert!(device.saw(Trace::FirstKept) && !device.agent().on_trial());
+    device.power_cycle();
+    assert_eq!((device.running(), device.report().ota_state), (device.new.hash, OtaState::Valid));
+}
+
+#[test]
+fn an_image_that_another_tool_brought_goes_back_at_a_reset_or_when_it_does_not_get_healthy() {
+    let mut device = TestDevice::brought_by_others();
+    device.power_cycle();
+    assert_eq!(device.running(), device.old.hash);
+    let mut device = TestDevice::brought_by_others();
+    while device.take_effects().is_empty() {
+        device.pass(10_000);
+        assert!(!device.keeps_first());
+    }
+    assert!(device.saw(Trace::TrialEnds(FallBackCause::NotHealthy)));
+}
+
+/// In a rollout only the lead's word counts, whatever the device thinks of itself.
+#[test]
+fn a_trial_of_a_rollout_is_not_kept_by_the_device_alone() {
+    let mut device = TestDevice::in_trial(Start::Rollback);
+    device.get_healthy();
+    device.pass(FIRST_TRIAL_MS);
+    device.get_healthy();
+    assert!(!device.keeps_first() && device.agent().on_trial());
 }
 
 // L5: firmware that cannot know its bootloader reports the weaker way back, until a trial has shown

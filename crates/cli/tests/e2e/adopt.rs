@@ -276,7 +276,7 @@ fn a_device_that_does_not_come_back_is_the_last_that_is_touched() {
     for (becomes, says) in [
         (Becomes::Silent, "took the image, and has not answered"),
         (Becomes::Old, "runs its old firmware: the new one did not stay"),
-        (Becomes::OnTrial, "runs 1.1.0 on trial, and nothing confirms it"),
+        (Becomes::OnTrial, "runs 1.1.0 on trial, and does not get healthy"),
     ] {
         let receiver = Manner { installs: true, ..Manner::default() };
         let bench = Bench::new(Manner { becomes, ..Manner::default() }, receiver);

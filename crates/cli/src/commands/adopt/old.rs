@@ -247,12 +247,12 @@ fn not_there(found: &Found, address: &str, part: Part, new: &New, limit: Duratio
         ),
         Found::Ours(version) if version.image == new.image.to_string() => {
             CommandError::failed(format!(
-                "The {part} at `{address}` runs {} on trial, and nothing confirms it",
+                "The {part} at `{address}` runs {} on trial, and does not get healthy",
                 new.version
             ))
             .hinted(
-                "Its bootloader goes back from what is not confirmed, and that is done in \
-                 rollouts alone: it goes back by itself. Flash it by cable (docs/adopt.md).",
+                "`/api/health` on it says why. Unless that changes it goes back by itself within ten \
+                 minutes.",
             )
         }
         found => CommandError::failed(format!(
