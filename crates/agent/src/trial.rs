@@ -220,8 +220,9 @@ impl Agent {
     }
 
     /// Keeps an image that no rollout brought: the update by other means that made this device one
-    /// of ours, in the first boot that the record knows, with the bootloader's trial still open. For
-    /// whoever has no group, and so no lead that could confirm it; elsewhere a trial is a rollout's.
+    /// of ours, in the first boot that the record knows, with the bootloader's trial still open.
+    /// For whoever has no group, and so no lead that could confirm it; elsewhere a trial is a
+    /// rollout's.
     ///
     /// It stays only after it was healthy, and some time without a reset. `true`: it stays.
     pub fn keep_first<F: NorFlash>(&mut self, now: Instant, flash: &mut F) -> bool {

@@ -52,7 +52,8 @@ impl<A: Application> Node<A> {
             now,
             Health {
                 checks_ok: self.application.health(now).is_ok,
-                link_ok: self.link_holds(now),
+                // Whoever has no group has nobody to reach.
+                link_ok: self.link_holds(now) || !self.has_group(),
                 linked: u8::try_from(linked).unwrap_or(u8::MAX),
                 view,
             },

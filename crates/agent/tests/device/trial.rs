@@ -96,7 +96,8 @@ fn an_image_that_another_tool_brought_goes_back_at_a_reset_or_when_it_does_not_g
         device.pass(10_000);
         assert!(!device.keeps_first());
     }
-    assert!(device.saw(Trace::TrialEnds(FallBackCause::NotHealthy)));
+    // Nobody spoke to it, and it was not healthy: both limits are ten minutes.
+    assert!(device.saw(Trace::TrialEnds(FallBackCause::LeadSilent)));
 }
 
 /// In a rollout only the lead's word counts, whatever the device thinks of itself.

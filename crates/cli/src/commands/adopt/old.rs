@@ -245,16 +245,16 @@ fn not_there(found: &Found, address: &str, part: Part, new: &New, limit: Duratio
             "Is the image for its chip, and does it reach the network? What it says on its \
              console tells why it went back.",
         ),
-        Found::Ours(version) if version.image == new.image.to_string() => {
-            CommandError::failed(format!(
+        Found::Ours(version) if version.image == new.image.to_string() => CommandError::failed(
+            format!(
                 "The {part} at `{address}` runs {} on trial, and does not get healthy",
                 new.version
-            ))
-            .hinted(
-                "`/api/health` on it says why. Unless that changes it goes back by itself within ten \
+            ),
+        )
+        .hinted(
+            "`/api/health` on it says why. Unless that changes it goes back by itself within ten \
                  minutes.",
-            )
-        }
+        ),
         found => CommandError::failed(format!(
             "The {part} at `{address}` does not run {}, but {}",
             new.version,
