@@ -56,8 +56,18 @@ impl Kind {
     pub const PROGRESS: Self = Self(10);
     /// Everything else that a person has set.
     pub const SETTINGS: Self = Self(11);
+    /// What is known of images that say nothing of themselves.
+    pub const IMAGES: Self = Self(12);
+    /// An upload that was cut off.
+    pub const CUT: Self = Self(13);
+    /// When the open rollout goes on.
+    pub const SCHEDULE: Self = Self(14);
+    /// The group's key that this device was adopted with.
+    pub const KEY: Self = Self(15);
+    /// Who this lead is to its server.
+    pub const SERVER: Self = Self(16);
     /// What the last trial has shown of the bootloader.
-    pub const BOOTLOADER: Self = Self(12);
+    pub const BOOTLOADER: Self = Self(17);
 
     /// The kind with this number; `None` for 0, which says nothing, and from [`KINDS`] on.
     pub const fn new(number: u8) -> Option<Self> {

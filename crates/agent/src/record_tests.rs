@@ -585,3 +585,30 @@ fn live_on(flash: &mut WeakFlash, pattern: u8, done: usize, budget: u64) {
         known = Some(found);
     }
 }
+
+/// They were numbered in two crates once, and two of them alike.
+#[test]
+fn every_kind_has_a_number_of_its_own() {
+    let kinds = [
+        Kind::BOOT_NUMBER,
+        Kind::MEMBER,
+        Kind::ROLLOUT,
+        Kind::GROUP,
+        Kind::TRUST,
+        Kind::EPOCH,
+        Kind::CURRENT,
+        Kind::PASSWORD,
+        Kind::HISTORY,
+        Kind::PROGRESS,
+        Kind::SETTINGS,
+        Kind::IMAGES,
+        Kind::CUT,
+        Kind::SCHEDULE,
+        Kind::KEY,
+        Kind::SERVER,
+        Kind::BOOTLOADER,
+    ];
+    for (number, kind) in (1..).zip(kinds) {
+        assert_eq!(Kind::new(number), Some(kind));
+    }
+}

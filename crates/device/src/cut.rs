@@ -131,7 +131,7 @@ impl<A: Application> Node<A> {
 
 /// The record's entry of a cut upload: resume point 10, bundle size u32, role 16, file SHA-256 32,
 /// artifact size u32.
-pub(crate) const ENTRY_CUT: Entry = Entry::new(13).expect("below the number of kinds");
+pub(crate) const ENTRY_CUT: Entry = Entry::CUT;
 /// The size of an upload of which all is in flash already: a bare image that is being installed.
 pub(crate) const NOTHING_MISSING: u32 = 0;
 const CUT_BYTES: usize = RESUME_POINT_BYTES + 4 + 16 + 32 + 4;

@@ -90,7 +90,7 @@ pub const IMAGES_MAX: usize = 4;
 /// Bytes of the entry at its longest.
 pub const IMAGES_BYTES_MAX: usize = 1 + IMAGES_MAX * 48;
 /// The record's kind of this entry.
-pub const ENTRY_IMAGES: Kind = Kind::new(12).expect("below the number of kinds");
+pub const ENTRY_IMAGES: Kind = Kind::IMAGES;
 
 #[cfg(test)]
 mod tests {

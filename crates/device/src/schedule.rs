@@ -138,7 +138,7 @@ fn decode(bytes: &[u8]) -> Option<(RolloutId, u64)> {
 
 /// When the open rollout goes on: its id u64, seconds since 1970 u64, 0 where the device does not
 /// know the time; little endian.
-const ENTRY_SCHEDULE: Entry = Entry::new(14).expect("below the number of kinds");
+const ENTRY_SCHEDULE: Entry = Entry::SCHEDULE;
 const SCHEDULE_BYTES: usize = 8 + 8;
 const UNKNOWN: u64 = 0;
 /// A moment that went by while the device was off is kept this much later, in seconds.

@@ -260,7 +260,7 @@ pub fn key_entry(key: &GroupKey, given: &[u8; 8]) -> [u8; KEY_BYTES] {
 }
 
 /// The key that this device was adopted with: key 32, mark of the key given at start 8.
-pub const ENTRY_KEY: Entry = Entry::new(15).expect("below the number of kinds");
+pub const ENTRY_KEY: Entry = Entry::KEY;
 /// Length of that entry.
 pub const KEY_BYTES: usize = 40;
 /// Wrong passwords that a device hears out in one boot.

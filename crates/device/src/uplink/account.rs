@@ -156,7 +156,7 @@ const CREDENTIAL: u8 = 2;
 /// Of five texts of 255 bytes.
 const ENTRY_BYTES_MAX: usize = 3 + 5 * 256;
 /// The entry's kind in the record.
-const ENTRY_SERVER: Kind = Kind::new(16).expect("below the number of kinds");
+const ENTRY_SERVER: Kind = Kind::SERVER;
 
 #[cfg(test)]
 mod tests {
