@@ -98,20 +98,7 @@ fn understand(line: &str) -> Order {
 pub(crate) fn obey(running: &Running, order: &Order) -> Option<&'static str> {
     match order {
         Order::Password(new) => set_password(running, new),
-        Order::Status => running.with(|now, node, _| {
-            let agent = node.agent();
-            let (id, image) = (node.setup().id, agent.running());
-            let trial = if agent.on_trial() { ", on trial" } else { "" };
-            let password = if node.has_password() { "is set" } else { "is not set" };
-            let free = esp_alloc::HEAP.free();
-            println!(
-                "{id}: image {image} in ota_{}{trial}; password {password}; boot {}; up {} s; \
-                 {free} bytes of heap free",
-                node.setup().running_slot,
-                agent.boot_number(),
-                now.ms / 1000,
-            );
-        }),
+        Order::Status => say_status(running),
         Order::Restart => return Some("as somebody with a cable ordered"),
         Order::Setup => {
             memory::ask_for_setup();
@@ -120,6 +107,32 @@ pub(crate) fn obey(running: &Running, order: &Order) -> Option<&'static str> {
         Order::Help => println!("orders: {ORDERS}"),
     }
     None
+}
+
+/// How it is, in a line or two.
+fn say_status(running: &Running) {
+    running.with(|now, node, _| {
+        let agent = node.agent();
+        let (id, image) = (node.setup().id, agent.running());
+        let trial = if agent.on_trial() { ", on trial" } else { "" };
+        let password = if node.has_password() { "is set" } else { "is not set" };
+        let free = esp_alloc::HEAP.free();
+        println!(
+            "{id}: image {image} in ota_{}{trial}; password {password}; boot {}; up {} s; \
+             {free} bytes of heap free",
+            node.setup().running_slot,
+            agent.boot_number(),
+            now.ms / 1000,
+        );
+    });
+    #[cfg(feature = "radio")]
+    match (running.first_start_words(), running.found()) {
+        (Some((network, password, address)), _) => {
+            println!("join `{network}`, password `{password}`, and open {address}");
+        }
+        (None, Some(address)) => println!("found at {address}"),
+        (None, None) => println!("in no network"),
+    }
 }
 
 fn set_password(running: &Running, new: &str) {

@@ -14,6 +14,7 @@ use portable_atomic::AtomicU32;
 static KEPT: AtomicU32 = AtomicU32::new(0);
 
 /// Where the lead was found last.
+#[cfg(feature = "radio")]
 pub(crate) fn last_good_channel() -> Option<Channel> {
     let [channel, ..] = kept().to_le_bytes();
     Channel::new(channel)
@@ -32,6 +33,7 @@ pub(crate) fn ask_for_setup() {
 }
 
 /// Whether somebody does; once.
+#[cfg(feature = "radio")]
 pub(crate) fn take_setup_wish() -> bool {
     let [channel, asked, low, high] = kept().to_le_bytes();
     keep([channel, 0, low, high]);

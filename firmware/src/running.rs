@@ -10,7 +10,9 @@ use embassy_time::Timer;
 use esp_storage::FlashStorage;
 use lockstep_device::Node;
 use lockstep_device::channel::Channel;
-use lockstep_device::http::{Api, FirstStart, InReach, Platform, Shell};
+#[cfg(feature = "radio")]
+use lockstep_device::http::Api;
+use lockstep_device::http::{FirstStart, InReach, Platform, Shell};
 use lockstep_device::setup::Duty;
 use lockstep_proto::time::Instant;
 
@@ -24,6 +26,7 @@ pub(crate) struct Running {
     pub(crate) changed: Signal<NoopRawMutex, ()>,
     channel: Cell<Option<Channel>>,
     /// What its API's connections share.
+    #[cfg(feature = "radio")]
     pub(crate) api: Api,
     /// Whether it has an address in a network.
     pub(crate) wifi_connected: Cell<bool>,
@@ -34,8 +37,10 @@ pub(crate) struct Running {
     networks: RefCell<Vec<InReach>>,
     restart: RefCell<Option<(Instant, String)>>,
     /// Where people find it.
+    #[cfg(feature = "radio")]
     found: RefCell<Option<String>>,
     /// Network, password and address of its first start.
+    #[cfg(feature = "radio")]
     first_start_words: RefCell<Option<(String, String, String)>>,
 }
 
@@ -46,13 +51,16 @@ impl Running {
             flash: RefCell::new(flash),
             changed: Signal::new(),
             channel: Cell::new(None),
+            #[cfg(feature = "radio")]
             api: Api::new(),
             wifi_connected: Cell::new(false),
             mqtt_connected: Cell::new(false),
             is_first_start: Cell::new(false),
             networks: RefCell::new(Vec::new()),
             restart: RefCell::new(None),
+            #[cfg(feature = "radio")]
             found: RefCell::new(None),
+            #[cfg(feature = "radio")]
             first_start_words: RefCell::new(None),
         }
     }
@@ -90,7 +98,7 @@ impl Running {
     }
 
     /// See [`Running::set_found`].
-    #[cfg(feature = "t-display-s3")]
+    #[cfg(feature = "radio")]
     pub(crate) fn found(&self) -> Option<String> {
         self.found.borrow().clone()
     }
@@ -103,7 +111,7 @@ impl Running {
     }
 
     /// See [`Running::set_first_start_words`].
-    #[cfg(feature = "t-display-s3")]
+    #[cfg(feature = "radio")]
     pub(crate) fn first_start_words(&self) -> Option<(String, String, String)> {
         self.first_start_words.borrow().clone()
     }
