@@ -388,7 +388,7 @@ fn locked(machine: &Machine) -> Option<&'static str> {
 }
 
 /// Twice as many were seen to take 137 s on two processors.
-const SIM_WORLDS: &str = "10000";
+const SIM_WORLDS: &str = "5000";
 
 #[cfg(test)]
 mod tests {
