@@ -32,6 +32,7 @@ use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
 
 use crate::http::Platform;
+use crate::http::views::rollout::staged_bytes;
 use crate::node::Node;
 use crate::peers::Peer;
 use crate::setup::Application;
@@ -218,10 +219,7 @@ fn rollout<A: Application>(node: &Node<A>) -> [Row; 2] {
         None => record.seats.iter().zip(conducting.views).fold((0, 0), |(staged, size), it| {
             let (seat, view) = it;
             let report = view.report.filter(|report| report.ticket.rollout == record.id);
-            let is_there =
-                report.is_some_and(|it| it.running == seat.target || it.other == seat.target);
-            let here = report.map_or(0, |report| report.staged_bytes.min(seat.size_bytes));
-            let here = if is_there { seat.size_bytes } else { here };
+            let here = report.map_or(0, |report| staged_bytes(seat, &report));
             (staged + here, size + seat.size_bytes)
         }),
     };

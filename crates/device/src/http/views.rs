@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::peers::Peer;
 use crate::setup::{Application, Duty};
 
-mod rollout;
+pub(crate) mod rollout;
 
 pub(crate) use super::answer::json_text;
 pub(super) use rollout::event;

@@ -189,7 +189,7 @@ fn member<A: Application>(
 }
 
 /// The manifest package, which comes first, counts as nothing of the image.
-fn staged_bytes(seat: &SeatRecord, report: &Report) -> u32 {
+pub(crate) fn staged_bytes(seat: &SeatRecord, report: &Report) -> u32 {
     let runs_it = report.running == seat.target;
     let holds_it = report.observed.staged && report.other == seat.target;
     if runs_it || holds_it { seat.size_bytes } else { report.staged_bytes.min(seat.size_bytes) }
