@@ -56,6 +56,16 @@ impl Link {
 }
 
 impl Board {
+    /// As `image-info` prints its chip.
+    fn esptool_name(self) -> &'static str {
+        match self.chip {
+            "esp32" => "(ESP32)",
+            "esp32s3" => "(ESP32-S3)",
+            "esp32c3" => "(ESP32-C3)",
+            _ => "(ESP32-C6)",
+        }
+    }
+
     /// Whether only Espressif's rustc builds for it.
     fn needs_espup(self) -> bool {
         self.target.starts_with("xtensa")
@@ -75,6 +85,9 @@ const NEXT_VERSION: &str = "1.1.0";
 
 /// Which part that is tried with; the other one builds, too.
 const UPDATED: &str = "transmitter";
+
+/// Of the partition table that `lockstep flash` writes.
+const SLOT_BYTES: u64 = 0x1E_0000;
 
 /// Options that take no value.
 const SIZES: &str = "--sizes";
@@ -222,13 +235,17 @@ fn show_sizes(elf: &Path, image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What CI looks at: everything builds or at least fits together, is an image by the chip's own
-/// rules, and takes part in rollouts on an emulated chip.
+/// What CI looks at: every board and part with a radio builds, or where this machine has no compiler
+/// for it, fits together; what is built is an image by the chip's own rules; and that of the bench
+/// takes part in rollouts on an emulated chip.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
-    let board = board("c3-devkit")
-        .map_err(|text| Failure::Content { path: "crates/xtask/src/firmware.rs".into(), text })?;
+    let known = |name| {
+        let path = || "crates/xtask/src/firmware.rs".into();
+        board(name).map_err(|text| Failure::Content { path: path(), text })
+    };
+    let (c3, c6) = (known("c3-devkit")?, known("c6-devkit")?);
     let bench = Plan {
-        boards: vec![board],
+        boards: vec![c3],
         parts: PARTS.to_vec(),
         version: None,
         link: Link::Bench,
@@ -239,20 +256,42 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let updated = Plan { parts: vec![UPDATED], version: next, shows_sizes: false, ..bench.clone() };
     run(machine, &updated)?;
     run(machine, &bench)?;
-    for part in PARTS {
-        let image = images(machine).join(format!("{}-{part}-bench.bin", board.name));
-        let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
-        for expected in ["(ESP32-C3)", "Checksum: 0x", "(valid)"] {
-            if !info.contains(expected) {
-                return Err(Failure::Content { path: image, text: format!("no `{expected}`") });
-            }
-        }
-    }
+    are_images(machine, &bench)?;
     let mut cargo = suites::e2e_tests(machine, "chip::");
     cargo.env("LOCKSTEP_FIRMWARE", images(machine));
     cargo.env("LOCKSTEP_EMULATOR", machine.root.join("firmware/emulator/board.py"));
     cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python"));
-    shell::run(&mut cargo)
+    shell::run(&mut cargo)?;
+    let others = Plan { boards: vec![c6], checks_only: true, shows_sizes: false, ..bench.clone() };
+    run(machine, &others)?;
+    let radio = Plan { boards: BOARDS.to_vec(), link: Link::Radio, shows_sizes: false, ..bench };
+    run(machine, &radio)?;
+    let built = BOARDS.iter().copied().filter(|board| !board.needs_espup()).collect();
+    are_images(machine, &Plan { boards: built, ..radio })
+}
+
+/// By the chip's own tool; and each fits into a slot of the usual partition table.
+fn are_images(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
+    for board in &plan.boards {
+        for part in &plan.parts {
+            let name = format!("{}-{part}{}.bin", board.name, plan.link.suffix());
+            let image = images(machine).join(name);
+            let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
+            let content = |text: String| Failure::Content { path: image.clone(), text };
+            for expected in [board.esptool_name(), "Checksum: 0x", "(valid)"] {
+                if !info.contains(expected) {
+                    return Err(content(format!("no `{expected}`")));
+                }
+            }
+            let file = fs::metadata(&image);
+            let size_bytes = file.map_err(|error| content(error.to_string()))?.len();
+            if size_bytes > SLOT_BYTES {
+                let text = format!("{size_bytes} bytes do not fit a slot of {SLOT_BYTES}");
+                return Err(content(text));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn images(machine: &Machine) -> PathBuf {

@@ -227,11 +227,12 @@ fn power(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo.args(["--", "--nocapture"]))
 }
 
-/// The same worlds each time: what they found before is mended, and must stay so.
+/// Optimised, and without the command around it, which takes longer to build than this to run.
 fn sim(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
-    cargo.args(["run", "--release"]).args(locked(machine));
-    shell::run(cargo.args(["--", "sim", "--seeds", SIM_WORLDS]))
+    cargo.args(["test", "--release", "--package", "lockstep-sim", "--test", "worlds"]);
+    cargo.args(locked(machine));
+    shell::run(cargo.args(["--", "--include-ignored", "--nocapture", "--test-threads=1"]))
 }
 
 /// What takes a minute or two when optimised; `docs/model.md` has the command for the rest. One
@@ -269,7 +270,7 @@ fn e2e(machine: &Machine) -> Result<(), Failure> {
     // With the features that the unit tests were built with, so that nothing is built twice.
     if has_nextest() {
         let ours = "package(=lockstep) & kind(test) - binary(=page) - binary(=fleet)";
-        cargo.args(["--workspace", "-E", ours]);
+        cargo.args(["--workspace", "-E", ours]).args(at_once(WAITING_PER_CORE));
     } else {
         cargo.args(["--package", "lockstep", "--test", "e2e", "--test", "offline"]);
         cargo.args(["--test", "scripted"]);
@@ -292,6 +293,7 @@ fn fleet(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = if has_nextest() {
         let mut cargo = nextest(machine);
         cargo.args(["--workspace", "-E", "package(=lockstep) & binary(=fleet)"]);
+        cargo.args(at_once(WAITING_PER_CORE));
         cargo
     } else {
         let mut cargo = machine.cargo();
@@ -304,11 +306,12 @@ fn fleet(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo.env("LOCKSTEP_TEST_DATABASE", &postgres.url))
 }
 
-/// One test after the other: each has a browser and two devices.
+/// Few at once: each has a browser and two devices.
 fn page(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = if has_nextest() {
         let mut cargo = nextest(machine);
         cargo.args(["--workspace", "-E", "package(=lockstep) & binary(=page)"]);
+        cargo.args(at_once(BROWSERS_PER_CORE));
         cargo
     } else {
         let mut cargo = machine.cargo();
@@ -338,11 +341,15 @@ pub(crate) fn soak(machine: &Machine, rollouts: u32, seed: u64) -> Result<(), Fa
     shell::run(&mut cargo)
 }
 
+/// By the program that the end-to-end tests use: an optimised one takes many times as long to build
+/// as both demonstrations take to run.
 fn demo(machine: &Machine) -> Result<(), Failure> {
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--no-run", "--workspace", "--test", "e2e"]).args(locked(machine));
+    shell::run(&mut cargo)?;
+    let program = machine.target.join("debug/lockstep");
     for which in [&["--headless"][..], &["--headless", "--fleet", "--mqtt"]] {
-        let mut cargo = machine.cargo();
-        cargo.args(["run", "--release"]).args(locked(machine));
-        shell::run(cargo.args(["--", "demo"]).args(which))?;
+        shell::run(std::process::Command::new(&program).arg("demo").args(which))?;
     }
     Ok(())
 }
@@ -360,7 +367,7 @@ pub(crate) fn e2e_tests(machine: &Machine, module: &str) -> std::process::Comman
     if has_nextest() {
         let mut cargo = nextest(machine);
         let filter = format!("package(=lockstep) & binary(=e2e) & test(/^{module}/)");
-        cargo.args(["--workspace", "-E", &filter]);
+        cargo.args(["--workspace", "-E", &filter]).args(at_once(WAITING_PER_CORE));
         return cargo;
     }
     let mut cargo = machine.cargo();
@@ -378,6 +385,17 @@ fn nextest(machine: &Machine) -> std::process::Command {
     cargo
 }
 
+/// So many tests at once for each core.
+fn at_once(per_core: usize) -> Vec<String> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    vec![format!("--test-threads={}", per_core * cores)]
+}
+
+/// End-to-end tests wait most of the time: for a reboot, a deadline, each other.
+const WAITING_PER_CORE: usize = 2;
+/// A browser works more than it waits.
+const BROWSERS_PER_CORE: usize = 1;
+
 fn has_nextest() -> bool {
     shell::on_path("cargo-nextest").is_some()
 }
@@ -386,9 +404,6 @@ fn has_nextest() -> bool {
 fn locked(machine: &Machine) -> Option<&'static str> {
     machine.ci.then_some("--locked")
 }
-
-/// Twice as many were seen to take 137 s on two processors.
-const SIM_WORLDS: &str = "5000";
 
 #[cfg(test)]
 mod tests {

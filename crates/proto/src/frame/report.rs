@@ -326,13 +326,15 @@ impl Facts {
             generation: Generation { term: reader.u16()?, counter: reader.u32()? },
             running: ImageHash(reader.array()?),
             other: ImageHash(reader.array()?),
-            // Appended later: older firmware ends here.
-            guard: Guard {
-                secure_version: reader.u32().unwrap_or_default(),
-                is_signed: reader.u8().unwrap_or_default() != 0,
-            },
+            guard: take_guard(reader).unwrap_or_default(),
         })
     }
+}
+
+/// Appended later: older firmware ends before it. Half of it is none, never a mixture.
+fn take_guard(reader: &mut Reader<'_>) -> Option<Guard> {
+    let (secure_version, is_signed) = (reader.u32().ok()?, reader.u8().ok()?);
+    Some(Guard { secure_version, is_signed: is_signed != 0 })
 }
 
 fn take_range(reader: &mut Reader<'_>) -> Result<ProtocolRange, ControlError> {
