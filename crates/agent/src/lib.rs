@@ -35,6 +35,7 @@
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic))]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 

@@ -245,18 +245,17 @@ impl Agent {
     }
 
     /// From here on the bare image has a name, as if it had come in a bundle: it is an artifact
-    /// that is spooled for members, or, with `is_own`, this device's own, which only has to be read
-    /// back once it is told to stage.
+    /// that is spooled for members. If it is this device's own, it only has to be read back once
+    /// this device is told to stage.
     pub fn bare_adopt<F: NorFlash>(
         &mut self,
         file_sha256: Sha256,
-        is_own: bool,
         flash: &mut F,
     ) -> Result<(), Refusal> {
         let done_bytes = self.bare_bytes().ok_or(Refusal::NotStaged)?;
-        let object = if is_own { Object::Artifact } else { Object::Spool };
         self.receiver.stop();
-        Ok(self.store_progress(&Progress { object, sha256: file_sha256, done_bytes }, flash)?)
+        let spooled = Progress { object: Object::Spool, sha256: file_sha256, done_bytes };
+        Ok(self.store_progress(&spooled, flash)?)
     }
 
     fn push<F: NorFlash>(

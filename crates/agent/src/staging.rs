@@ -248,12 +248,7 @@ impl Agent {
             // The same image is still there from an earlier rollout.
             return self.finish_staging(flash);
         }
-        let mut done_bytes = match self.load_progress(flash)? {
-            Some(progress) if (progress.object, progress.sha256) == (Object::Artifact, sha256) => {
-                progress.done_bytes.min(size_bytes)
-            }
-            _ => 0,
-        };
+        let mut done_bytes = self.own_progress(sha256, flash)?.min(size_bytes);
         if done_bytes >= size_bytes {
             if self.judge_slot(flash)?.is_ok() {
                 return self.finish_staging(flash);
@@ -272,6 +267,18 @@ impl Agent {
         }
         self.wants_due = Some(self.now);
         Ok(())
+    }
+
+    /// How much of this device's own image is in the other slot. What a lead has spooled for others
+    /// of its own role becomes its own here, durably: what lies there as another's is not booted.
+    fn own_progress<F: NorFlash>(&mut self, sha256: Sha256, flash: &mut F) -> Result<u32, Refusal> {
+        let Some(progress) = self.load_progress(flash)?.filter(|it| it.sha256 == sha256) else {
+            return Ok(0);
+        };
+        if progress.object == Object::Spool {
+            self.store_progress(&Progress { object: Object::Artifact, ..progress }, flash)?;
+        }
+        Ok(progress.done_bytes)
     }
 
     /// A generation came out wrong, and is fetched again; but not for ever: the manifest may be

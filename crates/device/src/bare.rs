@@ -215,8 +215,7 @@ impl<A: Application> Node<A> {
     }
 
     fn adopt_bare<F: NorFlash>(&mut self, image: &BareImage, flash: &mut F) {
-        let is_own = image.role == self.setup.role;
-        let adopted = self.agent.bare_adopt(image.file, is_own, flash);
+        let adopted = self.agent.bare_adopt(image.file, flash);
         let cut = Cut {
             point: ResumePoint::from_bytes(&[0; lockstep_proto::bundle::RESUME_POINT_BYTES]),
             size_bytes: crate::cut::NOTHING_MISSING,

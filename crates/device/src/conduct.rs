@@ -76,10 +76,15 @@ impl<A: Application> Node<A> {
         if to != me {
             self.send_control(to, Message::Order(ticket, order));
         }
-        let staged_later = matches!(order, Order::Stage(_))
-            && self.lead.as_ref().is_some_and(|lead| !lead.may_stage_own(&self.setup.role));
+        let stages = matches!(order, Order::Stage(_));
+        let may_stage =
+            self.lead.as_ref().is_none_or(|lead| lead.may_stage_own(&self.setup.role, me));
+        let staged_later = stages && !may_stage && !self.is_staging_own();
         if (to != me && to != DeviceId::BROADCAST) || staged_later {
             return;
+        }
+        if stages && !self.is_staging_own() {
+            self.end_spool();
         }
         self.note_sender(now, &order, flash);
         self.agent.note_frame_of(now, ticket.rollout);

@@ -93,10 +93,16 @@ impl<A: Application> Node<A> {
         Ok(())
     }
 
-    /// The lead's own artifact was only begun when the others had staged: what they say now comes
-    /// later than the sender, and is not waited for.
+    /// The lead's own artifact was only begun when other roles had staged: what they say now comes
+    /// later than the sender, and is not waited for. Others of its own role fetch it before the
+    /// lead is told to stage it, and the record says whether it was.
     fn way_of_cut(&self, cut: &Cut) -> Result<Way, UploadError> {
-        if cut.role == self.setup.role { Ok(Way::Own) } else { self.way_of(&cut.role) }
+        if cut.role != self.setup.role {
+            return self.way_of(&cut.role);
+        }
+        let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
+        let is_own = self.is_staging_own() || lead.have_staged(&cut.role, self.setup.id);
+        Ok(if is_own { Way::Own } else { Way::Spool })
     }
 
     /// After a restart within staging: how far did the artifact come that was on its way?

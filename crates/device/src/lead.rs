@@ -174,14 +174,15 @@ impl Lead {
         [rollout, package, artifact, self.goes_at].into_iter().flatten().min()
     }
 
-    /// Whether every member of `role` that the rollout updates has staged its artifact.
-    pub(crate) fn has_staged(&self, role: &Role) -> bool {
+    /// Whether every member of `role` that the rollout updates, but for this lead `me`, has staged
+    /// its artifact.
+    pub(crate) fn have_staged(&self, role: &Role, me: DeviceId) -> bool {
         let Some(rollout) = &self.rollout else { return false };
         let record = rollout.record();
         let mut seats = record.seats.iter().zip(rollout.views());
         seats.all(|(seat, view)| {
-            let is_other = seat.role != *role || seat.part == Part::Watch;
-            is_other
+            let is_asked = seat.role == *role && seat.part == Part::Update && seat.id != me;
+            !is_asked
                 || view.report.is_some_and(|report| {
                     report.ticket.rollout == record.id
                         && report.observed.staged

@@ -5,7 +5,8 @@
 //!   Head ───────────────► Preflight ─────────────► Body ───────────► complete
 //!                             │ refused              │ artifact of another role: into the lead's
 //!                             ▼                      │ other slot, then to its members, then on
-//!                          error                     │ artifact of the lead's role: staged
+//!                          error                     │ artifact of the lead's role: to others of
+//!                                                    │ that role in the same way, then staged
 //! ```
 //!
 //! The lead's other slot holds one artifact at a time, so the bytes behind an artifact are not
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_proto::bundle::{BundleReader, Entry as TarEntry, Event, Head, ResumePoint};
-use lockstep_proto::id::{RolloutId, Sha256};
+use lockstep_proto::id::{DeviceId, RolloutId, Sha256};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 use lockstep_rollout::{Input, Kind, Part, Phase, Rollout, Verdict};
@@ -120,10 +121,11 @@ impl Upload {
 
 impl Lead {
     /// Whether the other slot is free for this device's own image. Before that it is the spool of
-    /// other roles' artifacts, and this device is not told to stage.
-    pub(crate) fn may_stage_own(&self, role: &Role) -> bool {
+    /// what other devices fetch, and this device is not told to stage.
+    pub(crate) fn may_stage_own(&self, role: &Role, me: DeviceId) -> bool {
         let forward = self.rollout.as_ref().is_some_and(|it| it.record().kind == Kind::Forward);
-        !forward || self.cut.is_some_and(|cut| cut.role == *role)
+        let is_last = self.cut.is_some_and(|cut| cut.role == *role) && self.have_staged(role, me);
+        !forward || is_last
     }
 
     /// Next byte and size of an upload that is not complete; a size of 0: not known any more.
@@ -326,7 +328,7 @@ impl<A: Application> Node<A> {
                 Ok(())
             }
             (Phase::Staging, State::Fetching { role }) => {
-                if lead.has_staged(role) {
+                if lead.have_staged(role, self.setup.id) {
                     upload.state = State::Between;
                 }
                 Ok(())
@@ -446,11 +448,13 @@ impl<A: Application> Node<A> {
         if *role != self.setup.role {
             return Ok(Way::Spool);
         }
-        // The lead's own image is staged over the spool, so it must be the last.
+        // The lead's own image stays in the other slot, so it must be the last.
         let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
-        let mut others = conducting.record.seats.iter();
-        match others.find(|seat| seat.role != *role && !lead.has_staged(&seat.role)) {
-            None => Ok(Way::Own),
+        let (me, mut others) = (self.setup.id, conducting.record.seats.iter());
+        match others.find(|seat| seat.role != *role && !lead.have_staged(&seat.role, me)) {
+            None if lead.have_staged(role, me) => Ok(Way::Own),
+            // Others of this role fetch it from there before it is taken for this device's own.
+            None => Ok(Way::Spool),
             Some(seat) => Err(UploadError::BadBundle(format!(
                 "artifact of the lead's role `{role}` comes before that of `{}`",
                 seat.role
@@ -497,8 +501,17 @@ impl<A: Application> Node<A> {
     }
 
     /// Whether this device has taken up the order to stage its own image.
-    fn is_staging_own(&self) -> bool {
+    pub(crate) fn is_staging_own(&self) -> bool {
         self.agent.member().ticket.rollout == self.open_rollout_id()
+    }
+
+    /// Nobody else fetches what is spooled once this device is told to stage: what lies there is
+    /// its own image, or is overwritten by it.
+    pub(crate) fn end_spool(&mut self) {
+        if let Some(lead) = &mut self.lead {
+            lead.stop_serving();
+        }
+        self.agent.spool_end();
     }
 
     pub(crate) fn end_artifact<F: NorFlash>(

@@ -113,8 +113,13 @@ fn a_bare_image_that_is_sick_is_taken_back() {
 
 #[test]
 fn a_lead_that_restarts_while_its_member_fetches_a_bare_image_goes_on() {
-    for (roles, is_own) in [("transmitter", false), ("receiver", true)] {
-        let mut group = TestGroup::pair();
+    let pair = &["receiver", "transmitter"][..];
+    let shared = &["receiver", "receiver"];
+    for (all, roles, is_own) in
+        [(pair, "transmitter", false), (pair, "receiver", true), (shared, "receiver", true)]
+    {
+        let mut group = TestGroup::of(all);
+        group.run_ms(3_000);
         group.boards[MEMBER].staging_pace = StagingPace::Background { ms_between: 20 };
         let image = spec(roles, "1.1.0").build().unwrap();
         group.upload_bare(&image).unwrap();

@@ -318,3 +318,66 @@ fn an_abort_in_preflight_gives_the_place_back_to_the_rollout_before() {
     assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
     group.assert_running(&[&old_receiver, &old_transmitter]);
 }
+
+/// The lead's own image is served like any other before the lead takes it for itself.
+#[test]
+fn devices_of_the_leads_own_role_fetch_its_image_from_it() {
+    for roles in [&["receiver", "receiver", "transmitter"][..], &["receiver", "receiver"]] {
+        let mut group = TestGroup::of(roles);
+        group.run_ms(3_000);
+        let (receiver, transmitter) = images("1.1.0");
+        let both = [("transmitter", transmitter.as_slice()), ("receiver", receiver.as_slice())];
+        let artifacts = if roles.contains(&"transmitter") { &both[..] } else { &both[1..] };
+
+        group.upload(&bundle("1.1.0", artifacts, INSTRUCTIONS)).unwrap();
+
+        assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+        // The list is in the order of the boards, and ends where they do.
+        group.assert_running(&[&receiver, &receiver, &transmitter]);
+    }
+}
+
+#[test]
+fn a_bare_image_of_the_leads_role_reaches_the_others_of_it() {
+    let mut group = TestGroup::of(&["receiver", "receiver", "transmitter"]);
+    group.run_ms(3_000);
+    let (receiver, _) = images("1.1.0");
+    let (_, old_transmitter) = images("1.0.0");
+
+    group.upload_bare(&receiver).unwrap();
+    group.install_bare().unwrap();
+
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&receiver, &receiver, &old_transmitter]);
+}
+
+/// What the lead has spooled is another's until all others have it, over a restart, too: were it
+/// taken for the lead's own at once, the others would wait for ever.
+#[test]
+fn a_lead_that_restarts_while_its_own_role_fetches_goes_on_serving() {
+    let (mut kept, mut restarts_while_served) = (0, 0);
+    for cut_ms in (0..3_000).step_by(60) {
+        let mut group = TestGroup::of(&["receiver", "receiver", "transmitter"]);
+        group.run_ms(3_000);
+        let (receiver, transmitter) = images("1.1.0");
+        group.begin_upload(&pair_bundle("1.1.0", &receiver, &transmitter)).unwrap();
+        group.run_ms(cut_ms);
+        let staging = group.phase() == Some(Phase::Staging);
+        group.cut_power(LEAD, 300);
+        group.run_ms(500);
+        let over = group.run_until(200_000, |group| {
+            let settled = matches!(group.phase(), Some(Phase::Settled(_)) | None);
+            group.uploaded.is_some() && group.is_on(LEAD) && settled
+        });
+        assert!(over, "cut at {cut_ms}: no end, {:?}\n{}", group.phase(), group.log());
+        group.run_ms(2_000);
+        let is_kept = group.settled() == Some(Verdict::Keep);
+        assert!(is_kept || !staging, "cut at {cut_ms} while staging: {}", group.log());
+        if is_kept {
+            group.assert_running(&[&receiver, &receiver, &transmitter]);
+        }
+        kept += u32::from(is_kept);
+        restarts_while_served += u32::from(is_kept && staging);
+    }
+    assert!(kept > 5 && restarts_while_served > 3, "{kept}, {restarts_while_served}");
+}

@@ -93,7 +93,7 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     link(machine, *chip)?;
     package::check(machine)?;
     let programs = examples(machine)?;
-    let mut cargo = suites::e2e_tests(machine, "c::");
+    let mut cargo = suites::e2e_tests(machine, "c::", suites::WAITING_PER_CORE);
     shell::run(cargo.env("LOCKSTEP_C_EXAMPLES", &programs))
 }
 

@@ -257,7 +257,8 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     run(machine, &updated)?;
     run(machine, &bench)?;
     are_images(machine, &bench)?;
-    let mut cargo = suites::e2e_tests(machine, "chip::");
+    // An emulated chip never waits.
+    let mut cargo = suites::e2e_tests(machine, "chip::", 1);
     cargo.env("LOCKSTEP_FIRMWARE", images(machine));
     cargo.env("LOCKSTEP_EMULATOR", machine.root.join("firmware/emulator/board.py"));
     cargo.env("LOCKSTEP_PYTHON", machine.venv().join("bin/python"));

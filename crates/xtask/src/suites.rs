@@ -362,12 +362,12 @@ fn deny(machine: &Machine) -> Result<(), Failure> {
     shell::run(cargo_deny.current_dir(&machine.root))
 }
 
-/// The end-to-end tests of one module, such as `chip::`.
-pub(crate) fn e2e_tests(machine: &Machine, module: &str) -> std::process::Command {
+/// The end-to-end tests of one module, such as `chip::`, so many at once for each core.
+pub(crate) fn e2e_tests(machine: &Machine, module: &str, per_core: usize) -> std::process::Command {
     if has_nextest() {
         let mut cargo = nextest(machine);
         let filter = format!("package(=lockstep) & binary(=e2e) & test(/^{module}/)");
-        cargo.args(["--workspace", "-E", &filter]).args(at_once(WAITING_PER_CORE));
+        cargo.args(["--workspace", "-E", &filter]).args(at_once(per_core));
         return cargo;
     }
     let mut cargo = machine.cargo();
@@ -392,7 +392,7 @@ fn at_once(per_core: usize) -> Vec<String> {
 }
 
 /// End-to-end tests wait most of the time: for a reboot, a deadline, each other.
-const WAITING_PER_CORE: usize = 2;
+pub(crate) const WAITING_PER_CORE: usize = 2;
 /// A browser works more than it waits.
 const BROWSERS_PER_CORE: usize = 1;
 

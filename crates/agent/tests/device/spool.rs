@@ -212,7 +212,7 @@ fn a_named_spool_is_no_bare_image() {
     let (mut device, _) = with_spool();
     let (agent, flash) = device.parts();
     assert!(!agent.has_bare());
-    assert_eq!(agent.bare_adopt(Sha256([1; 32]), false, flash), Err(Refusal::NotStaged));
+    assert_eq!(agent.bare_adopt(Sha256([1; 32]), flash), Err(Refusal::NotStaged));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_bare_image_with_a_name_is_spooled_for_members() {
     let new = firmware(1);
     let mut device = with_bare(&new.file);
     let (agent, flash) = device.parts();
-    agent.bare_adopt(new.sha256(), false, flash).unwrap();
+    agent.bare_adopt(new.sha256(), flash).unwrap();
     assert!(!agent.has_bare());
     device.power_cycle();
     assert_eq!(begin(&mut device, &new.file), Ok(new.size_bytes()));
@@ -243,7 +243,7 @@ fn a_bare_image_of_its_own_only_has_to_be_read_back() {
     let release = Release::of(new.clone());
     install(&mut device, &release.package());
     let (agent, flash) = device.parts();
-    agent.bare_adopt(new.sha256(), true, flash).unwrap();
+    agent.bare_adopt(new.sha256(), flash).unwrap();
     device.order(&ticket(1, 0), &Order::Stage(release.stage()));
     (0..50).for_each(|_| device.pass(1));
     assert_eq!((device.state(), device.refusal()), (MemberState::Staged, None));

@@ -354,7 +354,9 @@ impl TestGroup {
     /// Boards that run these images, the first one leading.
     pub(crate) fn running(images: &[(&'static str, Vec<u8>)]) -> Self {
         let board = |(index, (role, image)): (usize, &(&'static str, Vec<u8>))| {
-            TestBoard::new(u8::try_from(index).unwrap() + 1, role, image)
+            let board = TestBoard::new(u8::try_from(index).unwrap() + 1, role, image);
+            let duty = if index == LEAD { board.duty } else { Duty::Member };
+            TestBoard { duty, ..board }
         };
         Self {
             now: 0,
