@@ -235,8 +235,8 @@ fn show_sizes(elf: &Path, image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What CI looks at: every board and part with a radio builds, or where this machine has no compiler
-/// for it, fits together; what is built is an image by the chip's own rules; and that of the bench
+/// What CI looks at: every board and part with a radio builds, or fits together where this machine
+/// has no compiler for it; what is built is an image by the chip's own rules; and that of the bench
 /// takes part in rollouts on an emulated chip.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let known = |name| {

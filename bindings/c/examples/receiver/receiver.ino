@@ -10,7 +10,7 @@
 #ifdef ESP_PLATFORM
 #include <WiFi.h>
 // A device is made on the stack first; 8 KiB is what the task has otherwise.
-SET_LOOP_TASK_STACK_SIZE(96 * 1024);
+SET_LOOP_TASK_STACK_SIZE(64 * 1024);
 #endif
 
 #ifndef VERSION_MINOR
