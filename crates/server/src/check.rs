@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_proto::version::ReleaseVersion;
+use lockstep_proto::words::{self, Words};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -261,6 +262,35 @@ fn of_image(
             next.flash, now.flash
         );
         findings.add(Weight::Warns, "flash-changed", text, group);
+    }
+    of_guard(role, now, next, group, findings);
+}
+
+/// As preflight judges what the chip's bootloader may demand of an image.
+fn of_guard(
+    role: &str,
+    now: &RoleFacts,
+    next: &RoleFacts,
+    group: Option<&str>,
+    findings: &mut Findings,
+) {
+    let mut stops = |words: Words, text| findings.add(Weight::Stops, words.code, text, group);
+    let (offered, running) = (next.guard.secure_version, now.guard.secure_version);
+    if offered < running {
+        let text = format!(
+            "{role} has secure version {offered}, what runs has {running}: its chip may not boot it"
+        );
+        stops(words::SECURE_VERSION_TOO_LOW, text);
+    } else if offered > running && next.is_reversible {
+        let text = format!(
+            "{role} raises the secure version from {running} to {offered}: once it is kept the \
+             chip may not boot what it runs now again, and the release does not say so"
+        );
+        stops(words::SECURE_VERSION_RISES, text);
+    }
+    if now.guard.is_signed && !next.guard.is_signed {
+        let text = format!("{role} is not signed for secure boot, what runs is");
+        stops(words::NOT_SIGNED, text);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks before a release is offered, one at a time.
 
 use lockstep_proto::compat::Announced;
+use lockstep_proto::image::Guard;
 use lockstep_proto::version::ProtocolRange;
 
 use super::*;
@@ -17,6 +18,8 @@ fn facts(number: u32, image: &str) -> Facts {
         board: "t-display-s3".into(),
         size_bytes: 1000,
         flash: "DIO, 4 MiB".into(),
+        guard: Guard::default(),
+        is_reversible: true,
     };
     let transmitter = RoleFacts { chip: "ESP32".into(), board: String::new(), ..role.clone() };
     let roles = [("receiver".to_owned(), role), ("transmitter".to_owned(), transmitter)].into();
@@ -165,6 +168,33 @@ fn every_finding_has_words() {
     for code in all.concat() {
         assert!(crate::words::of(code).is_some(), "{code}");
     }
+}
+
+/// What the devices' own preflight would refuse, said before a campaign begins.
+#[test]
+fn what_guards_the_running_image_stops_one_without_it() {
+    let with = |secure_version, is_signed, is_reversible| {
+        let mut facts = facts(10_100, NEW);
+        let transmitter = role(&mut facts, "transmitter");
+        transmitter.guard = Guard { secure_version, is_signed };
+        transmitter.is_reversible = is_reversible;
+        facts
+    };
+    let runs = |secure_version, is_signed| {
+        let mut known = facts(10_000, OLD);
+        role(&mut known, "transmitter").guard = Guard { secure_version, is_signed };
+        known
+    };
+    let codes = |release: &Facts, known: Facts| -> Vec<_> {
+        let findings = check(release, 1, &[group()], &[known]);
+        assert!(findings.iter().all(Finding::stops), "{findings:?}");
+        findings.iter().map(|finding| finding.code).collect()
+    };
+    assert_eq!(codes(&with(2, true, true), runs(2, true)), Vec::<&str>::new());
+    assert_eq!(codes(&with(2, false, true), runs(2, true)), ["not-signed"]);
+    assert_eq!(codes(&with(1, true, true), runs(2, true)), ["secure-version-too-low"]);
+    assert_eq!(codes(&with(3, true, true), runs(2, true)), ["secure-version-rises"]);
+    assert_eq!(codes(&with(3, true, false), runs(2, true)), Vec::<&str>::new());
 }
 
 #[test]

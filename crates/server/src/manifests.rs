@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lockstep_proto::compat::Announced;
-use lockstep_proto::manifest::{Trust, verify};
+use lockstep_proto::image::Guard;
+use lockstep_proto::manifest::{Effect, Trust, verify};
 use serde::{Deserialize, Serialize};
 
 use crate::store::releases::Release;
@@ -38,6 +39,10 @@ pub struct RoleFacts {
     pub size_bytes: u32,
     /// How the flash is read, and which flash it was made for; empty if it is not known.
     pub flash: String,
+    /// What guards the image: its signature for secure boot, its secure version.
+    pub guard: Guard,
+    /// Whether whoever keeps the image could go back to the one before.
+    pub is_reversible: bool,
 }
 
 /// Where an artifact is in a bundle, and what its header says of the flash.
@@ -72,6 +77,8 @@ impl Facts {
                 board: entry.board.map(|board| board.to_string()).unwrap_or_default(),
                 size_bytes: entry.firmware_size,
                 flash: places.remove(entry.role).map(|place| place.flash).unwrap_or_default(),
+                guard: entry.guard,
+                is_reversible: entry.effect != Effect::NotReversible,
             };
             Some((entry.role.to_owned(), facts))
         };
