@@ -30,6 +30,7 @@ use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
 use lockstep_proto::compat::Incompatible;
 use lockstep_proto::time::Instant;
 use lockstep_proto::version::ReleaseVersion;
+use lockstep_rollout::Phase;
 
 use crate::http::Platform;
 use crate::http::views::rollout::staged_bytes;
@@ -209,7 +210,8 @@ fn peer(peer: &Peer, now: Instant, fresh_ms: u64) -> Row {
 
 /// The present rollout: what it does, and a bar. Nothing of one that is over.
 fn rollout<A: Application>(node: &Node<A>) -> [Row; 2] {
-    let conducting = node.conducting().filter(|it| it.record.phase.as_str() != "settled");
+    let is_over = |phase: Phase| matches!(phase, Phase::Settled(_));
+    let conducting = node.conducting().filter(|it| !is_over(it.record.phase));
     let Some(conducting) = conducting else { return [Row::EMPTY, Row::EMPTY] };
     let record = conducting.record;
     let version = ReleaseVersion::from_number(record.number);

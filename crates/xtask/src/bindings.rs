@@ -22,7 +22,8 @@ mod xtensa;
 /// What [`run`] needs for the chips that CI builds for.
 pub(crate) const TOOLS: &[Tool] = &[Tool::ChipCompiler];
 /// What [`suite`] needs beside.
-pub(crate) const SUITE_TOOLS: &[Tool] = &[Tool::ChipCompiler, Tool::CppCompiler, Tool::RiscvGcc];
+pub(crate) const SUITE_TOOLS: &[Tool] =
+    &[Tool::ChipCompiler, Tool::CppCompiler, Tool::RiscvGcc, Tool::Llvm];
 
 /// A chip that there is a library for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +86,14 @@ pub(crate) fn run(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
     package::make(machine)
 }
 
-/// What CI looks at: the headers as C11 and C++17, the library for a chip with nothing left open,
-/// the packages, and the examples on a host, which take part in rollouts.
+/// What CI looks at: the headers as C11 and C++17, the libraries for the RISC-V chips with nothing
+/// left open, that for the Xtensa chips compiled, the packages, and the examples on a host, which
+/// take part in rollouts.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
-    let [chip, ..] = RISCV;
-    run(machine, &Plan { chips: vec![*chip], xtensa: false })?;
-    link(machine, *chip)?;
+    run(machine, &Plan { chips: RISCV.to_vec(), xtensa: true })?;
+    for chip in RISCV {
+        link(machine, *chip)?;
+    }
     package::check(machine)?;
     let programs = examples(machine)?;
     let mut cargo = suites::e2e_tests(machine, "c::", suites::WAITING_PER_CORE);
