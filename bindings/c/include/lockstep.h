@@ -475,8 +475,8 @@ typedef struct {
      */
     int32_t (*flash_read)(void *context, uint32_t offset, uint8_t *bytes, uint32_t length);
     /**
-     * Writes `length` bytes to an erased place, both multiples of 4, never across a multiple of
-     * 256.
+     * Writes `length` bytes, both multiples of 4, never across a multiple of 256: clears bits,
+     * and sets none. A few words are written again, with more of their bits cleared.
      */
     int32_t (*flash_write)(void *context, uint32_t offset, const uint8_t *bytes, uint32_t length);
     /**
@@ -666,7 +666,7 @@ LockstepResult lockstep_next_wake(Lockstep *lockstep, uint64_t *at_ms);
 /**
  * A frame that the radio has received, whoever it is for. `gate` is set to whose it is, and
  * whether the application may use it: a `LockstepGate`. Lockstep's own frames begin with 0x10 to
- * 0x12 or, now or in a later version, with 0x40 to 0x6F; all others are the application's.
+ * 0x13 or, now or in a later version, with 0x40 to 0x6F; all others are the application's.
  */
 LockstepResult lockstep_receive(Lockstep *lockstep,
                                 uint64_t now_ms,
@@ -687,7 +687,9 @@ LockstepResult lockstep_poll_frame(Lockstep *lockstep, uint64_t now_ms, Lockstep
 LockstepResult lockstep_poll_effect(Lockstep *lockstep, LockstepEffect *effect);
 
 /**
- * How far the application is on its way to rest: a `LockstepRest`.
+ * How far the application is on its way to rest: a `LockstepRest`. It counts once the application
+ * has polled the effect that asks for it, and until one that releases it: what was said before
+ * is about something else.
  */
 LockstepResult lockstep_answer_rest(Lockstep *lockstep, int32_t answer);
 
@@ -752,7 +754,7 @@ LockstepResult lockstep_upload_push(Lockstep *lockstep,
 
 /**
  * All bytes have come, and the bundle was not complete: its rollout ends, and the log says what is
- * missing.
+ * missing. Never `Ok`: `ErrorRefused` says that the upload is over.
  */
 LockstepResult lockstep_upload_end(Lockstep *lockstep, uint64_t now_ms);
 

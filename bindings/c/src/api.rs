@@ -178,7 +178,7 @@ pub unsafe extern "C" fn lockstep_next_wake(
 
 /// A frame that the radio has received, whoever it is for. `gate` is set to whose it is, and
 /// whether the application may use it: a `LockstepGate`. Lockstep's own frames begin with 0x10 to
-/// 0x12 or, now or in a later version, with 0x40 to 0x6F; all others are the application's.
+/// 0x13 or, now or in a later version, with 0x40 to 0x6F; all others are the application's.
 ///
 /// # Safety
 ///
@@ -214,12 +214,15 @@ pub unsafe extern "C" fn lockstep_receive(
 }
 
 fn receive(device: &mut Device, now: Instant, from: DeviceId, frame: &[u8]) -> LockstepGate {
+    // Nothing is left of the frame before, also where this one is not looked at.
+    device.node.application_mut().has_passed = false;
     // What a radio of version 1 could not have heard, a node need not look at.
     if frame.len() <= FRAME_BYTES_MAX || device.node.setup().takes_large {
-        device.node.application_mut().has_passed = false;
         device.node.handle_frame(now, from, frame, &mut device.flash);
     }
     let passes = match frame_type(frame) {
+        // Of a later version of Lockstep.
+        Some(FrameType::Other(0x40..=0x6F)) => return LockstepGate::Ours,
         Some(FrameType::Data) => device.node.application().has_passed,
         // The node leaves alone what it does not know: the application has types of its own.
         Some(FrameType::Other(_)) => {
@@ -285,7 +288,9 @@ pub unsafe extern "C" fn lockstep_poll_effect(
     unsafe { device::with(lockstep, act) }
 }
 
-/// How far the application is on its way to rest: a `LockstepRest`.
+/// How far the application is on its way to rest: a `LockstepRest`. It counts once the application
+/// has polled the effect that asks for it, and until one that releases it: what was said before
+/// is about something else.
 ///
 /// # Safety
 ///
@@ -378,8 +383,10 @@ pub unsafe extern "C" fn lockstep_send(
     }
     // SAFETY: it has as many bytes, as said above.
     let frame = unsafe { core::slice::from_raw_parts(bytes, length) };
-    if !matches!(frame_type(frame), Some(FrameType::Data | FrameType::Other(_))) {
-        return LockstepResult::ErrorValue;
+    match frame_type(frame) {
+        Some(FrameType::Other(0x40..=0x6F)) => return LockstepResult::ErrorValue,
+        Some(FrameType::Data | FrameType::Other(_)) => (),
+        _ => return LockstepResult::ErrorValue,
     }
     let act = |device: &mut Device| {
         let has_room = device.node.application_mut().send(frame);

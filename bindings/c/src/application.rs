@@ -20,6 +20,8 @@ pub(crate) enum Told {
 /// What a C application has said, and what it has to be told.
 #[derive(Debug)]
 pub(crate) struct CApplication {
+    /// It has been asked, and not been released since.
+    is_asked: bool,
     rest: RestAnswer,
     pub(crate) told: Option<Told>,
     healthy: Option<(Instant, bool)>,
@@ -33,6 +35,7 @@ pub(crate) struct CApplication {
 impl CApplication {
     pub(crate) const fn new() -> Self {
         Self {
+            is_asked: false,
             rest: RestAnswer::Pending,
             told: None,
             healthy: None,
@@ -43,8 +46,12 @@ impl CApplication {
         }
     }
 
+    /// Answers the last question, if the application has heard it: one that was asked, released,
+    /// and is asked again would else be taken to be where it was the first time.
     pub(crate) const fn answer_rest(&mut self, answer: RestAnswer) {
-        self.rest = answer;
+        if self.is_asked && self.told.is_none() {
+            self.rest = answer;
+        }
     }
 
     pub(crate) const fn say_healthy(&mut self, now: Instant, is_ok: bool) {
@@ -71,6 +78,7 @@ impl Application for CApplication {
         if self.rest != RestAnswer::AtRest {
             self.rest = RestAnswer::Pending;
         }
+        self.is_asked = true;
         self.told = Some(Told::AskRest);
     }
 
@@ -79,6 +87,7 @@ impl Application for CApplication {
     }
 
     fn release(&mut self, _now: Instant) {
+        self.is_asked = false;
         self.rest = RestAnswer::Pending;
         self.told = Some(Told::Release);
     }
@@ -124,3 +133,28 @@ const FRAMES_WAITING_MAX: usize = 8;
 pub(crate) const HEALTH_FRESH_MS: u64 = 10_000;
 /// Between two flash operations of an application that has not said how busy it is.
 const PAUSE_MS: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_ms(0);
+
+    /// Contactors that opened for one question are closed again by the time of the next one.
+    #[test]
+    fn an_answer_counts_for_the_question_that_the_application_has_heard() {
+        let mut application = CApplication::new();
+        application.answer_rest(RestAnswer::AtRest);
+        application.ask_rest(NOW);
+        assert_eq!(application.poll_rest(NOW), RestAnswer::Pending, "it was not asked");
+        application.answer_rest(RestAnswer::AtRest);
+        assert_eq!(application.poll_rest(NOW), RestAnswer::Pending, "it has not heard");
+        assert_eq!(application.told.take(), Some(Told::AskRest));
+        application.answer_rest(RestAnswer::AtRest);
+        assert_eq!(application.poll_rest(NOW), RestAnswer::AtRest);
+        application.release(NOW);
+        application.answer_rest(RestAnswer::AtRest);
+        application.ask_rest(NOW);
+        assert_eq!(application.poll_rest(NOW), RestAnswer::Pending, "it was released since");
+    }
+}

@@ -22,8 +22,8 @@ pub struct LockstepCallbacks {
     pub flash_read: Option<
         unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *mut u8, length: u32) -> i32,
     >,
-    /// Writes `length` bytes to an erased place, both multiples of 4, never across a multiple of
-    /// 256.
+    /// Writes `length` bytes, both multiples of 4, never across a multiple of 256: clears bits,
+    /// and sets none. A few words are written again, with more of their bits cleared.
     pub flash_write: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -134,13 +134,25 @@ impl NorFlash for PortFlash {
         done(erase)
     }
 
+    /// Page by page: a chip that is asked for more wraps within the page, and writes it wrong.
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashFailed> {
-        let length = self.place(offset, bytes.len())?;
+        self.place(offset, bytes.len())?;
         let (write, context) = (self.callbacks.flash_write, self.callbacks.context);
-        let write = write.map(|write| {
-            // SAFETY: the port's function with the port's context; it may read `length` bytes.
-            outside_of_ours(|| unsafe { write(context, offset, bytes.as_ptr(), length) })
-        });
-        done(write)
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let room = PAGE_BYTES - at % PAGE_BYTES;
+            let length = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(room);
+            let (page, behind) = rest.split_at(length as usize);
+            let written = write.map(|write| {
+                // SAFETY: the port's function with the port's context; it may read `length` bytes.
+                outside_of_ours(|| unsafe { write(context, at, page.as_ptr(), length) })
+            });
+            done(written)?;
+            (at, rest) = (at + length, behind);
+        }
+        Ok(())
     }
 }
+
+/// What a flash chip writes at once.
+const PAGE_BYTES: u32 = 256;

@@ -142,12 +142,14 @@ pub(crate) unsafe fn place(
     }
     // SAFETY: within the caller's memory, as was just seen, and aligned.
     let lockstep: *mut Lockstep = unsafe { memory.add(skipped) }.cast();
+    // Before a byte is written: the memory may be that of the call that is running.
+    let mut nobody = Arena::empty();
+    let serving = Serving::begin(&raw mut nobody).ok_or(LockstepResult::ErrorBusy)?;
     // SAFETY: what is behind the instance is the arena's.
     unsafe {
         let arena = Arena::new(lockstep.add(1).cast(), left_bytes);
         lockstep.write(Lockstep { mark: 0, arena, device: None });
-        let serving =
-            Serving::begin(&raw mut (*lockstep).arena).ok_or(LockstepResult::ErrorBusy)?;
+        serving.serve(&raw mut (*lockstep).arena);
         let device = begin();
         let result = device.map(|device| {
             (*lockstep).device = Some(device);
@@ -168,9 +170,11 @@ pub(crate) unsafe fn end(lockstep: *mut Lockstep) -> LockstepResult {
     // SAFETY: as said above.
     let ended = unsafe { with(lockstep, |_, _| LockstepResult::Ok) };
     if ended == LockstepResult::Ok {
-        // SAFETY: `with` has found an instance there, and no call is running.
+        // SAFETY: `with` has found an instance there, and no call is running, or none is begun.
         unsafe {
-            let serving = Serving::begin(&raw mut (*lockstep).arena);
+            let Some(serving) = Serving::begin(&raw mut (*lockstep).arena) else {
+                return LockstepResult::ErrorBusy;
+            };
             (*lockstep).mark = 0;
             (*lockstep).device = None;
             drop(serving);
@@ -228,5 +232,5 @@ pub(crate) unsafe fn with(
 
 /// What an instance has at the beginning of its memory while it runs: `LOCKSTEP`.
 const MARK: u64 = u64::from_le_bytes(*b"LOCKSTEP");
-/// With less a member does not get through a rollout.
-const HEAP_BYTES_MIN: usize = 24 * 1024;
+/// With less a device does not start, on a host; a member needs more to get through a rollout.
+const HEAP_BYTES_MIN: usize = 28 * 1024;

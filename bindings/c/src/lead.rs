@@ -78,6 +78,8 @@ pub unsafe extern "C" fn lockstep_upload_push(
     if length > PUSH_BYTES_MAX {
         return LockstepResult::ErrorLength;
     }
+    // SAFETY: not null, and so writable. Whatever it is refused for, nothing was taken.
+    unsafe { taken.write(0) };
     // SAFETY: it has as many bytes, as said above.
     let bytes = unsafe { core::slice::from_raw_parts(bytes, length) };
     let act = |device: &mut Device| {
@@ -97,7 +99,7 @@ pub unsafe extern "C" fn lockstep_upload_push(
 }
 
 /// All bytes have come, and the bundle was not complete: its rollout ends, and the log says what is
-/// missing.
+/// missing. Never `Ok`: `ErrorRefused` says that the upload is over.
 ///
 /// # Safety
 ///

@@ -32,6 +32,11 @@ impl Arena {
         Self { heap, begin, end: begin + size_bytes, peak_bytes: 0 }
     }
 
+    /// Of no memory: it serves until there is one.
+    pub(crate) const fn empty() -> Self {
+        Self { heap: Heap::empty(), begin: 0, end: 0, peak_bytes: 0 }
+    }
+
     pub(crate) fn size_bytes(&self) -> usize {
         self.heap.size()
     }
@@ -63,6 +68,13 @@ impl Serving {
     pub(crate) fn begin(arena: *mut Arena) -> Option<Self> {
         // Made only then: what is dropped here would end the call that is running.
         if current::claim(arena) { Some(Self(())) } else { None }
+    }
+}
+
+impl Serving {
+    /// From here on this one serves.
+    pub(crate) fn serve(&self, arena: *mut Arena) {
+        current::serve(arena);
     }
 }
 
@@ -149,8 +161,12 @@ mod current {
         is_free
     }
 
+    pub(super) fn serve(arena: *mut Arena) {
+        CURRENT.set(arena);
+    }
+
     pub(super) fn leave() {
-        CURRENT.set(core::ptr::null_mut());
+        serve(core::ptr::null_mut());
     }
 }
 
@@ -185,8 +201,12 @@ mod current {
         is_free
     }
 
+    pub(super) fn serve(arena: *mut Arena) {
+        CURRENT.store(arena, Ordering::Release);
+    }
+
     pub(super) fn leave() {
-        CURRENT.store(core::ptr::null_mut(), Ordering::Release);
+        serve(core::ptr::null_mut());
     }
 }
 

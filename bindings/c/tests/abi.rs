@@ -20,6 +20,8 @@ struct Port {
     flash: MemFlash,
     log: Vec<String>,
     calls_back: *mut Lockstep,
+    /// Starts another one in the same memory.
+    starts_again: Option<Box<dyn FnMut() -> LockstepResult>>,
     called_back: Option<LockstepResult>,
 }
 
@@ -43,7 +45,9 @@ unsafe extern "C" fn write(
         let bytes = std::slice::from_raw_parts(bytes, length as usize);
         (&mut *context.cast::<Port>(), bytes)
     };
-    i32::from(port.flash.write(offset, bytes).is_err())
+    // What a chip does not do.
+    let crosses = offset % 256 + length > 256;
+    i32::from(crosses || port.flash.write(offset, bytes).is_err())
 }
 
 unsafe extern "C" fn erase(context: *mut c_void, offset: u32, length: u32) -> i32 {
@@ -59,6 +63,9 @@ unsafe extern "C" fn log(context: *mut c_void, _level: i32, text: *const c_char)
     if !port.calls_back.is_null() {
         // SAFETY: an instance.
         port.called_back = Some(unsafe { lockstep_tick(port.calls_back, 0) });
+    }
+    if let Some(again) = &mut port.starts_again {
+        port.called_back = Some(again());
     }
 }
 
@@ -99,7 +106,13 @@ impl Device {
         };
         let mut flash = MemFlash::new(CAPACITY_DEFAULT_BYTES);
         make(&provision, None, ChipId::ESP32, &mut flash).unwrap();
-        let port = Port { flash, log: Vec::new(), calls_back: ptr::null_mut(), called_back: None };
+        let port = Port {
+            flash,
+            log: Vec::new(),
+            calls_back: ptr::null_mut(),
+            starts_again: None,
+            called_back: None,
+        };
         // SAFETY: zeros and null pointers are what a setup begins with.
         let zeros: LockstepSetup = unsafe { MaybeUninit::zeroed().assume_init() };
         let setup = LockstepSetup {
@@ -210,6 +223,12 @@ fn data_passes_the_gate_once_a_compatible_peer_was_heard_whatever_type_the_appli
     for data in [&[0x01, 7][..], &[0x20, 7]] {
         assert_eq!(receiver.hears(3_000, &transmitter, data), LockstepGate::Passes);
     }
+    // Not looked at, so nobody knows whose it is; what passed before says nothing of it.
+    assert_eq!(receiver.hears(3_000, &transmitter, &[0x01, 7]), LockstepGate::Passes);
+    assert_eq!(receiver.hears(3_000, &transmitter, &[0x01; 251]), LockstepGate::Dropped);
+    for of_later_versions in [0x13, 0x45, 0x6F] {
+        assert_eq!(receiver.hears(3_000, &transmitter, &[of_later_versions]), LockstepGate::Ours);
+    }
     let mut peer = MaybeUninit::uninit();
     // SAFETY: an instance, and a place for a peer, which is one after `Ok`.
     let peer: LockstepPeer = unsafe {
@@ -245,7 +264,9 @@ fn what_is_sent_goes_out_and_lockstep_s_own_types_are_not_the_application_s() {
     // SAFETY: an instance, and as many bytes as are said.
     unsafe {
         let send = |bytes: &[u8]| lockstep_send(device.lockstep, bytes.as_ptr(), bytes.len());
-        assert_eq!(send(&[0x40, 1]), LockstepResult::ErrorValue);
+        for own in [0x10, 0x13, 0x40, 0x4F, 0x6F] {
+            assert_eq!(send(&[own, 1]), LockstepResult::ErrorValue);
+        }
         assert_eq!(send(&[]), LockstepResult::ErrorLength);
         assert_eq!(send(&[0x20; 251]), LockstepResult::ErrorLength);
         assert_eq!(send(&[0x20, 5]), LockstepResult::Ok);
@@ -329,6 +350,25 @@ fn a_callback_that_calls_back_is_refused() {
     assert_eq!(set, LockstepResult::Ok);
     assert_eq!(device.port.called_back, Some(LockstepResult::ErrorBusy));
     device.port.calls_back = ptr::null_mut();
+}
+
+/// The memory is in use: were it written before that is seen, the call that runs would be lost.
+#[test]
+fn a_start_in_the_memory_of_a_running_call_is_refused_and_changes_nothing() {
+    let mut device = Device::started(1, "receiver", "1.0.0");
+    let (memory, size_bytes) = (device.memory.as_mut_ptr(), device.memory.len());
+    let (setup, callbacks) = (device.setup, device.callbacks());
+    device.port.starts_again = Some(Box::new(move || {
+        let mut other = ptr::null_mut();
+        // SAFETY: not its caller's to give away, which is what it finds out.
+        unsafe { lockstep_init(memory.cast(), size_bytes, 0, &setup, &callbacks, &mut other) }
+    }));
+    // SAFETY: an instance, and a C string.
+    let set = unsafe { lockstep_set_password(device.lockstep, 5, c"correct horse".as_ptr()) };
+    assert_eq!(set, LockstepResult::Ok);
+    assert_eq!(device.port.called_back, Some(LockstepResult::ErrorBusy));
+    device.port.starts_again = None;
+    device.tick(6);
 }
 
 #[test]

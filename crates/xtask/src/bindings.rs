@@ -40,6 +40,9 @@ const RISCV: &[Chip; 2] = &[
     Chip { name: "esp32c6", target: "riscv32imac-unknown-none-elf", arch: "rv32imac" },
 ];
 
+/// What a program and a library agree on.
+const HEADER: &str = "lockstep.h";
+
 /// What is to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -109,6 +112,21 @@ fn library(machine: &Machine, chip: &str) -> PathBuf {
     folder(machine).join("lib").join(chip).join("liblockstep_c.a")
 }
 
+/// Puts a library where packages are made from, with the header that it was built with.
+fn install(machine: &Machine, built: &Path, chip: &str) -> Result<PathBuf, Failure> {
+    let library = library(machine, chip);
+    copy(built, &library)?;
+    copy(&c(machine).join("include").join(HEADER), &library.with_file_name(HEADER))?;
+    Ok(library)
+}
+
+/// Whether a library that was built before has the structures of today's header: with others it
+/// would read its caller's wrong.
+fn is_of_these_headers(machine: &Machine, chip: &str) -> bool {
+    let built_with = fs::read(library(machine, chip).with_file_name(HEADER)).ok();
+    built_with.is_some() && built_with == fs::read(c(machine).join("include").join(HEADER)).ok()
+}
+
 /// The library for one chip, as small as it gets.
 fn chip_library(machine: &Machine, chip: Chip) -> Result<(), Failure> {
     let Some(compiler) = machine.chip_compiler() else {
@@ -116,8 +134,7 @@ fn chip_library(machine: &Machine, chip: Chip) -> Result<(), Failure> {
     };
     shell::run(&mut build(machine, compiler, chip))?;
     let built = folder(machine).join("build").join(chip.target).join("release/liblockstep_c.a");
-    let library = library(machine, chip.name);
-    copy(&built, &library)?;
+    let library = install(machine, &built, chip.name)?;
     let size_bytes = fs::metadata(&library).map(|file| file.len()).unwrap_or_default();
     println!("{}: {size_bytes} bytes, before a linker takes what it needs", library.display());
     no_128_bit_division(&library)

@@ -62,7 +62,10 @@ static void measure_and_send(uint64_t now_ms) {
 
 // A reboot is near: what it would hurt is stopped first. Here contactors open within 50 ms.
 static void ask_rest(void *) {
-    if (contactors_closed && open_at_ms == 0) {
+    if (!contactors_closed) {
+        // They are open already, as when it is asked once more.
+        lockstep_answer_rest(lockstep, LOCKSTEP_REST_AT_REST);
+    } else if (open_at_ms == 0) {
         open_at_ms = lockstep_port_now_ms() + 50;
     }
 }

@@ -12,6 +12,7 @@
 #include "bootloader_random.h"
 #include "esp_attr.h"
 #include "esp_flash.h"
+#include "esp_idf_version.h"
 #include "esp_log.h"
 #include "esp_mac.h"
 #include "esp_now.h"
@@ -25,6 +26,10 @@
 #include "sdkconfig.h"
 
 #include "lockstep_port.h"
+
+#if ESP_IDF_VERSION < ESP_IDF_VERSION_VAL(5, 0, 0)
+#error "needs ESP-IDF 5, or Arduino's core 3: ESP-NOW says less of a frame before"
+#endif
 
 static const char TAG[] = "lockstep";
 
@@ -55,6 +60,9 @@ static struct {
     LockstepFrame held;
     bool holds;
     bool has_radio;
+    /* The channel that the radio is to be on and is not yet; 0: it is where it belongs. */
+    uint8_t tunes_to;
+    bool said_untuned;
 } chip;
 
 static uint8_t memory[LOCKSTEP_MEMORY_BYTES];
@@ -150,6 +158,10 @@ bool lockstep_port_radio(void) {
     if (result == ESP_OK) {
         result = esp_now_register_recv_cb(take);
     }
+    /* A radio that sleeps between an access point's beacons hears nobody else meanwhile. */
+    if (result == ESP_OK && esp_wifi_set_ps(WIFI_PS_NONE) != ESP_OK) {
+        ESP_LOGW(TAG, "Wi-Fi goes on sleeping (Bluetooth?), and will miss frames");
+    }
     chip.has_radio = result == ESP_OK;
     if (!chip.has_radio) {
         ESP_LOGE(TAG, "ESP-NOW does not start: %s", esp_err_to_name(result));
@@ -198,6 +210,25 @@ static void speak(void) {
     }
 }
 
+/* Wi-Fi may not run yet, or scan, or be with an access point: it is tried until it works. The
+ * country that Wi-Fi is set to must have the channel (`esp_wifi_set_country_code`). */
+static void tune(void) {
+    if (chip.tunes_to == 0) {
+        return;
+    }
+    esp_err_t result = esp_wifi_set_channel(chip.tunes_to, WIFI_SECOND_CHAN_NONE);
+    if (result == ESP_OK) {
+        chip.tunes_to = 0;
+        chip.said_untuned = false;
+        if (chip.has_radio) {
+            speak();
+        }
+    } else if (!chip.said_untuned) {
+        ESP_LOGW(TAG, "channel %u: %s", (unsigned)chip.tunes_to, esp_err_to_name(result));
+        chip.said_untuned = true;
+    }
+}
+
 /* What is asked for */
 
 static void restart(const char *reason) {
@@ -218,10 +249,8 @@ static void obey(void) {
             restart((const char *)effect.reason);
             break;
         case LOCKSTEP_EFFECT_KIND_TUNE:
-            esp_wifi_set_channel(effect.channel, WIFI_SECOND_CHAN_NONE);
-            if (chip.has_radio) {
-                speak();
-            }
+            chip.tunes_to = effect.channel;
+            tune();
             break;
         case LOCKSTEP_EFFECT_KIND_ASK_REST:
             if (chip.port->ask_rest != NULL) {
@@ -250,6 +279,7 @@ void lockstep_port_loop(void) {
     if (lockstep_next_wake(chip.lockstep, &due) == LOCKSTEP_OK && now >= due) {
         lockstep_tick(chip.lockstep, now);
     }
+    tune();
     if (chip.has_radio) {
         speak();
     }
@@ -316,7 +346,10 @@ Lockstep *lockstep_port_begin(const LockstepPort *port) {
     LockstepState state;
     if (port->first_password != NULL && lockstep_state(chip.lockstep, &state) == LOCKSTEP_OK &&
         !state.has_password) {
-        lockstep_set_password(chip.lockstep, lockstep_port_now_ms(), port->first_password);
+        result = lockstep_set_password(chip.lockstep, lockstep_port_now_ms(), port->first_password);
+        if (result != LOCKSTEP_OK) {
+            ESP_LOGE(TAG, "first_password: %s", lockstep_error_text(result));
+        }
     }
     return chip.lockstep;
 }

@@ -47,7 +47,11 @@ pub(super) fn make(machine: &Machine) -> Result<(), Failure> {
     }
     for chip in CHIPS {
         let library = library(machine, chip);
-        if library.is_file() {
+        if library.is_file() && !super::is_of_these_headers(machine, chip) {
+            println!(
+                "{chip}: left out, its library is older: `cargo xtask bindings --chip {chip}`"
+            );
+        } else if library.is_file() {
             copy(&library, &idf.join("lib").join(chip).join("liblockstep_c.a"))?;
             copy(&library, &arduino.join("src").join(chip).join("liblockstep_c.a"))?;
         }

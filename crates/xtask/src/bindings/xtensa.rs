@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{c, copy, create, folder, library, no_128_bit_division};
+use super::{c, copy, create, folder, install, library, no_128_bit_division};
 use crate::cores;
 use crate::machine::{ChipCompiler, Machine, Tool};
 use crate::shell::{self, Failure};
@@ -45,7 +45,7 @@ pub(super) fn build(machine: &Machine) -> Result<(), Failure> {
     }
     no_128_bit_division(&archive)?;
     for chip in CHIPS {
-        copy(&archive, &library(machine, chip))?;
+        install(machine, &archive, chip)?;
         println!("{}: experimental", library(machine, chip).display());
     }
     Ok(())
