@@ -21,7 +21,8 @@ foreach(_name OUTPUT ROLE ROLES HEADER VERSION PROTOCOL MIN_COMPATIBLE HARDWARE 
         string(TOLOWER "${_name}" _option)
         string(REPLACE "_" "-" _option "${_option}")
         list(JOIN LOCKSTEP_${_name} ", " _value)
-        list(APPEND _lockstep_line "--${_option}" "${_value}")
+        # In one word: a value may be empty.
+        list(APPEND _lockstep_line "--${_option}=${_value}")
     endif()
 endforeach()
 

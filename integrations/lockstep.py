@@ -14,6 +14,7 @@ that a manifest names is deleted. It never signs, and never sees a password.
 
 import argparse
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -89,6 +90,8 @@ class Options:
         self.reboot_delay = whole("custom_lockstep_reboot_delay", self.reboot_delay, 0, SECONDS_MAX)
         timeout = self.health_timeout
         self.health_timeout = whole("custom_lockstep_health_timeout", timeout, 1, SECONDS_MAX)
+        self.publish_required = switch("publish_required", self.publish_required)
+        self.unsigned = switch("unsigned", self.unsigned)
         self.order = [] if self.order == "together" else listed(self.order)
         if self.order and sorted(self.order) != sorted(self.roles):
             raise Refused(
@@ -286,6 +289,21 @@ def listed(text):
     return [part for part in re.split(r"[,\s]+", text) if part]
 
 
+def listed_paths(text):
+    """Paths have spaces in them: a comma or a new line ends one."""
+    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+
+
+def switch(name, text):
+    """What people and build systems write for yes and no; a word for neither is not taken for no."""
+    word = text.lower()
+    if word in ("yes", "true", "on", "1"):
+        return True
+    if word in ("no", "false", "off", "0", ""):
+        return False
+    raise Refused("custom_lockstep_%s is `%s`" % (name, text), "Say `yes` or `no`.")
+
+
 class Image:
     """The file that was built."""
 
@@ -417,13 +435,11 @@ def write_system(options):
     version = versions[0]
     path = os.path.join(options.output, "system_manifest.json")
     before = read_json(path) or {}
-    if before.get("devices") == entries:
-        return True
-    minimum = max((entry["min_compatible"] for entry in entries.values()), key=as_numbers)
+    minimums = [entry.get("min_compatible", "0.0.0") for entry in entries.values()]
     system = {
         "system_version": version,
         "release_date": utc_now(),
-        "min_compatible_version": minimum,
+        "min_compatible_version": max(minimums, key=as_numbers),
         "description": options.description,
         "devices": entries,
         "update_instructions": {
@@ -432,6 +448,9 @@ def write_system(options):
             "health_check_timeout_seconds": options.health_timeout,
         },
     }
+    said = ("description", "devices", "update_instructions")
+    if all(before.get(name) == system[name] for name in said):
+        return True
     rollback = rollback_of(before, version)
     if rollback:
         system["rollback"] = rollback
@@ -444,7 +463,7 @@ def rollback_of(before, version):
     """The release before this one; of a version that is built again, what it was before."""
     if not before.get("devices") or before.get("system_version") == version:
         return before.get("rollback")
-    rollback = {"previous_version": before["system_version"]}
+    rollback = {"previous_version": before.get("system_version", "0.0.0")}
     for role, entry in before["devices"].items():
         rollback[role + "_url"] = entry.get("firmware_url", "")
     return rollback
@@ -532,8 +551,11 @@ def try_lock(file):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        # Held by somebody; anything else is a file system without locks, and waiting is no help.
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
     return True
 
 
@@ -544,8 +566,8 @@ def publish(options):
     """Calls `lockstep publish`; false if it did not succeed."""
     line = [options.command, "publish", "--watch", options.output, "--once"]
     line += ["--server", options.publish]
-    keys = [options.path(key) for key in listed(options.key)]
-    if not keys and options.unsigned != "yes":
+    keys = [options.path(key) for key in listed_paths(options.key)]
+    if not keys and not options.unsigned:
         warn("not published: no key is named. custom_lockstep_key = FILE.key")
         return False
     for key in keys:
@@ -557,9 +579,13 @@ def publish(options):
     if options.token_file:
         line += ["--token-file", options.path(options.token_file)]
     environment = dict(os.environ)
-    if options.key_password_file:
-        with open(options.path(options.key_password_file), encoding="utf-8") as file:
-            environment["LOCKSTEP_KEY_PASSWORD"] = file.readline().rstrip("\r\n")
+    try:
+        if options.key_password_file:
+            with open(options.path(options.key_password_file), encoding="utf-8") as file:
+                environment["LOCKSTEP_KEY_PASSWORD"] = file.readline().rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        warn("not published: the file with the key's password cannot be read: %s" % error)
+        return False
     try:
         ended = subprocess.run(
             line,
@@ -571,6 +597,9 @@ def publish(options):
         )
     except FileNotFoundError:
         warn("not published: there is no `%s`. custom_lockstep_command = PATH" % options.command)
+        return False
+    except OSError as error:
+        warn("not published: `%s` cannot be run: %s" % (options.command, error))
         return False
     except subprocess.TimeoutExpired:
         warn("not published: no end within %d seconds" % PUBLISH_SECONDS_MAX)
@@ -592,9 +621,12 @@ def release(path, flags, headers, options):
         is_whole = store(Image(path), Firmware(known, options, header), options)
         if not options.publish or not is_whole or publish(options):
             return 0
-        return 1 if options.publish_required == "yes" else 0
+        return 1 if options.publish_required else 0
     except Refused as refused:
         return report(refused)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = "a manifest in `%s` is not as this script writes it (%r)" % (options.output, error)
+        return report(Refused(what, "Was it written by hand? Mend it, or delete it."))
     except OSError as error:
         return report(Refused(str(error), "Is the folder there, and may it be written?"))
 

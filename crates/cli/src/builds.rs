@@ -82,13 +82,18 @@ struct Instructions {
 /// The newest set of a folder; `None`: not every role has its image yet.
 pub fn newest(folder: &Path) -> Result<Option<Set>, CommandError> {
     let mut builds = builds_in(folder, None)?;
-    for inner in folders_in(folder)? {
+    let inner_folders = folders_in(folder)?;
+    // `lockstep.py` has put a role there, and writes the system's manifest once all are of one
+    // version: a receiver alone is no release.
+    let is_unfinished = inner_folders.iter().any(|inner| inner.join(ROLE_MANIFEST_NAME).is_file());
+    for inner in inner_folders {
         let label = inner.file_name().map(|name| name.to_string_lossy().into_owned());
         builds.extend(builds_in(&inner, label.as_deref())?);
     }
     builds.sort();
     match system_manifest(folder)? {
         Some(plan) => planned(&builds, plan),
+        None if is_unfinished => Ok(None),
         None => Ok(unplanned(&builds)),
     }
 }
@@ -211,12 +216,18 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, CommandError> {
 /// What a file's name says: what was built, and its version.
 fn read_name(name: &str) -> Option<(&str, ReleaseVersion)> {
     let stem = name.strip_suffix(".bin")?;
-    if let Some((label, numbers)) = stem.rsplit_once("_fw_") {
-        return Some((label, numbers.replace('_', ".").parse().ok()?));
+    let named = stem
+        .rsplit_once("_fw_")
+        .and_then(|(label, numbers)| Some((label, numbers.replace('_', ".").parse().ok()?)));
+    if named.is_some() {
+        return named;
     }
-    let (label, rest) = stem.split_once("_v")?;
-    let (version, _moment) = rest.split_once('_').unwrap_or((rest, ""));
-    Some((label, version.parse().ok()?))
+    // From the right: a role may be called `sensor_v2`.
+    stem.rmatch_indices("_v").find_map(|(at, mark)| {
+        let (label, rest) = (stem.get(..at)?, stem.get(at + mark.len()..)?);
+        let (version, _moment) = rest.split_once('_').unwrap_or((rest, ""));
+        Some((label, version.parse().ok()?))
+    })
 }
 
 impl Set {
@@ -321,6 +332,7 @@ fn check_plan(image: &ImageFile, plan: &DevicePlan) -> Result<(), CommandError> 
 }
 
 /// The plan's own name.
+const ROLE_MANIFEST_NAME: &str = "manifest.json";
 const MANIFEST_NAME: &str = "system_manifest.json";
 /// Many times what the plan's example has.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
@@ -350,9 +362,20 @@ mod tests {
         assert_eq!(read_name("esp32-poe_fw_1_2_0.bin"), Some(("esp32-poe", version("1.2.0"))));
         let stamped = read_name("receiver_v1.0.1_20260203_151530.bin");
         assert_eq!(stamped, Some(("receiver", version("1.0.1"))));
+        let numbered = read_name("sensor_v2_v1.0.1_20260203_151530.bin");
+        assert_eq!(numbered, Some(("sensor_v2", version("1.0.1"))));
+        assert_eq!(read_name("my_fw_v1.2.0.bin"), Some(("my_fw", version("1.2.0"))));
         for other in ["receiver_latest.bin", "firmware.bin", "a_fw_1_2.bin", "a_v1.2.0.elf"] {
             assert_eq!(read_name(other), None, "{other}");
         }
+    }
+
+    /// Only the receiver has been built: half of a release would leave the transmitter behind.
+    #[test]
+    fn a_role_that_was_built_before_the_others_is_no_release() {
+        let folder =
+            folder(&["receiver/receiver_v1.0.0_20260203_143022.bin", "receiver/manifest.json"]);
+        assert!(newest(folder.path()).unwrap().is_none());
     }
 
     #[test]

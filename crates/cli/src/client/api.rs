@@ -23,6 +23,12 @@ pub struct Version {
     pub chip: String,
     /// The version it runs.
     pub version: String,
+    /// Its number; `None`: it does not say.
+    pub version_number: Option<u32>,
+    /// The oldest version that it exchanges data with.
+    pub min_compatible: Option<u32>,
+    /// The protocols that it speaks, the first and the last.
+    pub protocol_range: Option<[u8; 2]>,
     /// The hash of the image it runs.
     pub image: String,
     /// The state of the running slot.

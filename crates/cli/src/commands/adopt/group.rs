@@ -99,7 +99,7 @@ fn give_key(
     id: DeviceId,
 ) -> Result<(), CommandError> {
     let text = id.to_string();
-    let end = Instant::now() + IN_REACH_MAX;
+    let mut end = Instant::now() + IN_REACH_MAX;
     let mut asked = false;
     loop {
         // The lead looks around when it is asked; whoever it hears then is in its next answer.
@@ -115,6 +115,9 @@ fn give_key(
             };
             take_in(ui, client, id, &password)?;
             asked = true;
+            // What a person took to type is not the link's time.
+            end = Instant::now() + IN_REACH_MAX;
+            continue;
         }
         if Instant::now() >= end {
             let role = client.device();
@@ -149,12 +152,7 @@ fn see_release(
     };
     if !(runs(lead) && runs(other)) {
         let id = deliver(ui, client, &Arc::new(offer.bytes.clone()), &release, false)?;
-        let conclusion = follow::follow(ui, client, &id)?;
-        ui.line(conclusion.sentence())?;
-        return match conclusion.is_kept() {
-            true => Ok("kept"),
-            false => Err(CommandError::said()),
-        };
+        return kept(ui, client, &id);
     }
     match client.upload(&offer.bytes, None, false, &Arc::new(Watch::default())) {
         Err(ClientError::Refused { refused, .. })
@@ -164,12 +162,21 @@ fn see_release(
             Ok("seen")
         }
         Err(error) => Err(error.into()),
-        Ok(accepted) => {
-            let conclusion = follow::follow(ui, client, &accepted.rollout)?;
-            ui.line(conclusion.sentence())?;
-            Ok(if conclusion.is_kept() { "kept" } else { "reverted" })
-        }
+        Ok(accepted) => kept(ui, client, &accepted.rollout),
     }
+}
+
+/// The group's first rollout, to its end.
+fn kept(ui: &Ui, client: &Client, rollout: &str) -> Result<&'static str, CommandError> {
+    let conclusion = follow::follow(ui, client, rollout)?;
+    if !conclusion.is_kept() {
+        return Err(CommandError::failed(conclusion.sentence()).hinted(
+            "Every device runs what it ran before, and both run Lockstep. What went wrong: \
+                 lockstep logs",
+        ));
+    }
+    ui.line(conclusion.sentence())?;
+    Ok("kept")
 }
 
 /// What a lead says of a release that every device runs.

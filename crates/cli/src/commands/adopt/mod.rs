@@ -130,11 +130,29 @@ pub(super) fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<(), CommandError> {
             ));
     }
     if !plan.steps.is_empty() {
+        none_on_trial(&survey)?;
         agree(args)?;
     }
     let done = perform(ui, args, &survey, &offer, &plan)?;
     let joined = group::join(ui, &args.group, &survey, &offer)?;
     ui.json(&json!({ "updated": done, "group": joined, "release": offer.version.to_string() }))
+}
+
+/// What is on trial may go back: the next step would be decided from what is not true then.
+fn none_on_trial(survey: &Survey) -> Result<(), CommandError> {
+    let on_trial = survey.parts().find_map(|(part, address)| match survey.found(part) {
+        Some(Found::Ours(version)) if version.on_trial => Some((part, address, version)),
+        _ => None,
+    });
+    let Some((part, address, version)) = on_trial else { return Ok(()) };
+    Err(CommandError::failed(format!(
+        "The {part} at `{address}` runs {} on trial",
+        shown(&version.version)
+    ))
+    .hinted(
+        "Nothing was written. `/api/health` on it says what it lacks; within ten minutes it keeps \
+             its firmware or goes back. Then run the same command again.",
+    ))
 }
 
 /// Somebody has seen what will happen.
@@ -210,13 +228,18 @@ fn stopped(survey: &Survey, error: CommandError) -> CommandError {
 /// Two runs on this machine do not send to one device at once; the system frees it with the
 /// process.
 fn lock(address: &str) -> Result<File, CommandError> {
+    let host = address.trim_start_matches("http://").trim_end_matches('/');
+    let host = host.strip_suffix(":80").unwrap_or(host);
     let plain: String =
-        address.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
-    let path = std::env::temp_dir().join(format!("lockstep-adopt-{plain}.lock"));
+        host.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
+    // A file that another person has left may not be opened by this one.
+    let user = std::env::var("USER").or_else(|_| std::env::var("USERNAME")).unwrap_or_default();
+    let user: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
+    let path = std::env::temp_dir().join(format!("lockstep-adopt-{user}-{plain}.lock"));
     let failed = |error: &dyn std::error::Error| {
         CommandError::failed(format!("Cannot use `{}`", path.display())).because(error)
     };
-    let file = File::options().append(true).create(true).open(&path);
+    let file = File::options().read(true).append(true).create(true).open(&path);
     let file = file.map_err(|error| failed(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -30,6 +30,15 @@ pub(super) fn update(
     for attempt in 1..=ATTEMPTS_MAX {
         // It is asked once more: addresses change hands, and another run may have been quicker.
         let found = look_patiently(address);
+        if let (Found::Nobody(why), 2..) = (&found, attempt) {
+            return Err(CommandError::failed(format!(
+                "The {part} at `{address}` does not answer since its upload was cut"
+            ))
+            .hinted(format!(
+                "{why}. A part of the image was sent, and none of it counts: it starts its old \
+                     firmware. Switch it off and on, then run the same command again."
+            )));
+        }
         expect(part, address, &found)?;
         if runs(&found, new) {
             return Ok(());
@@ -93,7 +102,7 @@ impl Back {
 fn send(ui: &Ui, client: &Client, part: Part, way: Way, new: &New) -> Result<Sent, CommandError> {
     let path = match way {
         Way::OneStep => "/ota_upload",
-        Way::TwoSteps => "/api/ota/upload",
+        Way::TwoSteps => UPLOAD_ONLY,
         // Nobody plans such a step.
         Way::Nothing => return Ok(Sent::Silent),
     };
@@ -120,10 +129,22 @@ fn post(
         let _ = sender.send(poster.post_image(path, &body, &sees));
     });
     let bar = ui.bytes_bar(format!("Sending to the {part}"), bytes.len() as u64);
+    let mut all_sent_at = None;
     let answer = loop {
         match outcome.recv_timeout(SHOW_EVERY) {
             Ok(answer) => break answer,
-            Err(mpsc::RecvTimeoutError::Timeout) => bar.set_position(watch.sent_bytes()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bar.set_position(watch.sent_bytes());
+                if watch.sent_bytes() < bytes.len() as u64 || path == UPLOAD_ONLY {
+                    continue;
+                }
+                // It may have restarted without closing the connection. What it runs tells.
+                let since: &mut Instant = all_sent_at.get_or_insert_with(Instant::now);
+                if since.elapsed() >= ANSWER_MAX {
+                    bar.finish_and_clear();
+                    return Ok(Sent::Silent);
+                }
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 return Err(CommandError::failed("The upload ended without a word"));
             }
@@ -272,6 +293,10 @@ fn come_back(address: &str, limit: Duration) {
     }
 }
 
+/// Stores the image and does not restart: there is nothing to be seen of it but its answer.
+const UPLOAD_ONLY: &str = "/api/ota/upload";
+/// How long a device that has it all may take to answer, before it is asked what it runs.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often an upload is begun.
 const ATTEMPTS_MAX: u32 = 3;
 const LOOK_EVERY: Duration = Duration::from_millis(300);

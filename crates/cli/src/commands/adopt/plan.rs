@@ -11,7 +11,7 @@ use lockstep_proto::compat::{Rule, check};
 use serde_json::{Value, json};
 
 use super::offer::Offer;
-use super::survey::{Found, Old, Part, Survey, Way};
+use super::survey::{Found, Part, Survey, Way};
 use crate::error::CommandError;
 
 /// One device's update.
@@ -122,8 +122,14 @@ fn order(survey: &Survey, offer: &Offer, olds: &[Part]) -> (Vec<Part>, Option<St
     let first = |part: Part| vec![part, part.other()];
     match olds {
         [] => (Vec::new(), None),
-        // The other one is of ours, and a release keeps its own roles talking; or is not there.
-        [part] => (vec![*part], None),
+        // The other one is of ours, or is not there. A release keeps its own roles talking.
+        [part] => {
+            let other = part.other();
+            let is_there =
+                offer.of(other).is_some_and(|new| survey.runs(other, &new.image.to_string()));
+            let gap = if is_there { None } else { talks(survey, offer, *part).err() };
+            (vec![*part], gap)
+        }
         _ => match BOTH.map(|part| talks(survey, offer, part)) {
             [Ok(()), _] => (first(Part::Transmitter), None),
             [Err(_), Ok(())] => (first(Part::Receiver), None),
@@ -135,8 +141,7 @@ fn order(survey: &Survey, offer: &Offer, olds: &[Part]) -> (Vec<Part>, Option<St
 /// Whether the two talk when only `part` is updated. What is not known does not keep them apart.
 fn talks(survey: &Survey, offer: &Offer, part: Part) -> Result<(), String> {
     let other = part.other();
-    let old = survey.old(other).and_then(Old::announced);
-    let (Some(new), Some(old)) = (offer.of(part), old) else { return Ok(()) };
+    let (Some(new), Some(old)) = (offer.of(part), survey.announced(other)) else { return Ok(()) };
     check(Rule::BothWays, &new.announced, &old).map_err(|why| {
         format!("with the {part} at {} and the {other} as it is, {why}", new.version)
     })

@@ -3,6 +3,7 @@
 //! Only questions are asked, of kinds that no firmware answers with more than words. Old firmware
 //! tells little and not always: what it did not say is not made up here.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -163,11 +164,24 @@ pub(super) fn look(address: &str) -> Found {
             return Found::Ours(Box::new(ours));
         }
     }
-    let info = client.get::<Value>("/api/firmware_info").ok();
-    let takes = |path: &str| is_known(&client, path);
-    match old(version.as_ref(), info.as_ref(), &takes) {
-        Some(old) => Found::Old(old),
-        None => Found::Stranger,
+    let info = match client.get::<Value>("/api/firmware_info") {
+        Ok(answer) => Some(answer),
+        Err(error) if error.is_passing() => return Found::Nobody(error.to_string()),
+        Err(_) => None,
+    };
+    // An answer that got lost is no "no": a receiver would be sent to the cable for it.
+    let lost = RefCell::new(None);
+    let takes = |path: &str| {
+        is_known(&client, path).unwrap_or_else(|why| {
+            lost.replace(Some(why));
+            false
+        })
+    };
+    let found = old(version.as_ref(), info.as_ref(), &takes);
+    match (lost.into_inner(), found) {
+        (Some(why), _) => Found::Nobody(why),
+        (None, Some(old)) => Found::Old(old),
+        (None, None) => Found::Stranger,
     }
 }
 
@@ -218,14 +232,17 @@ fn old(version: Option<&Value>, info: Option<&Value>, takes: &dyn Fn(&str) -> bo
     })
 }
 
-/// Whether there is something at a path that only takes `POST`: `405` and not `404`.
-fn is_known(client: &Client, path: &str) -> bool {
+/// Whether there is something at a path that only takes `POST`: `405` and not `404`. `Err`: nobody
+/// has answered.
+fn is_known(client: &Client, path: &str) -> Result<bool, String> {
     match client.get::<Value>(path) {
-        Ok(_) => true,
+        Ok(_) => Ok(true),
         Err(ClientError::NotOurs { status, .. } | ClientError::Refused { status, .. }) => {
-            status == METHOD_NOT_ALLOWED
+            Ok(status == METHOD_NOT_ALLOWED)
         }
-        Err(ClientError::Unreachable { .. } | ClientError::Cut { .. }) => false,
+        Err(error @ (ClientError::Unreachable { .. } | ClientError::Cut { .. })) => {
+            Err(error.to_string())
+        }
     }
 }
 
@@ -326,6 +343,27 @@ impl Survey {
             Found::Old(old) => Some(old),
             Found::Nobody(_) | Found::Stranger | Found::Ours(_) => None,
         }
+    }
+
+    /// What a part announces to the other one, as far as it says so.
+    pub(super) fn announced(&self, part: Part) -> Option<Announced> {
+        match self.found(part)? {
+            Found::Old(old) => old.announced(),
+            Found::Ours(version) => {
+                let [min, max] = version.protocol_range?;
+                Some(Announced {
+                    number: version.version_number?,
+                    min_compatible: version.min_compatible?,
+                    protocol: ProtocolRange::new(min, max).ok()?,
+                })
+            }
+            Found::Nobody(_) | Found::Stranger => None,
+        }
+    }
+
+    /// Whether a part runs this very image.
+    pub(super) fn runs(&self, part: Part, image: &str) -> bool {
+        matches!(self.found(part), Some(Found::Ours(version)) if version.image == image)
     }
 
     /// The parts that are there, and where.
