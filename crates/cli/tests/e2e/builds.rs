@@ -328,12 +328,22 @@ fn what_is_wrong_with_a_build_is_said_with_a_way_out() {
         ("1.x.0", "", "FW_VERSION_MINOR is `x`"),
         ("1.0.0", "--min-compatible 1.0", "the oldest compatible version is `1.0`"),
         ("1.0.0", "--header gone.h", "there is no header"),
+        ("1.0.0", "--publish-required maybe", "custom_lockstep_publish_required is `maybe`"),
     ] {
         bench.run(Receiver, version, options).fails().says(says);
     }
     fs::write(bench.path("project/images/lilygo-t-display-s3.bin"), "<html>").unwrap();
     bench.run(Receiver, "1.0.0", "").fails().says("is no firmware image");
     assert!(!bench.path("ota/system_manifest.json").exists());
+}
+
+/// The same images, and another order: what the builder corrected must reach the devices.
+#[test]
+fn what_is_said_of_a_release_is_written_again_when_it_changes() {
+    let bench = Bench::new();
+    bench.build("1.0.0", 1, "");
+    bench.run(Receiver, "1.0.0", "--order together").succeeds();
+    assert_eq!(bench.system()["update_instructions"]["order"], serde_json::json!([]));
 }
 
 #[test]
@@ -374,8 +384,12 @@ fn a_release_that_cannot_be_published_fails_the_build_only_if_that_is_asked_for(
         env!("CARGO_BIN_EXE_lockstep")
     );
     bench.run(Receiver, "1.0.0", &options).succeeds().says("warning: not published");
-    let required = format!("{options} --publish-required yes");
-    assert_eq!(bench.run(Receiver, "1.0.0", &required).code, Some(1));
+    for yes in ["yes", "ON", "true"] {
+        let required = format!("{options} --publish-required {yes}");
+        assert_eq!(bench.run(Receiver, "1.0.0", &required).code, Some(1), "{yes}");
+    }
+    let locked = format!("{options} --key-password-file gone");
+    bench.run(Receiver, "1.0.0", &locked).succeeds().says("the key's password cannot be read");
     let unsigned = "--publish http://127.0.0.1:1 --command nowhere";
     bench.run(Receiver, "1.0.0", unsigned).succeeds().says("no key is named");
     let gone = format!("{unsigned} --key a.key");
