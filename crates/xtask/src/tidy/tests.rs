@@ -160,6 +160,17 @@ fn code_for_all_but_tests_is_not_test_code() {
 }
 
 #[test]
+fn the_encoder_of_patches_is_for_hosts_and_the_decoder_is_not() {
+    let text = "//! It.\nextern crate std;\nuse std::io;\n";
+    let library = ("crates/delta/src/lib.rs", "//! It.\n#![no_std]\npub mod encode;\nmod apply;\n");
+    let core = ("crates/delta/src/apply.rs", "//! It.\n");
+    assert_eq!(found(&[library, ("crates/delta/src/encode.rs", text), core]), [""; 0]);
+    let host = ("crates/delta/src/encode.rs", "//! It.\n");
+    let found = found(&[library, host, ("crates/delta/src/apply.rs", text)]);
+    assert_eq!(found, ["no_std@2", "no_std@3"]);
+}
+
+#[test]
 fn the_command_may_use_std() {
     assert_eq!(found(&[("crates/cli/src/main.rs", "//! It.\nuse std::fs;\n")]), [""; 0]);
 }
