@@ -461,16 +461,22 @@ def write_system(options):
 
 def rollback_of(before, version):
     """The release before this one; of a version that is built again, what it was before."""
-    if not before.get("devices") or before.get("system_version") == version:
+    devices = before.get("devices")
+    if not devices or not isinstance(devices, dict) or before.get("system_version") == version:
         return before.get("rollback")
     rollback = {"previous_version": before.get("system_version", "0.0.0")}
-    for role, entry in before["devices"].items():
+    for role, entry in devices.items():
         rollback[role + "_url"] = entry.get("firmware_url", "")
     return rollback
 
 
 def as_numbers(version):
-    return [int(part) for part in version.split(".")]
+    try:
+        return [int(part) for part in str(version).split(".")]
+    except ValueError:
+        raise Refused(
+            "a manifest has `%s` as a version" % version, "Was it written by hand? Mend it."
+        ) from None
 
 
 def utc_now():
@@ -624,9 +630,6 @@ def release(path, flags, headers, options):
         return 1 if options.publish_required else 0
     except Refused as refused:
         return report(refused)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = "a manifest in `%s` is not as this script writes it (%r)" % (options.output, error)
-        return report(Refused(what, "Was it written by hand? Mend it, or delete it."))
     except OSError as error:
         return report(Refused(str(error), "Is the folder there, and may it be written?"))
 

@@ -220,18 +220,27 @@ fn receive(device: &mut Device, now: Instant, from: DeviceId, frame: &[u8]) -> L
     if frame.len() <= FRAME_BYTES_MAX || device.node.setup().takes_large {
         device.node.handle_frame(now, from, frame, &mut device.flash);
     }
-    let passes = match frame_type(frame) {
-        // Of a later version of Lockstep.
-        Some(FrameType::Other(0x40..=0x6F)) => return LockstepGate::Ours,
-        Some(FrameType::Data) => device.node.application().has_passed,
+    if !is_applications(frame) {
+        return LockstepGate::Ours;
+    }
+    let passes = if frame_type(frame) == Some(FrameType::Data) {
+        device.node.application().has_passed
+    } else {
         // The node leaves alone what it does not know: the application has types of its own.
-        Some(FrameType::Other(_)) => {
-            let peer = device.node.peers().get(from);
-            peer.is_some_and(|peer| peer.gate == Some(Ok(())))
-        }
-        _ => return LockstepGate::Ours,
+        let peer = device.node.peers().get(from);
+        peer.is_some_and(|peer| peer.gate == Some(Ok(())))
     };
     if passes { LockstepGate::Passes } else { LockstepGate::Dropped }
+}
+
+/// Whether a frame is of a type that is the application's; 0x40 to 0x6F are of later versions of
+/// Lockstep where they are not of this one.
+fn is_applications(frame: &[u8]) -> bool {
+    match frame_type(frame) {
+        Some(FrameType::Data) => true,
+        Some(FrameType::Other(first)) => !(0x40..=0x6F).contains(&first),
+        _ => false,
+    }
 }
 
 /// The next frame to send. `None`: there is none. One that the radio has no room for is kept by the
@@ -383,10 +392,8 @@ pub unsafe extern "C" fn lockstep_send(
     }
     // SAFETY: it has as many bytes, as said above.
     let frame = unsafe { core::slice::from_raw_parts(bytes, length) };
-    match frame_type(frame) {
-        Some(FrameType::Other(0x40..=0x6F)) => return LockstepResult::ErrorValue,
-        Some(FrameType::Data | FrameType::Other(_)) => (),
-        _ => return LockstepResult::ErrorValue,
+    if !is_applications(frame) {
+        return LockstepResult::ErrorValue;
     }
     let act = |device: &mut Device| {
         let has_room = device.node.application_mut().send(frame);

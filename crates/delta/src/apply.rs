@@ -45,20 +45,31 @@ pub struct Apply {
 /// What comes next out of the body.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    CopyLength(Varint),
+    Number(Number, Varint),
     Copy { left: u32 },
-    ExtraLength(Varint),
     Extra { left: u32 },
-    Step(Varint),
+}
+
+/// What a number says.
+#[derive(Debug, Clone, Copy)]
+enum Number {
+    CopyLength,
+    ExtraLength,
+    Step,
+}
+
+impl State {
+    const fn begin(number: Number) -> Self {
+        Self::Number(number, Varint::new())
+    }
 }
 
 impl Apply {
     /// Begins with the first byte of the new image.
     pub const fn new(header: Header) -> Self {
-        let begin = Varint { value: 0, shift: 0 };
         let state = match header.format {
             Format::Full => State::Extra { left: header.new_bytes },
-            Format::Plain => State::CopyLength(begin),
+            Format::Plain => State::begin(Number::CopyLength),
         };
         Self {
             header,
@@ -106,42 +117,23 @@ impl Apply {
         room: &mut [u8],
     ) -> Result<usize, ApplyError<I::Error>> {
         match self.state {
-            State::CopyLength(varint) => {
-                self.state = match self.number(varint, input)? {
-                    Read::More(varint) => State::CopyLength(varint),
-                    Read::Whole(left) => {
-                        self.check_copy(left)?;
-                        State::Copy { left }
-                    }
-                };
-                Ok(0)
-            }
-            State::ExtraLength(varint) => {
-                self.state = match self.number(varint, input)? {
-                    Read::More(varint) => State::ExtraLength(varint),
-                    Read::Whole(left) => {
-                        self.check_new(left)?;
-                        State::Extra { left }
-                    }
-                };
-                Ok(0)
-            }
-            State::Step(varint) => {
-                self.state = match self.number(varint, input)? {
-                    Read::More(varint) => State::Step(varint),
-                    Read::Whole(step) => {
-                        self.go(varint::to_signed(step))?;
-                        State::CopyLength(Varint::default())
+            State::Number(which, mut varint) => {
+                let byte = self.next(input)?;
+                self.state = match varint.push(byte) {
+                    Ok(Some(number)) => self.take_number(which, number)?,
+                    Ok(None) => State::Number(which, varint),
+                    Err(()) => {
+                        return Err(ApplyError::Corrupt { body_offset: self.taken_bytes() });
                     }
                 };
                 Ok(0)
             }
             State::Copy { left: 0 } => {
-                self.state = State::ExtraLength(Varint::default());
+                self.state = State::begin(Number::ExtraLength);
                 Ok(0)
             }
             State::Extra { left: 0 } => {
-                self.state = State::Step(Varint::default());
+                self.state = State::begin(Number::Step);
                 Ok(0)
             }
             State::Copy { left } => self.copy(left, input, room),
@@ -196,16 +188,21 @@ impl Apply {
         })
     }
 
-    fn number<I: Input>(
-        &mut self,
-        mut varint: Varint,
-        input: &mut I,
-    ) -> Result<Read, ApplyError<I::Error>> {
-        let byte = self.next(input)?;
-        match varint.push(byte) {
-            Ok(Some(number)) => Ok(Read::Whole(number)),
-            Ok(None) => Ok(Read::More(varint)),
-            Err(()) => Err(ApplyError::Corrupt { body_offset: self.taken_bytes() }),
+    /// What a number says is checked before anything is done by it.
+    fn take_number<E>(&mut self, which: Number, number: u32) -> Result<State, ApplyError<E>> {
+        match which {
+            Number::CopyLength => {
+                self.check_copy(number)?;
+                Ok(State::Copy { left: number })
+            }
+            Number::ExtraLength => {
+                self.check_new(number)?;
+                Ok(State::Extra { left: number })
+            }
+            Number::Step => {
+                self.go(varint::to_signed(number))?;
+                Ok(State::begin(Number::CopyLength))
+            }
         }
     }
 
@@ -243,12 +240,6 @@ impl Apply {
         let (found, said) = (self.stream_bytes, self.header.stream_bytes);
         if found == said { Ok(()) } else { Err(ApplyError::ShorterThanSaid { found, said }) }
     }
-}
-
-/// So much of a number.
-enum Read {
-    More(Varint),
-    Whole(u32),
 }
 
 /// The front of `room`, at most `left` bytes of it, and how many these are.

@@ -2,13 +2,17 @@
 //! come. Signed ones have their sign in the lowest bit.
 
 /// A number that comes byte by byte.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Varint {
-    pub(crate) value: u32,
-    pub(crate) shift: u32,
+    value: u32,
+    shift: u32,
 }
 
 impl Varint {
+    pub(crate) const fn new() -> Self {
+        Self { value: 0, shift: 0 }
+    }
+
     /// The next byte. `Ok(Some)`: it was the last one. `Err`: no number of 32 bits is so long.
     pub(crate) const fn push(&mut self, byte: u8) -> Result<Option<u32>, ()> {
         let bits = (byte & 0x7F) as u32;
@@ -56,7 +60,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<Option<u32>, ()> {
-        let mut varint = Varint::default();
+        let mut varint = Varint::new();
         for &byte in bytes {
             if let Some(value) = varint.push(byte)? {
                 return Ok(Some(value));

@@ -26,6 +26,8 @@ pub(crate) struct Board {
     name: &'static str,
     /// As esptool calls it.
     chip: &'static str,
+    /// As esptool's `image-info` prints it.
+    chip_shown: &'static str,
     target: &'static str,
 }
 
@@ -56,16 +58,6 @@ impl Link {
 }
 
 impl Board {
-    /// As `image-info` prints its chip.
-    fn esptool_name(self) -> &'static str {
-        match self.chip {
-            "esp32" => "(ESP32)",
-            "esp32s3" => "(ESP32-S3)",
-            "esp32c3" => "(ESP32-C3)",
-            _ => "(ESP32-C6)",
-        }
-    }
-
     /// Whether only Espressif's rustc builds for it.
     fn needs_espup(self) -> bool {
         self.target.starts_with("xtensa")
@@ -74,11 +66,33 @@ impl Board {
 
 /// All of them; each has its file in `firmware/src/board/`.
 const BOARDS: &[Board] = &[
-    Board { name: "t-display-s3", chip: "esp32s3", target: "xtensa-esp32s3-none-elf" },
-    Board { name: "esp32-poe-iso", chip: "esp32", target: "xtensa-esp32-none-elf" },
-    Board { name: "c3-devkit", chip: "esp32c3", target: "riscv32imc-unknown-none-elf" },
-    Board { name: "c6-devkit", chip: "esp32c6", target: "riscv32imac-unknown-none-elf" },
+    Board {
+        name: "t-display-s3",
+        chip: "esp32s3",
+        chip_shown: "(ESP32-S3)",
+        target: "xtensa-esp32s3-none-elf",
+    },
+    Board {
+        name: "esp32-poe-iso",
+        chip: "esp32",
+        chip_shown: "(ESP32)",
+        target: "xtensa-esp32-none-elf",
+    },
+    C3_KIT,
+    C6_KIT,
 ];
+const C3_KIT: Board = Board {
+    name: "c3-devkit",
+    chip: "esp32c3",
+    chip_shown: "(ESP32-C3)",
+    target: "riscv32imc-unknown-none-elf",
+};
+const C6_KIT: Board = Board {
+    name: "c6-devkit",
+    chip: "esp32c6",
+    chip_shown: "(ESP32-C6)",
+    target: "riscv32imac-unknown-none-elf",
+};
 
 /// What the firmware of an ordinary build, 1.0.0, is updated to.
 const NEXT_VERSION: &str = "1.1.0";
@@ -239,13 +253,8 @@ fn show_sizes(elf: &Path, image: &Path) -> Result<(), Failure> {
 /// has no compiler for it; what is built is an image by the chip's own rules; and that of the bench
 /// takes part in rollouts on an emulated chip.
 pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
-    let known = |name| {
-        let path = || "crates/xtask/src/firmware.rs".into();
-        board(name).map_err(|text| Failure::Content { path: path(), text })
-    };
-    let (c3, c6) = (known("c3-devkit")?, known("c6-devkit")?);
     let bench = Plan {
-        boards: vec![c3],
+        boards: vec![C3_KIT],
         parts: PARTS.to_vec(),
         version: None,
         link: Link::Bench,
@@ -268,7 +277,7 @@ pub(crate) fn suite(machine: &Machine) -> Result<(), Failure> {
     let built = BOARDS.iter().copied().filter(|board| !board.needs_espup()).collect();
     are_images(machine, &Plan { boards: built, ..radio.clone() })?;
     // Behind the same board's other build, with which it shares most.
-    let others = Plan { boards: vec![c6], link: Link::Bench, ..radio };
+    let others = Plan { boards: vec![C6_KIT], link: Link::Bench, ..radio };
     run(machine, &others)?;
     are_images(machine, &others)
 }
@@ -281,7 +290,7 @@ fn are_images(machine: &Machine, plan: &Plan) -> Result<(), Failure> {
             let image = images(machine).join(name);
             let info = shell::read(esptool(machine).arg("image-info").arg(&image))?;
             let content = |text: String| Failure::Content { path: image.clone(), text };
-            for expected in [board.esptool_name(), "Checksum: 0x", "(valid)"] {
+            for expected in [board.chip_shown, "Checksum: 0x", "(valid)"] {
                 if !info.contains(expected) {
                     return Err(content(format!("no `{expected}`")));
                 }

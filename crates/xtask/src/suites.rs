@@ -232,7 +232,7 @@ fn sim(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = machine.cargo();
     cargo.args(["test", "--release", "--package", "lockstep-sim", "--test", "worlds"]);
     cargo.args(locked(machine));
-    shell::run(cargo.args(["--", "--include-ignored", "--nocapture", "--test-threads=1"]))
+    shell::run(cargo.args(["--", "--nocapture", "--test-threads=1"]))
 }
 
 /// What takes a minute or two when optimised; `docs/model.md` has the command for the rest. One

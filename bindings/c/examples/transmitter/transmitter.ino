@@ -9,7 +9,7 @@
 
 #ifdef ESP_PLATFORM
 #include <WiFi.h>
-// A device is made on the stack first; 8 KiB is what the task has otherwise.
+// A manifest is judged on the stack; 8 KiB is what the task has otherwise.
 SET_LOOP_TASK_STACK_SIZE(64 * 1024);
 #endif
 

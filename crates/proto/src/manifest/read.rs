@@ -397,7 +397,7 @@ fn keys(reader: &mut Reader<'_>, _: &Field) -> Result<KeySet, ManifestError> {
 
 /// Reads the value of a known field into its place, which must be empty, for `null` too: to other
 /// readers it would take the place of the value before. Made once for each type of value, not for
-/// each field: of the cores on a chip that is 3.6 KB less.
+/// each field: on a chip that is code.
 #[inline(never)]
 fn once<'a, T>(
     reader: &mut Reader<'a>,
