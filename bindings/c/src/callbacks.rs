@@ -156,3 +156,48 @@ impl NorFlash for PortFlash {
 
 /// What a flash chip writes at once.
 const PAGE_BYTES: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    unsafe extern "C" fn note(context: *mut c_void, at: u32, bytes: *const u8, length: u32) -> i32 {
+        // SAFETY: the list of this test, and as many bytes as the library says.
+        let (written, bytes) = unsafe {
+            let bytes = core::slice::from_raw_parts(bytes, length as usize);
+            (&mut *context.cast::<Vec<(u32, Vec<u8>)>>(), bytes)
+        };
+        written.push((at, bytes.to_vec()));
+        0
+    }
+
+    unsafe extern "C" fn read(_: *mut c_void, _: u32, _: *mut u8, _: u32) -> i32 {
+        0
+    }
+
+    unsafe extern "C" fn erase(_: *mut c_void, _: u32, _: u32) -> i32 {
+        0
+    }
+
+    /// A chip that is asked for more than is left of a page begins it anew.
+    #[test]
+    fn a_write_is_handed_over_page_by_page() {
+        let mut written: Vec<(u32, Vec<u8>)> = Vec::new();
+        let callbacks = LockstepCallbacks {
+            context: core::ptr::from_mut(&mut written).cast(),
+            flash_read: Some(read),
+            flash_write: Some(note),
+            flash_erase: Some(erase),
+            log: None,
+        };
+        let mut flash = PortFlash::new(callbacks, 4096).unwrap();
+        let bytes: Vec<u8> = (0..600_u32).map(|at| at.to_le_bytes()[0]).collect();
+        flash.write(200, &bytes).unwrap();
+        let places: Vec<_> = written.iter().map(|(at, page)| (*at, page.len())).collect();
+        assert_eq!(places, [(200, 56), (256, 256), (512, 256), (768, 32)]);
+        let whole: Vec<u8> = written.into_iter().flat_map(|(_, page)| page).collect();
+        assert_eq!(whole, bytes);
+    }
+}
