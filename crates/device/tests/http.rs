@@ -870,6 +870,26 @@ fn there_is_nothing_to_schedule_at_first_and_only_a_number_or_null_is_a_schedule
     });
 }
 
+/// Nothing else about the rollout changes meanwhile: a page that was not told would go on counting.
+#[test]
+fn whoever_watches_is_told_of_a_moment_that_was_named_and_of_one_that_was_taken_back() {
+    Web::run(&["receiver"], 0, async |web| {
+        assert_eq!(web.post("/api/rollout?hold=true", &lone_bundle()).await.status, 202);
+        sleep(Duration::from_secs(30)).await;
+        let mut stream = web.connect();
+        stream.write(b"GET /api/rollout/events HTTP/1.1\r\nHost: desk\r\n\r\n").await;
+        stream.read_until("\"starts_in_s\":null").await;
+        sleep(Duration::from_secs(30)).await;
+
+        for (body, told) in [("60", "60"), ("3600", "3600"), ("null", "null")] {
+            let body = format!("{{\"in_s\":{body}}}");
+            let reply = web.post("/api/rollout/schedule", body.as_bytes()).await;
+            assert_eq!(reply.status, 202, "{reply:?}");
+            stream.read_until(&format!("\"starts_in_s\":{told},")).await;
+        }
+    });
+}
+
 #[test]
 fn an_upload_can_be_held_scheduled_and_let_go() {
     Web::run(&["receiver"], 0, async |web| {

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+/// So often is a click tried that went beside its element.
+const CLICKS_MAX: usize = 5;
+
 /// One browser with one window.
 #[derive(Debug)]
 pub(crate) struct Browser {
@@ -64,11 +67,25 @@ impl Browser {
         self.runtime.block_on(self.client().execute_async(body, arguments)).unwrap()
     }
 
+    /// Clicks as a person does, who sees when a click went beside: a page that grows above a button
+    /// just then moves it away from under the mouse.
     pub(crate) fn click(&self, id: &str) {
-        self.runtime.block_on(async {
-            let element = self.client().find(Locator::Id(id)).await.unwrap();
-            element.click().await.unwrap_or_else(|error| panic!("`{id}`: {error}"));
-        });
+        for _ in 0..CLICKS_MAX {
+            let heed = "window.clickHit = false;
+                document.getElementById(arguments[0])?.addEventListener('click',
+                    () => { window.clickHit = true; }, { capture: true, once: true })";
+            self.run(heed, vec![id.into()]);
+            self.runtime.block_on(async {
+                let element = self.client().find(Locator::Id(id)).await.unwrap();
+                element.click().await.unwrap_or_else(|error| panic!("`{id}`: {error}"));
+            });
+            // A page that went elsewhere at the click knows nothing of it any more.
+            if self.run("return window.clickHit ?? true", Vec::new()) == true {
+                return;
+            }
+            eprintln!("a click beside `{id}`");
+        }
+        panic!("`{id}` was not hit in {CLICKS_MAX} clicks");
     }
 
     /// Types into a field, or names the file for a field of files.

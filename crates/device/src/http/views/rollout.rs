@@ -131,8 +131,9 @@ fn view<A: Application>(
         release_before: release(record.number_before),
         can_abort: conducting.can_abort,
         held: waits != Waits::No,
-        starts_in_s: match (waits, now) {
-            (Waits::ForMs(ms), Some(_)) => Some(ms.div_ceil(1000)),
+        // Without the time it counts from the start: it stays the same until another moment is named.
+        starts_in_s: match waits {
+            Waits::ForMs(ms) => Some(ms.div_ceil(1000)),
             _ => None,
         },
         schedule_lost: waits == Waits::Lost,
