@@ -8,6 +8,7 @@ use core::fmt;
 use std::io::{self, Write as _};
 
 use lzma_rust2::{EncodeMode, LzmaOptions, LzmaWriter, MfType};
+use sha2::Digest as _;
 
 use crate::apply::{Apply, ApplyError, Input};
 use crate::header::{Format, HEADER_BYTES, Header, ID_BYTES};
@@ -67,6 +68,11 @@ pub fn full(new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
     let nothing = Image { bytes: &[], id: [0; ID_BYTES] };
     let body = compress(new.bytes).map_err(EncodeError::Encoder)?;
     finish(Format::Full, &nothing, new, new.bytes.len(), body)
+}
+
+/// The smallest of what there is that makes `new` from `old`.
+pub fn smallest(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
+    plain(old, new)
 }
 
 /// What makes `new` from `old`. It has been applied once, and is right.
@@ -164,11 +170,13 @@ fn finish(
         room_bytes: u32::MAX,
         old: old.id,
         new: new.id,
+        body_sha256: [0; ID_BYTES],
     };
     let (room_bytes, taken_bytes) = try_out(&header, &body, old.bytes, new.bytes)?;
     // What the encoder flushes at the end is never read.
     body.truncate(taken_bytes as usize);
-    let header = Header { body_bytes: taken_bytes, room_bytes, ..header };
+    let body_sha256 = sha2::Sha256::digest(&body).into();
+    let header = Header { body_bytes: taken_bytes, room_bytes, body_sha256, ..header };
     let mut patch = header.encode().to_vec();
     patch.extend(body);
     Ok(patch)

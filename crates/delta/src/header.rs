@@ -12,13 +12,15 @@
 //! | 24 | 4 | room: the smallest slot in which it can be applied from the slot's end |
 //! | 28 | 32 | identity of the old image |
 //! | 60 | 32 | identity of the new image |
+//! | 92 | 32 | SHA-256 of the body |
 //!
-//! Numbers are little endian. What an identity is, whoever makes and applies patches agrees on.
+//! Numbers are little endian. What an identity is, whoever makes and applies patches agrees on. The
+//! hash of a header names its patch, since it covers that of the body.
 
 use core::fmt;
 
 /// Bytes of a header.
-pub const HEADER_BYTES: usize = 92;
+pub const HEADER_BYTES: usize = 124;
 /// Bytes of an image's identity.
 pub const ID_BYTES: usize = 32;
 
@@ -68,6 +70,8 @@ pub struct Header {
     pub old: [u8; ID_BYTES],
     /// Identity of the image that comes out.
     pub new: [u8; ID_BYTES],
+    /// SHA-256 of the body: whether it has come as it was sent. Nothing is believed because of it.
+    pub body_sha256: [u8; ID_BYTES],
 }
 
 impl Header {
@@ -100,6 +104,7 @@ impl Header {
             room_bytes: number(4),
             old: identity(5 * 4),
             new: identity(5 * 4 + ID_BYTES),
+            body_sha256: identity(5 * 4 + 2 * ID_BYTES),
         };
         header.check().map(|()| header)
     }
@@ -130,7 +135,8 @@ impl Header {
         let all = front
             .chain(numbers.into_iter().flat_map(u32::to_le_bytes))
             .chain(self.old)
-            .chain(self.new);
+            .chain(self.new)
+            .chain(self.body_sha256);
         bytes.iter_mut().zip(all).for_each(|(place, byte)| *place = byte);
         bytes
     }
@@ -198,6 +204,7 @@ mod tests {
             room_bytes: 0x0708_090A,
             old: [0xAA; ID_BYTES],
             new: [0xBB; ID_BYTES],
+            body_sha256: [0xCC; ID_BYTES],
         }
     }
 
@@ -208,6 +215,7 @@ mod tests {
         frozen.extend([4, 3, 2, 1, 8, 7, 6, 5, 9, 8, 7, 6, 3, 2, 1, 0, 10, 9, 8, 7]);
         frozen.extend([0xAA; 32]);
         frozen.extend([0xBB; 32]);
+        frozen.extend([0xCC; 32]);
         assert_eq!(header().encode(), frozen[..]);
         assert_eq!(Header::decode(&frozen), Ok(header()));
     }
@@ -220,7 +228,7 @@ mod tests {
             bytes[at] = byte;
             Header::decode(&bytes)
         };
-        assert_eq!(Header::decode(&bytes[..91]), Err(HeaderError::TooShort { size_bytes: 91 }));
+        assert_eq!(Header::decode(&bytes[..123]), Err(HeaderError::TooShort { size_bytes: 123 }));
         assert_eq!(with(0, b'X'), Err(HeaderError::NotAPatch { found: *b"XSD1" }));
         assert_eq!(with(4, 7), Err(HeaderError::Format { found: 7 }));
         assert_eq!(with(6, 1), Err(HeaderError::Format { found: 1 }));

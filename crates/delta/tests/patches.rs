@@ -62,6 +62,7 @@ fn what_xz_has_compressed_is_read() {
         room_bytes: size(image) + size(body),
         old: [0; ID_BYTES],
         new: NEW_ID,
+        body_sha256: [0; ID_BYTES],
     };
     let patch = [&header.encode()[..], body].concat();
     assert_eq!(encode::apply(&patch, &[]).as_deref(), Ok(&image[..]));
@@ -162,6 +163,7 @@ fn a_patch_that_reaches_outside_either_image_is_refused() {
             room_bytes: 1000,
             old: OLD_ID,
             new: NEW_ID,
+            body_sha256: [0; ID_BYTES],
         };
         encode::apply(&[&header.encode()[..], &body].concat(), &[7; 10])
     };
