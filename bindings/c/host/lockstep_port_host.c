@@ -64,7 +64,7 @@ static struct {
     bool holds;
 } host = {.flash = -1, .socket = -1, .channel = 1};
 
-static uint8_t memory[LOCKSTEP_MEMORY_BYTES];
+static uint8_t memory[LOCKSTEP_LEAD_MEMORY_BYTES];
 /* The stack of the one task, painted so that it tells how much of it was needed. */
 static uint8_t stack[STACK_BYTES] __attribute__((aligned(4096)));
 

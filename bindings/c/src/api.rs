@@ -20,7 +20,7 @@ use crate::application::CApplication;
 use crate::callbacks::{LockstepCallbacks, PortFlash};
 use crate::device::{self, Device};
 use crate::result::LockstepResult;
-use crate::setup::{self, LockstepSetup};
+use crate::setup::{self, LockstepDuty, LockstepSetup};
 use crate::shown::{
     LockstepEffect, LockstepFrame, LockstepGate, LockstepLevel, LockstepMemory, LockstepPeer,
     LockstepRest, LockstepState, LockstepStep, c_text,
@@ -30,6 +30,10 @@ pub use crate::device::Lockstep;
 
 /// Memory that is enough for a member, in bytes: what was measured, and half of it once more.
 pub const LOCKSTEP_MEMORY_BYTES: usize = 65_536;
+
+/// Memory that is enough for a lead, in bytes, which holds a release's manifest in it twice while it
+/// begins a rollout: what was measured, and half of it once more. With less it is not started.
+pub const LOCKSTEP_LEAD_MEMORY_BYTES: usize = 98_304;
 
 /// Starts a device: first thing at start, before anything that a bad release could have broken.
 /// `memory` is the library's until `lockstep_end`; any alignment will do. Everything else may be
@@ -64,8 +68,17 @@ pub unsafe extern "C" fn lockstep_init(
         return LockstepResult::ErrorNull;
     };
     let now = Instant::from_ms(now_ms);
-    // SAFETY: the memory is ours, and the setup as its fields say.
-    let placed = unsafe { device::place(memory.cast(), size_bytes, || boot(now, setup, flash)) };
+    let is_lead = setup.duty == LockstepDuty::Lead as i32;
+    let begin = || {
+        // SAFETY: the setup is as its fields say.
+        let device = unsafe { boot(now, setup, flash) }?;
+        match is_lead && size_bytes < LOCKSTEP_LEAD_MEMORY_BYTES {
+            true => Err(LockstepResult::ErrorMemory),
+            false => Ok(device),
+        }
+    };
+    // SAFETY: the memory is ours.
+    let placed = unsafe { device::place(memory.cast(), size_bytes, begin) };
     match placed {
         Ok(lockstep) => {
             // SAFETY: writable, as said above.

@@ -139,6 +139,11 @@ impl Device {
         }
     }
 
+    fn make_lead(&mut self) {
+        self.setup.duty = LockstepDuty::Lead as i32;
+        self.memory = vec![0xA5; LOCKSTEP_LEAD_MEMORY_BYTES];
+    }
+
     fn start(&mut self) -> LockstepResult {
         self.setup.descriptor = self.descriptor.as_ptr();
         let callbacks = self.callbacks();
@@ -310,6 +315,10 @@ fn nothing_is_started_with_what_is_missing_or_wrong() {
     device.memory.truncate(1024);
     assert_eq!(device.start(), LockstepResult::ErrorMemory);
     device.memory.resize(LOCKSTEP_MEMORY_BYTES, 0);
+    // What a member can live in is too little for a lead, who would find that out in the field.
+    device.setup.duty = LockstepDuty::Lead as i32;
+    assert_eq!(device.start(), LockstepResult::ErrorMemory);
+    device.setup.duty = LockstepDuty::Member as i32;
     assert_eq!(device.start(), LockstepResult::Ok);
 }
 
@@ -375,7 +384,7 @@ fn a_start_in_the_memory_of_a_running_call_is_refused_and_changes_nothing() {
 fn only_a_lead_takes_a_release_and_it_says_why_it_refuses_one() {
     let mut member = Device::started(1, "receiver", "1.0.0");
     let mut lead = Device::new(2, "receiver", "1.0.0");
-    lead.setup.duty = LockstepDuty::Lead as i32;
+    lead.make_lead();
     assert_eq!(lead.start(), LockstepResult::Ok);
     let (garbage, mut taken) = ([0x55_u8; 1024], 0);
     // SAFETY: instances, and as many bytes as are said.
@@ -528,7 +537,7 @@ proptest! {
     ) {
         let mut device = Device::new(1, "receiver", "1.0.0");
         if is_lead {
-            device.setup.duty = LockstepDuty::Lead as i32;
+            device.make_lead();
         }
         prop_assert_eq!(device.start(), LockstepResult::Ok);
         let mut now_ms = 0;

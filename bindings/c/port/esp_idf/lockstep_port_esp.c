@@ -65,7 +65,11 @@ static struct {
     bool said_untuned;
 } chip;
 
-static uint8_t memory[LOCKSTEP_MEMORY_BYTES];
+/* A lead is built with -DLOCKSTEP_PORT_MEMORY_BYTES=LOCKSTEP_LEAD_MEMORY_BYTES. */
+#ifndef LOCKSTEP_PORT_MEMORY_BYTES
+#define LOCKSTEP_PORT_MEMORY_BYTES LOCKSTEP_MEMORY_BYTES
+#endif
+static uint8_t memory[LOCKSTEP_PORT_MEMORY_BYTES];
 
 /* The channel on which the lead was found, over a reset. */
 static RTC_NOINIT_ATTR uint32_t channel_mark;
