@@ -214,7 +214,7 @@ impl World {
                     // After a restart the sender asks where to go on.
                     Err(_) => {
                         let (offset, _) = node.conducting()?.upload?;
-                        node.upload_continue(offset, size, flash).ok()?;
+                        node.upload_continue(now, offset, size, flash).ok()?;
                         at = offset as usize;
                     }
                 }

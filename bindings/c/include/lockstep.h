@@ -29,8 +29,8 @@
 #define LOCKSTEP_MEMORY_BYTES 65536
 
 /**
- * Memory that is enough for a lead, in bytes, which holds a release's manifest in it twice while it
- * begins a rollout: what was measured, and half of it once more. With less it is not started.
+ * Memory that is enough for a lead, in bytes, which holds a release's manifest in it twice while
+ * it begins a rollout: what was measured, and half of it once more. With less it is not started.
  */
 #define LOCKSTEP_LEAD_MEMORY_BYTES 98304
 

@@ -31,8 +31,8 @@ pub use crate::device::Lockstep;
 /// Memory that is enough for a member, in bytes: what was measured, and half of it once more.
 pub const LOCKSTEP_MEMORY_BYTES: usize = 65_536;
 
-/// Memory that is enough for a lead, in bytes, which holds a release's manifest in it twice while it
-/// begins a rollout: what was measured, and half of it once more. With less it is not started.
+/// Memory that is enough for a lead, in bytes, which holds a release's manifest in it twice while
+/// it begins a rollout: what was measured, and half of it once more. With less it is not started.
 pub const LOCKSTEP_LEAD_MEMORY_BYTES: usize = 98_304;
 
 /// Starts a device: first thing at start, before anything that a bad release could have broken.

@@ -53,7 +53,10 @@ impl LockstepResult {
             Self::ErrorBusy,
             c"another call is running: call from one task only, and not from a callback",
         ),
-        (Self::ErrorMemory, c"too little memory: hand in LOCKSTEP_MEMORY_BYTES, for a lead LOCKSTEP_LEAD_MEMORY_BYTES"),
+        (
+            Self::ErrorMemory,
+            c"too little memory: hand in LOCKSTEP_MEMORY_BYTES or LOCKSTEP_LEAD_MEMORY_BYTES",
+        ),
         (Self::ErrorSetup, c"a field of the setup is wrong: the log names it"),
         (Self::ErrorDescriptor, c"not a descriptor: make it with LOCKSTEP_DESCRIPTOR"),
         (

@@ -4,6 +4,8 @@
 //! decides about the lead's orders, `staging` brings an image into the other slot, `trial`
 //! activates, confirms and goes back, `local` serves the lead's own device.
 
+use alloc::boxed::Box;
+
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use lockstep_proto::compat::Announced;
 use lockstep_proto::frame::block::Session;
@@ -20,6 +22,7 @@ use lockstep_proto::planted::{self, Bug};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 
+use crate::applying::Applying;
 use crate::boot_state::BootState;
 use crate::config::{self, CONFIG_BYTES_MAX, ConfigError};
 use crate::effects::{Effect, Effects, FallBackCause, Trace};
@@ -27,6 +30,7 @@ use crate::flash::{self, FlashFault, Region};
 use crate::layout::Layout;
 use crate::member::{MEMBER_BYTES_MAX, MemberRecord, NO_IMAGE};
 use crate::package;
+use crate::patch::Offered;
 use crate::receiver::Receiver;
 use crate::record::{Kind, RecordError, RecordLog};
 use crate::slot::Pace;
@@ -114,6 +118,10 @@ pub struct Agent {
     pub(crate) wellness: Wellness,
     pub(crate) refused: Option<Refused>,
     pub(crate) receiver: Receiver,
+    /// The patch that the lead has offered last.
+    pub(crate) offered: Option<Offered>,
+    /// The patch that is being applied; not within the agent, as the memory of a transfer.
+    pub(crate) applying: Option<Box<Applying>>,
     /// Why staging of the record's image cannot go on, until another rollout begins.
     pub(crate) staging_refusal: Option<Refusal>,
     pub(crate) staging_restarts: u8,
@@ -420,21 +428,24 @@ impl Agent {
     /// What this device lacks of the object that comes in blocks, if there is one; that it has all
     /// of it, if that was an image.
     pub fn wants(&self) -> Option<Wants> {
-        match self.receiver.job() {
-            Some(job) => job.wants(self.pace),
-            None if self.member.state == MemberState::Staged => Some(Wants {
-                session: Session::of(&self.member.file_sha256.0),
-                readiness: Readiness::Done,
-                shape: Shape::Small,
-                takes_large: false,
-                interval_ms: 0,
-                staged_bytes: self.member.size_bytes,
-                erased_bytes: 0,
-                first: u16::MAX,
-                lacking: Lacking::default(),
-            }),
-            None => None,
-        }
+        let done = match (self.receiver.job(), &self.applying) {
+            (Some(job), _) => return job.wants(self.pace),
+            (None, Some(applying)) => Some(applying.patch()),
+            (None, None) => {
+                (self.member.state == MemberState::Staged).then_some(self.member.file_sha256)
+            }
+        };
+        done.map(|done| Wants {
+            session: Session::of(&done.0),
+            readiness: Readiness::Done,
+            shape: Shape::Small,
+            takes_large: false,
+            interval_ms: 0,
+            staged_bytes: self.member.size_bytes,
+            erased_bytes: 0,
+            first: u16::MAX,
+            lacking: Lacking::default(),
+        })
     }
 
     /// Whether something comes in blocks, and nothing of it has been heard for `silence_ms`: then
@@ -474,6 +485,7 @@ impl Agent {
 
     fn staged_bytes(&self) -> u32 {
         match self.receiver.job() {
+            _ if let Some(bytes) = self.patched_bytes() => bytes,
             Some(job) => job.flashed_bytes(),
             None if self.is_staged() => self.member.size_bytes,
             None => 0,

@@ -117,6 +117,8 @@ impl Agent {
             wellness: Wellness::default(),
             refused: None,
             receiver: Receiver::new(setup.takes_large),
+            offered: None,
+            applying: None,
             staging_refusal: None,
             staging_restarts: 0,
             pace: Pace::Fast,

@@ -96,6 +96,13 @@ pub enum Trace {
         /// Which.
         generation: u16,
     },
+    /// All of a patch is there, as it was sent: the image is made from it.
+    PatchComplete {
+        /// Its size.
+        patch_bytes: u32,
+    },
+    /// Nobody offers the patch any more that was being fetched.
+    PatchLost,
     /// The other slot holds the image, read back and verified.
     Staged,
     /// The staged image boots next.
@@ -145,6 +152,12 @@ impl fmt::Display for Trace {
             Self::Resumed { done_bytes } => write!(f, "staging goes on behind {done_bytes} bytes"),
             Self::GenerationPoisoned { generation } => {
                 write!(f, "generation {generation} came out wrong and is fetched again")
+            }
+            Self::PatchComplete { patch_bytes } => {
+                write!(f, "patch of {patch_bytes} bytes is complete, the image is made from it")
+            }
+            Self::PatchLost => {
+                write!(f, "patch is offered no more, the whole image is fetched")
             }
             Self::Staged => write!(f, "staged, read back and verified"),
             Self::Activated => write!(f, "activated, the new image boots next"),

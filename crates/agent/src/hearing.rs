@@ -100,7 +100,8 @@ impl Agent {
 
     /// When [`Agent::take_wants`] has something.
     pub(crate) fn speaks_at(&self) -> Option<Instant> {
-        let comes = self.receiver.job().is_some_and(Job::comes_in_blocks);
+        let comes =
+            self.receiver.job().is_some_and(Job::comes_in_blocks) || self.applying.is_some();
         let due = self.wants_due.map(|since| since + 1);
         let unasked = [self.unasked_at, due].into_iter().flatten().filter(|_| comes);
         let answers = [self.answer_at, self.answer_lacking_at].into_iter().flatten();

@@ -14,9 +14,10 @@ use crate::agent::{Agent, Leaving, first4};
 use crate::flash::{self, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, Package};
+use crate::progress::{Progress, Stored};
 use crate::receiver::{FILE_BYTES_MAX, Object, Taken};
 use crate::slot;
-use crate::staging::{Progress, refusal_of_image};
+use crate::staging::refusal_of_image;
 
 impl Agent {
     /// Verifies a manifest package and stores it, in place of the one before.
@@ -68,7 +69,7 @@ impl Agent {
         flash: &mut F,
     ) -> Result<u32, Refusal> {
         self.advance(now);
-        let spools = self.receiver.job().is_some_and(|job| job.object == Object::Spool);
+        let spools = self.receiver.job().is_some_and(|job| job.object.is_spool());
         if spools && self.member.state == MemberState::Staging {
             // Everybody else is served: now its own image goes over what was spooled.
             self.receiver.stop();
@@ -93,17 +94,40 @@ impl Agent {
         size_bytes: u32,
         flash: &mut F,
     ) -> Result<u32, Refusal> {
-        self.spool_used_at = Some(self.now);
         let slot = self.other_slot();
         let slot_bytes = slot.size_bytes.min(FILE_BYTES_MAX);
         if size_bytes == 0 || size_bytes > slot_bytes {
             return Err(Refusal::TooLarge { size_bytes, slot_bytes });
         }
+        let place = Region { offset: slot.offset, size_bytes };
+        self.begin_spool(Object::Spool, file_sha256, place, flash)
+    }
+
+    /// The same with a patch of any role, which is kept where it can be applied, should it turn out
+    /// to be for this device. It is known by the hash of its header.
+    pub fn spool_patch_begin<F: NorFlash>(
+        &mut self,
+        patch: Sha256,
+        size_bytes: u32,
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        let place = self.patch_place(size_bytes)?;
+        self.begin_spool(Object::PatchSpool, patch, place, flash)
+    }
+
+    fn begin_spool<F: NorFlash>(
+        &mut self,
+        object: Object,
+        sha256: Sha256,
+        place: Region,
+        flash: &mut F,
+    ) -> Result<u32, Refusal> {
+        self.spool_used_at = Some(self.now);
         if self.on_trial() || self.leaving.is_some() || self.boot.other_is_next() {
             return Err(Refusal::OnTrial);
         }
         if let Some(job) = self.receiver.job()
-            && (job.object, job.sha256) == (Object::Spool, file_sha256)
+            && (job.object, job.sha256) == (object, sha256)
         {
             return Ok(job.accepted_bytes());
         }
@@ -119,14 +143,14 @@ impl Agent {
         }
         let done_bytes = match self.load_progress(flash)? {
             Some(progress)
-                if (progress.object, progress.sha256) == (Object::Spool, file_sha256) =>
+                if (progress.object, progress.sha256) == (Stored::of(object), sha256) =>
             {
-                progress.done_bytes.min(size_bytes)
+                progress.done_bytes.min(place.size_bytes)
             }
             _ => 0,
         };
-        let place = Region { offset: slot.offset, size_bytes };
-        self.receiver.start(Object::Spool, file_sha256, place, done_bytes);
+        self.applying = None;
+        self.receiver.start(object, sha256, place, done_bytes);
         Ok(done_bytes)
     }
 
@@ -140,7 +164,8 @@ impl Agent {
     ) -> Result<u32, Refusal> {
         self.advance(now);
         self.spool_used_at = Some(self.now);
-        self.push(Object::Spool, offset, bytes, flash)
+        let object = self.receiver.job().map(|job| job.object).filter(|it| it.is_spool());
+        self.push(object.unwrap_or(Object::Spool), offset, bytes, flash)
     }
 
     /// Reads a part of the spooled artifact, as far as it is in flash.
@@ -150,26 +175,40 @@ impl Agent {
         bytes: &mut [u8],
         flash: &mut F,
     ) -> Result<(), Refusal> {
-        let flashed = match self.receiver.job() {
-            Some(job) if job.object == Object::Spool => job.flashed_bytes(),
-            _ => return Err(Refusal::NotStaged),
-        };
+        let job = self.receiver.job().filter(|job| job.object.is_spool());
+        let job = job.ok_or(Refusal::NotStaged)?;
         let end = u64::from(offset) + bytes.len() as u64;
-        if end > u64::from(flashed) {
+        if end > u64::from(job.flashed_bytes()) {
             return Err(Refusal::NotStaged);
         }
-        Ok(flash::read(flash, self.other_slot().offset + offset, bytes)?)
+        Ok(flash::read(flash, job.place().offset + offset, bytes)?)
     }
 
     /// Whether bytes of the artifact are still on their way into flash: with a slow pace, for some
     /// ticks after the last of them was taken.
     pub fn spool_is_landing(&self) -> bool {
-        self.receiver.job().is_some_and(|job| job.object == Object::Spool && !job.is_complete())
+        self.receiver.job().is_some_and(|job| job.object.is_spool() && !job.is_complete())
+    }
+
+    /// Whether this device makes its image from a patch.
+    pub const fn is_patching(&self) -> bool {
+        self.applying.is_some()
+    }
+
+    /// Looks once more at what is there to be staged, as the lead's order does.
+    pub fn go_on_staging<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        self.advance(now);
+        if self.member.state != MemberState::Staging {
+            return;
+        }
+        if let Err(refusal) = self.continue_staging(flash) {
+            self.refuse_staging(refusal);
+        }
     }
 
     /// Nobody needs the spooled artifact any more.
     pub fn spool_end(&mut self) {
-        if self.receiver.job().is_some_and(|job| job.object == Object::Spool) {
+        if self.receiver.job().is_some_and(|job| job.object.is_spool()) {
             self.receiver.stop();
         }
     }
@@ -177,18 +216,18 @@ impl Agent {
     /// Reads the spooled artifact back and compares its SHA-256. If it is not what was announced,
     /// it has to come again from its start.
     pub fn spool_verify<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
-        let (sha256, size_bytes) = match self.receiver.job() {
-            Some(job) if job.object == Object::Spool && job.is_complete() => {
-                (job.sha256, job.size_bytes)
-            }
-            _ => return Err(Refusal::NotStaged),
+        let job = self.receiver.job().filter(|job| job.object.is_spool() && job.is_complete());
+        let job = job.ok_or(Refusal::NotStaged)?;
+        let (object, sha256, place) = (Stored::of(job.object), job.sha256, job.place());
+        let found = match object {
+            Stored::PatchSpool => self.patch_hash(place, flash)?,
+            _ => slot::sha256_of(flash, place.offset, place.size_bytes)?,
         };
-        let found = slot::sha256_of(flash, self.other_slot().offset, size_bytes)?;
         if found == sha256 {
             return Ok(());
         }
         self.receiver.stop();
-        self.store_progress(&Progress { object: Object::Spool, sha256, done_bytes: 0 }, flash)?;
+        self.store_progress(&Progress::none(object, sha256), flash)?;
         let hash = |sha256: Sha256| first4(&lockstep_proto::id::ImageHash(sha256.0));
         Err(Refusal::SlotDiffers { found: hash(found), expected: hash(sha256) })
     }
@@ -254,7 +293,7 @@ impl Agent {
     ) -> Result<(), Refusal> {
         let done_bytes = self.bare_bytes().ok_or(Refusal::NotStaged)?;
         self.receiver.stop();
-        let spooled = Progress { object: Object::Spool, sha256: file_sha256, done_bytes };
+        let spooled = Progress { done_bytes, ..Progress::none(Stored::Spool, file_sha256) };
         Ok(self.store_progress(&spooled, flash)?)
     }
 

@@ -15,7 +15,7 @@ use crate::agent::{Agent, Armed, Leaving, Reply, Rest, first4};
 use crate::effects::{FallBackCause, Trace};
 use crate::member::{MemberRecord, NO_IMAGE};
 use crate::package::PACKAGE_SIZE_BYTES_MAX;
-use crate::receiver::{FILE_BYTES_MAX, Object};
+use crate::receiver::FILE_BYTES_MAX;
 
 impl Agent {
     /// Carries out an order, or refuses it.
@@ -73,6 +73,7 @@ impl Agent {
             Order::Confirm { image } => self.on_confirm(*image, flash)?,
             Order::Revert => self.on_revert(ticket, flash)?,
             Order::Settled => self.on_settled(flash)?,
+            Order::Offer(offer) => self.on_offer(offer, flash)?,
         }
         Ok(Reply::Report)
     }
@@ -185,9 +186,10 @@ impl Agent {
     /// the rollout that begins.
     fn stop_old_transfer(&mut self) {
         let held = self.spool_used_at.is_some_and(|at| self.now.ms_since(at) < SPOOL_HOLD_MS);
-        if !(held && self.receiver.job().is_some_and(|job| job.object == Object::Spool)) {
-            self.receiver.stop();
+        if !(held && self.receiver.job().is_some_and(|job| job.object.is_spool())) {
+            self.stop_transfer();
         }
+        self.offered = None;
     }
 
     /// What the order itself tells about the image.
@@ -317,7 +319,7 @@ impl Agent {
             return Err(Refusal::NoWayBack { found, expected: first4(&expected) });
         }
         self.store_member(self.reverted(ticket, is_newer), flash)?;
-        self.receiver.stop();
+        self.stop_transfer();
         self.staging_refusal = None;
         if state != MemberState::Reverted || is_newer {
             self.effects.trace(Trace::Reverted);

@@ -41,6 +41,22 @@ pub(crate) enum Object {
     Artifact,
     /// Another role's artifact, into the other slot as it is.
     Spool,
+    /// A patch that this device's own image is made from, into the end of the other slot.
+    Patch,
+    /// A patch for others, into the end of the other slot.
+    PatchSpool,
+}
+
+impl Object {
+    /// Whether it lies in the other slot for others, or at least comes as such.
+    pub(crate) const fn is_spool(self) -> bool {
+        matches!(self, Self::Spool | Self::PatchSpool)
+    }
+
+    /// Whether its first bytes are judged before anything is erased.
+    const fn has_head(self) -> bool {
+        matches!(self, Self::Artifact | Self::Patch)
+    }
 }
 
 /// One file on its way, and the memory that it needs until it is in flash.
@@ -169,10 +185,11 @@ impl Receiver {
     /// multiple of [`PROGRESS_STEP_BYTES`] below the size, or the size.
     pub(crate) fn start(&mut self, object: Object, sha256: Sha256, place: Region, done_bytes: u32) {
         let way = match object {
-            Object::Spool => Way::Stream(Stream::new(place, done_bytes, false)),
-            Object::Artifact | Object::Package => {
-                let has_head = object == Object::Artifact;
-                Way::Blocks(Blocks::new(place, done_bytes, has_head, self.takes_large))
+            Object::Spool | Object::PatchSpool => {
+                Way::Stream(Stream::new(place, done_bytes, false))
+            }
+            Object::Artifact | Object::Patch | Object::Package => {
+                Way::Blocks(Blocks::new(place, done_bytes, object.has_head(), self.takes_large))
             }
         };
         self.job = Some(Job {
@@ -249,8 +266,8 @@ impl Receiver {
         if let Way::Blocks(blocks) = &job.way
             && blocks.is_untouched()
         {
-            let has_head = job.object == Object::Artifact;
-            job.way = Way::Stream(Stream::new(job.place, blocks.in_order_bytes(), has_head));
+            let done_bytes = blocks.in_order_bytes();
+            job.way = Way::Stream(Stream::new(job.place, done_bytes, job.object.has_head()));
         }
         match &mut job.way {
             Way::Stream(stream) => stream.take(offset, bytes, &mut self.memory),
@@ -324,6 +341,11 @@ impl Receiver {
 impl Job {
     pub(crate) fn session(&self) -> Session {
         Session::of(&self.sha256.0)
+    }
+
+    /// Where it goes.
+    pub(crate) const fn place(&self) -> Region {
+        self.place
     }
 
     /// Bytes of the file that are in flash, wherever in it.

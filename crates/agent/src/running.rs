@@ -39,7 +39,7 @@ impl Agent {
         Ok(flash::read(flash, slot.offset + offset, bytes)?)
     }
 
-    fn running_slot(&self) -> Region {
+    pub(crate) fn running_slot(&self) -> Region {
         let [first, second] = self.layout.slots;
         if self.running_slot == 0 { first } else { second }
     }

@@ -74,6 +74,19 @@ impl SlotWriter {
         bytes: &[u8],
         pace: Pace,
     ) -> Result<Step, FlashFault> {
+        // Without a limit there is always a next sector.
+        Ok(self.step_below(flash, bytes, pace, u32::MAX)?.unwrap_or(Step::Erased))
+    }
+
+    /// The same, and nothing at or behind `limit` is erased: somebody still needs it. `None`: the
+    /// next sector reaches beyond it.
+    pub(crate) fn step_below<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        bytes: &[u8],
+        pace: Pace,
+        limit: u32,
+    ) -> Result<Option<Step>, FlashFault> {
         if self.at >= self.erased_up_to {
             let from = self.erased_up_to;
             let to = match pace {
@@ -82,16 +95,20 @@ impl SlotWriter {
                     .next_multiple_of(ERASE_BLOCK_BYTES)
                     .min(self.end.next_multiple_of(SECTOR_BYTES)),
             };
+            let to = to.min(limit - limit % SECTOR_BYTES);
+            if to <= from {
+                return Ok(None);
+            }
             flash::erase(flash, from, to)?;
             self.erased_up_to = to;
-            return Ok(Step::Erased);
+            return Ok(Some(Step::Erased));
         }
         let page_end = (self.at + 1).next_multiple_of(PAGE_BYTES);
         let length = bytes.len().min((page_end.min(self.erased_up_to) - self.at) as usize);
         let page = bytes.get(..length).unwrap_or_default();
         flash::write(flash, self.at, page)?;
         self.at += bytes_u32(length);
-        Ok(Step::Wrote(length))
+        Ok(Some(Step::Wrote(length)))
     }
 }
 

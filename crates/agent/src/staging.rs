@@ -13,15 +13,14 @@ use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, ImageError, ImageFacts, ImageReader};
 use lockstep_proto::manifest::{GenerationHash, Manifest, VerifyError, verify};
 use lockstep_proto::planted::{self, Bug};
-use lockstep_proto::wire::{Reader, Writer};
 
-use crate::agent::{Agent, RECORD_VERSION, first4};
+use crate::agent::{Agent, first4};
 use crate::effects::Trace;
 use crate::flash::{FlashFault, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, GenerationList, PACKAGE_SIZE_BYTES_MAX, Package};
+use crate::progress::{Progress, Stored};
 use crate::receiver::{Flushed, Object, PROGRESS_STEP_BYTES, Poisoned, Taken};
-use crate::record::{Kind, RecordError};
 use crate::slot::{self, Pace};
 
 impl Agent {
@@ -34,10 +33,12 @@ impl Agent {
         let is_going = self.receiver.job().is_some_and(|job| match job.object {
             Object::Package => job.sha256 == member.package,
             Object::Artifact => job.sha256 == member.file_sha256,
+            // Any but the present one was stopped when this rollout began.
+            Object::Patch => true,
             // A lead that serves other roles gets its own image last, from its upload.
-            Object::Spool => true,
+            Object::Spool | Object::PatchSpool => true,
         });
-        if is_going {
+        if is_going || self.applying.is_some() {
             self.wants_due = Some(self.now);
             return Ok(());
         }
@@ -64,7 +65,13 @@ impl Agent {
         taken: Taken,
         flash: &mut F,
     ) -> Result<(), Refusal> {
-        if taken == Taken::Head {
+        let is_patch = self.receiver.job().is_some_and(|job| job.object == Object::Patch);
+        if taken == Taken::Head && is_patch {
+            if let Err(refusal) = self.judge_patch_head() {
+                return self.give_up_patch(refusal, flash);
+            }
+            self.receiver.accept_head();
+        } else if taken == Taken::Head {
             if let Err(refusal) = self.judge_head() {
                 self.receiver.stop();
                 self.staging_refusal = Some(refusal);
@@ -77,20 +84,24 @@ impl Agent {
 
     /// Brings a full window into flash when time passes; a failure is reported.
     pub(crate) fn advance_staging<F: NorFlash>(&mut self, flash: &mut F) {
-        if let Err(refusal) = self.flush(flash) {
+        if let Err(refusal) = self.end_offer(flash).and_then(|()| self.flush(flash)) {
             self.refuse_staging(refusal);
         }
     }
 
     fn flush<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         for _ in 0..FLASH_STEPS_MAX {
-            if !self.receiver.is_flushing() || self.next_grant().is_some() {
+            if !self.uses_flash() || self.next_grant().is_some() {
                 break;
             }
             let erases = self.receiver.is_erasing();
             self.flash_used_at = Some(self.now);
-            if let Err(refusal) = self.flush_once(flash) {
-                self.receiver.stop();
+            let done = match self.applying.is_some() {
+                true => self.apply_once(flash),
+                false => self.flush_once(flash),
+            };
+            if let Err(refusal) = done {
+                self.stop_transfer();
                 return Err(refusal);
             }
             if erases || self.pace != Pace::Fast {
@@ -98,6 +109,17 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is something to be done to the flash.
+    pub(crate) fn uses_flash(&self) -> bool {
+        self.applying.is_some() || self.receiver.is_flushing()
+    }
+
+    /// Nothing is on its way any more.
+    pub(crate) fn stop_transfer(&mut self) {
+        self.receiver.stop();
+        self.applying = None;
     }
 
     fn flush_once<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
@@ -121,16 +143,18 @@ impl Agent {
             Flushed::Window => {
                 let step_bytes = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
                 if object != Object::Package && step_bytes > durable_bytes {
-                    let progress = Progress { object, sha256, done_bytes: step_bytes };
+                    let progress = self.progress(object, sha256, step_bytes);
                     self.store_progress(&progress, flash)?;
                     self.receiver.mark_durable(step_bytes);
                 }
             }
             Flushed::File if object == Object::Package => self.finish_package(flash)?,
             Flushed::File => {
-                self.store_progress(&Progress { object, sha256, done_bytes }, flash)?;
-                if object == Object::Artifact {
-                    self.finish_artifact(flash)?;
+                self.store_progress(&self.progress(object, sha256, done_bytes), flash)?;
+                match object {
+                    Object::Artifact => self.finish_artifact(flash)?,
+                    Object::Patch => self.finish_patch(flash)?,
+                    Object::Package | Object::Spool | Object::PatchSpool => {}
                 }
             }
         }
@@ -144,7 +168,7 @@ impl Agent {
         let ahead = done_bytes - done_bytes % PROGRESS_STEP_BYTES;
         let (object, sha256, size_bytes) = (job.object, job.sha256, job.size_bytes);
         if object != Object::Package && ahead < size_bytes {
-            self.store_progress(&Progress { object, sha256, done_bytes: ahead }, flash)?;
+            self.store_progress(&self.progress(object, sha256, ahead), flash)?;
         }
         Ok(())
     }
@@ -153,8 +177,7 @@ impl Agent {
     /// then the first sector.
     fn give_up_slot<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         let Some(job) = self.receiver.job() else { return Ok(()) };
-        let progress =
-            Progress { object: job.object, sha256: job.sha256, done_bytes: job.durable_bytes };
+        let progress = self.progress(job.object, job.sha256, job.durable_bytes);
         self.boot.forget_other(flash)?;
         self.store_progress(&progress, flash)?;
         self.other = None;
@@ -177,7 +200,7 @@ impl Agent {
 
     /// The package is in its store: is it to be believed, and does it name this image for this
     /// device? If so, the image comes next.
-    fn take_package<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+    pub(crate) fn take_package<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
         match self.judge_package(flash) {
             Ok(Accepted { file_sha256, epoch, list }) => {
                 let verified = MemberRecord { file_sha256, epoch, ..self.member.clone() };
@@ -248,6 +271,9 @@ impl Agent {
             // The same image is still there from an earlier rollout.
             return self.finish_staging(flash);
         }
+        if self.apply_stored(flash)? {
+            return Ok(());
+        }
         let mut done_bytes = self.own_progress(sha256, flash)?.min(size_bytes);
         if done_bytes >= size_bytes {
             if self.judge_slot(flash)?.is_ok() {
@@ -275,10 +301,14 @@ impl Agent {
         let Some(progress) = self.load_progress(flash)?.filter(|it| it.sha256 == sha256) else {
             return Ok(0);
         };
-        if progress.object == Object::Spool {
-            self.store_progress(&Progress { object: Object::Artifact, ..progress }, flash)?;
+        let object = match progress.object {
+            Stored::Spool => Stored::Artifact,
+            other => other,
+        };
+        if object != progress.object {
+            self.store_progress(&Progress { object, ..progress }, flash)?;
         }
-        Ok(progress.done_bytes)
+        Ok(if object == Stored::Artifact { progress.done_bytes } else { 0 })
     }
 
     /// A generation came out wrong, and is fetched again; but not for ever: the manifest may be
@@ -311,14 +341,13 @@ impl Agent {
         self.receiver.stop();
         let Err(refusal) = self.judge_slot(flash)? else { return self.finish_staging(flash) };
         let sha256 = self.member.file_sha256;
-        let none = Progress { object: Object::Artifact, sha256, done_bytes: 0 };
-        self.store_progress(&none, flash)?;
+        self.store_progress(&Progress::none(Stored::Artifact, sha256), flash)?;
         self.count_restart(refusal);
         Err(refusal)
     }
 
     /// Reads the slot back; the outer error is the flash's.
-    fn judge_slot<F: NorFlash>(
+    pub(crate) fn judge_slot<F: NorFlash>(
         &mut self,
         flash: &mut F,
     ) -> Result<Result<(), Refusal>, FlashFault> {
@@ -348,8 +377,8 @@ impl Agent {
         facts.descriptor.as_ref().map_or(Ok(()), |descriptor| self.check_descriptor(descriptor))
     }
 
-    fn finish_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
-        self.receiver.stop();
+    pub(crate) fn finish_staging<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), Refusal> {
+        self.stop_transfer();
         if planted::has(Bug::FlipInTransfer) {
             self.boot.activate(flash)?;
         }
@@ -389,7 +418,7 @@ impl Agent {
         &self,
         flash: &mut F,
     ) -> Result<Option<ImageFacts>, FlashFault> {
-        if self.load_progress(flash)?.is_some_and(|progress| progress.object == Object::Spool) {
+        if self.load_progress(flash)?.is_some_and(|it| it.object != Stored::Artifact) {
             return Ok(None);
         }
         let facts = slot::read_slot(flash, self.other_slot())?.ok();
@@ -456,26 +485,6 @@ impl Agent {
             self.staging_refusal = Some(refusal);
         }
     }
-
-    pub(crate) fn store_progress<F: NorFlash>(
-        &mut self,
-        progress: &Progress,
-        flash: &mut F,
-    ) -> Result<(), RecordError> {
-        let payload = progress.encode(1 - self.running_slot);
-        self.record.write(flash, Kind::PROGRESS, RECORD_VERSION, &payload)
-    }
-
-    /// What the other slot is being filled with; `None` if what is stored speaks of the slot that
-    /// runs now.
-    pub(crate) fn load_progress<F: NorFlash>(
-        &self,
-        flash: &mut F,
-    ) -> Result<Option<Progress>, FlashFault> {
-        let mut payload = [0; PROGRESS_BYTES];
-        let read = self.record.read(flash, Kind::PROGRESS, &mut payload)?;
-        Ok(read.and_then(|_| Progress::decode(&payload, 1 - self.running_slot)))
-    }
 }
 
 /// What a verified package says of this device's image.
@@ -483,44 +492,6 @@ struct Accepted {
     file_sha256: Sha256,
     epoch: u32,
     list: Option<GenerationList>,
-}
-
-/// What the other slot is being filled with, and how far that has come for sure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Progress {
-    pub(crate) object: Object,
-    pub(crate) sha256: Sha256,
-    pub(crate) done_bytes: u32,
-}
-
-impl Progress {
-    /// Object u8 (1: own image, 2: spooled), slot u8, SHA-256 of the file, bytes u32.
-    fn encode(&self, slot: u8) -> [u8; PROGRESS_BYTES] {
-        let mut payload = [0; PROGRESS_BYTES];
-        let mut writer = Writer::new(&mut payload);
-        let object = if self.object == Object::Spool { PROGRESS_SPOOL } else { PROGRESS_ARTIFACT };
-        // It is as long as these fields.
-        let _ = writer
-            .u8(object)
-            .and_then(|()| writer.u8(slot))
-            .and_then(|()| writer.put(&self.sha256.0))
-            .and_then(|()| writer.u32(self.done_bytes));
-        payload
-    }
-
-    fn decode(payload: &[u8], slot: u8) -> Option<Self> {
-        let mut reader = Reader::new(payload);
-        let object = match reader.u8().ok()? {
-            PROGRESS_ARTIFACT => Object::Artifact,
-            // What a later version put there is not this device's image either.
-            _ => Object::Spool,
-        };
-        if reader.u8().ok()? != slot {
-            return None;
-        }
-        let sha256 = Sha256(reader.array().ok()?);
-        Some(Self { object, sha256, done_bytes: reader.u32().ok()? })
-    }
 }
 
 fn differs(found: [u8; 32], expected: [u8; 32]) -> Refusal {
@@ -545,6 +516,3 @@ const FLASH_STEPS_MAX: usize = 32;
 pub const STAGING_RESTARTS_MAX: u8 = 3;
 /// So many generations of one transfer may come out wrong and be fetched again, in one boot.
 pub const POISONED_MAX: u16 = 16;
-const PROGRESS_BYTES: usize = 1 + 1 + 32 + 4;
-const PROGRESS_ARTIFACT: u8 = 1;
-const PROGRESS_SPOOL: u8 = 2;

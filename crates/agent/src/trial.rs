@@ -89,11 +89,12 @@ impl Agent {
             Leaving::Back { since, .. } => since + REST_FALLBACK_MS,
         });
         let fire = self.armed.filter(|_| self.leaving.is_none()).and_then(|armed| armed.fire_at);
-        let flush = self.receiver.is_flushing().then(|| self.next_grant().unwrap_or(now));
+        let flush = self.uses_flash().then(|| self.next_grant().unwrap_or(now));
         // A trial without a way back has nothing to wait for.
         let trial = self.trial_end().filter(|&at| at > now || self.can_go_back());
         let answer = self.speaks_at();
-        [leaving, trial, fire, self.rest_lease_end(), flush, answer]
+        let offer = self.offer_ends();
+        [leaving, trial, fire, self.rest_lease_end(), flush, answer, offer]
             .into_iter()
             .flatten()
             .min()

@@ -120,6 +120,10 @@ impl<A: Application> Node<A> {
             if report.observed.staged {
                 lead.forget_receiver(from);
             }
+            let offers = lead.offers.as_mut();
+            if let Some(why) = offers.and_then(|offers| offers.note_report(from, &report)) {
+                self.note_declined(now, from, why);
+            }
         }
         self.drive(now, Input::Report(from, report), flash);
     }
@@ -148,6 +152,9 @@ impl<A: Application> Node<A> {
             lead.artifact.as_ref().is_some_and(|(_, sender)| sender.session() == wants.session);
         if is_artifact {
             lead.note_progress(now, from, wants.staged_bytes);
+            if let Some(offers) = &mut lead.offers {
+                offers.note_taken(from);
+            }
         }
         if advanced {
             self.drive(now, Input::Progress, flash);
@@ -166,6 +173,7 @@ impl<A: Application> Node<A> {
         self.serve_package(flash);
         self.serve_bare(flash);
         self.serve_spooled_after_restart(flash);
+        self.offer_patch(now);
         self.end_upload();
         self.step_adoption(now);
         self.catch_up(now, flash);

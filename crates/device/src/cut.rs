@@ -9,6 +9,7 @@ use lockstep_agent::Agent;
 use lockstep_agent::record::Kind as Entry;
 use lockstep_proto::bundle::{BundleReader, RESUME_POINT_BYTES, ResumePoint};
 use lockstep_proto::id::Sha256;
+use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Role};
 use lockstep_rollout::Phase;
 
@@ -57,6 +58,7 @@ impl<A: Application> Node<A> {
     /// After a restart of the lead its own agent, or its spool, knows how far the artifact came.
     pub(crate) fn reopen<F: NorFlash>(
         &mut self,
+        now: Instant,
         cut: Cut,
         flash: &mut F,
     ) -> Result<(), UploadError> {
@@ -64,7 +66,9 @@ impl<A: Application> Node<A> {
         let offset_bytes = cut.point.offset_bytes();
         let point = cut.point;
         let reader = self
-            .with_manifest(flash, |manifest| BundleReader::resume_at(manifest, point))
+            .with_manifest(flash, |manifest| {
+                BundleReader::resume_at(manifest, point, cut.artifact_bytes)
+            })
             .ok_or(UploadError::NothingToContinue)?
             .map_err(|error| UploadError::BadBundle(format!("{error}")))?;
         let incoming = Incoming {
@@ -73,10 +77,11 @@ impl<A: Application> Node<A> {
             size_bytes: cut.artifact_bytes,
             offset_bytes,
             way,
+            point: point.with_offset(0),
         };
         // All of it may be there already: then what comes next is decided as if it had just come.
         let state = match offset_bytes == cut.artifact_bytes {
-            true => self.end_artifact(&incoming, flash)?,
+            true => self.end_artifact(now, &incoming, flash)?,
             false => State::Artifact(incoming),
         };
         let rollout = self.open_rollout_id();
@@ -115,12 +120,26 @@ impl<A: Application> Node<A> {
             return;
         }
         let Ok(way) = self.way_of_cut(&cut) else { return };
+        let (file, size_bytes, is_patch) = (cut.file, cut.artifact_bytes, cut.point.is_patch());
         let offset = match way {
-            Way::Spool => self.agent.spool_begin(cut.file, cut.artifact_bytes, flash).ok(),
+            Way::Spool if is_patch => self.agent.spool_patch_begin(file, size_bytes, flash).ok(),
+            Way::Spool => self.agent.spool_begin(file, size_bytes, flash).ok(),
+            // What has become of it is its own business: the bundle goes on behind it.
+            Way::Own if is_patch => Some(size_bytes),
             Way::Own => Some(self.agent.report().staged_bytes),
-            Way::Skip => None,
+            Way::Skip | Way::Unknown => None,
         };
         let Some(offset) = offset.filter(|&offset| offset > 0) else { return };
+        if is_patch {
+            if let Some(lead) = &mut self.lead {
+                lead.cut = Some(Cut { point: cut.point.with_offset(offset), ..cut });
+            }
+            if way == Way::Spool && offset == size_bytes {
+                // What is wrong with it is said when the upload goes on.
+                let _ = self.serve_patch(cut.role, file, size_bytes, flash);
+            }
+            return;
+        }
         let is_whole = way == Way::Spool
             && offset == cut.artifact_bytes
             && self.agent.spool_verify(flash).is_ok();

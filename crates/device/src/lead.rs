@@ -10,10 +10,11 @@ use lockstep_agent::record::Kind as Entry;
 use lockstep_proto::id::{DeviceId, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Reader, Role, Writer};
+use lockstep_rollout::offers::has_staged;
 use lockstep_rollout::transfer::Sender;
 use lockstep_rollout::{
-    Input, Latecomers, MEMBERS_MAX, Part, PreflightFault, RECORD_BYTES_MAX, Rollout, RolloutRecord,
-    SeatView, Verdict,
+    Input, Latecomers, MEMBERS_MAX, Offers, Part, PreflightFault, RECORD_BYTES_MAX, Rollout,
+    RolloutRecord, SeatView, Verdict,
 };
 
 use crate::adopt::Adoption;
@@ -39,6 +40,10 @@ pub(crate) struct Lead {
     pub(crate) cut: Option<crate::cut::Cut>,
     pub(crate) package: Option<Sender>,
     pub(crate) artifact: Option<(Role, Sender)>,
+    /// The patch that is served as such, and to whom it was offered.
+    pub(crate) offers: Option<Offers>,
+    /// The patch in the other slot is for this device, and everybody else is done with it.
+    pub(crate) may_patch_own: bool,
     /// When a rollout goes on that waits for a moment.
     pub(crate) goes_at: Option<Instant>,
     /// Whether a moment from before the restart was looked for.
@@ -149,6 +154,8 @@ impl Lead {
             cut,
             package: None,
             artifact: None,
+            offers: None,
+            may_patch_own: false,
             goes_at: None,
             has_looked_for_schedule: false,
             holds_upload: false,
@@ -171,7 +178,8 @@ impl Lead {
             self.rollout.as_ref().filter(|rollout| !rollout.is_over()).map(|it| it.next_wake(now));
         let package = self.package.as_ref().and_then(|sender| sender.next_wake(now));
         let artifact = self.artifact.as_ref().and_then(|(_, sender)| sender.next_wake(now));
-        [rollout, package, artifact, self.goes_at].into_iter().flatten().min()
+        let offers = self.offers.as_ref().and_then(|offers| offers.next_wake(now));
+        [rollout, package, artifact, offers, self.goes_at].into_iter().flatten().min()
     }
 
     /// Whether every member of `role` that the rollout updates, but for this lead `me`, has staged
@@ -182,12 +190,7 @@ impl Lead {
         let mut seats = record.seats.iter().zip(rollout.views());
         seats.all(|(seat, view)| {
             let is_asked = seat.role == *role && seat.part == Part::Update && seat.id != me;
-            !is_asked
-                || view.report.is_some_and(|report| {
-                    report.ticket.rollout == record.id
-                        && report.observed.staged
-                        && report.other == seat.target
-                })
+            !is_asked || has_staged(record, seat, view)
         })
     }
 
@@ -197,7 +200,7 @@ impl Lead {
     }
 
     pub(crate) fn stop_serving(&mut self) {
-        self.artifact = None;
+        (self.artifact, self.offers, self.may_patch_own) = (None, None, false);
     }
 
     /// `true` if the list changed.

@@ -23,15 +23,17 @@ use lockstep_proto::bundle::{BundleReader, Entry as TarEntry, Event, Head, Resum
 use lockstep_proto::id::{DeviceId, RolloutId, Sha256};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
-use lockstep_rollout::{Input, Kind, Part, Phase, Rollout, Verdict};
+use lockstep_rollout::{Input, Kind, Phase, Rollout, Verdict};
 
-use crate::cut::{Cut, ENTRY_CUT, NOTHING_MISSING};
+use crate::cut::NOTHING_MISSING;
 use crate::intake::Begun;
 use crate::lead::Lead;
 use crate::node::Node;
 use crate::setup::Application;
 
 mod error;
+mod patches;
+mod ways;
 
 pub use error::UploadError;
 use error::bad_artifact;
@@ -76,6 +78,10 @@ pub(crate) enum State {
     Landing(Incoming),
     /// An artifact is in this device's other slot; its members fetch it.
     Fetching { role: Role },
+    /// A patch is; those members fetch it that can use it.
+    Offering { role: Role },
+    /// A patch is, and this device makes its own image from it.
+    Patching,
     /// Behind the last byte.
     Complete,
 }
@@ -84,10 +90,13 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming {
     pub(crate) role: Role,
+    /// Of the file, or of the header of a patch.
     pub(crate) file: Sha256,
     pub(crate) size_bytes: u32,
     pub(crate) offset_bytes: u32,
     pub(crate) way: Way,
+    /// Where it is in the bundle, and whether it is a patch.
+    pub(crate) point: ResumePoint,
 }
 
 /// What becomes of an artifact's bytes.
@@ -97,20 +106,25 @@ pub(crate) enum Way {
     Spool,
     /// Into this device's other slot, to be booted.
     Own,
-    /// Nobody needs them: their image runs already.
+    /// Nobody needs them: their image runs, or is staged already.
     Skip,
+    /// A patch, of which too little is there to know whom it is for.
+    Unknown,
 }
 
 impl Upload {
     /// Too little of an artifact is there to be judged: more must come first.
     fn lacks_head(&self) -> bool {
-        match &self.state {
-            State::Artifact(Incoming { way: Way::Spool, offset_bytes: 0, size_bytes, .. }) => {
-                let size_bytes = usize::try_from(*size_bytes).unwrap_or(usize::MAX);
-                self.waiting.len() < HEAD_BYTES.min(size_bytes)
-            }
-            _ => false,
-        }
+        let State::Artifact(Incoming { way, offset_bytes: 0, size_bytes, point, .. }) = &self.state
+        else {
+            return false;
+        };
+        let head_bytes = match way {
+            Way::Unknown => lockstep_delta::HEADER_BYTES,
+            Way::Spool if !point.is_patch() => HEAD_BYTES,
+            Way::Spool | Way::Own | Way::Skip => 0,
+        };
+        self.waiting.len() < head_bytes.min(usize::try_from(*size_bytes).unwrap_or(usize::MAX))
     }
 
     /// The flash is busy, and no more bytes are taken until it is not.
@@ -124,8 +138,10 @@ impl Lead {
     /// what other devices fetch, and this device is not told to stage.
     pub(crate) fn may_stage_own(&self, role: &Role, me: DeviceId) -> bool {
         let forward = self.rollout.as_ref().is_some_and(|it| it.record().kind == Kind::Forward);
-        let is_last = self.cut.is_some_and(|cut| cut.role == *role) && self.have_staged(role, me);
-        !forward || is_last
+        let is_last = self
+            .cut
+            .is_some_and(|cut| cut.role == *role && (!cut.point.is_patch() || self.may_patch_own));
+        !forward || (is_last && self.have_staged(role, me))
     }
 
     /// Next byte and size of an upload that is not complete; a size of 0: not known any more.
@@ -161,6 +177,7 @@ impl<A: Application> Node<A> {
     /// A cut upload goes on with byte `offset` of a bundle of `size_bytes`.
     pub fn upload_continue<F: NorFlash>(
         &mut self,
+        now: Instant,
         offset: u32,
         size_bytes: u32,
         flash: &mut F,
@@ -180,7 +197,7 @@ impl<A: Application> Node<A> {
         }
         match (&lead.upload, lead.cut) {
             (Some(_), _) => Ok(()),
-            (None, Some(cut)) => self.reopen(cut, flash),
+            (None, Some(cut)) => self.reopen(now, cut, flash),
             (None, None) => {
                 self.begin(size_bytes);
                 Ok(())
@@ -265,13 +282,16 @@ impl<A: Application> Node<A> {
         flash: &mut F,
     ) -> Result<UploadStep, UploadError> {
         self.check_phase(upload)?;
+        self.go_on_behind_patch(now, upload, flash);
         if let State::Landing(incoming) = upload.state {
-            upload.state = self.end_artifact(&incoming, flash)?;
+            upload.state = self.end_artifact(now, &incoming, flash)?;
         }
         match &upload.state {
-            State::Preflight | State::Landing(_) | State::Fetching { .. } => {
-                return Ok(UploadStep::Wait);
-            }
+            State::Preflight
+            | State::Landing(_)
+            | State::Fetching { .. }
+            | State::Offering { .. }
+            | State::Patching => return Ok(UploadStep::Wait),
             State::Complete => return Ok(UploadStep::Complete(self.open_rollout_id())),
             State::Head(_) | State::Between | State::Artifact(_) => (),
         }
@@ -290,9 +310,9 @@ impl<A: Application> Node<A> {
             upload.at = upload.at.saturating_add(u32::try_from(step.consumed).unwrap_or(u32::MAX));
             let Some(event) = step.event else { continue };
             self.take_event(now, upload, &event, flash)?;
-            let waits = matches!(
+            let waits = !matches!(
                 upload.state,
-                State::Preflight | State::Landing(_) | State::Fetching { .. }
+                State::Head(_) | State::Between | State::Artifact(_) | State::Complete
             );
             if waits || upload.is_held_up() {
                 break;
@@ -340,7 +360,11 @@ impl<A: Application> Node<A> {
                 }
                 // Everybody has staged: what still comes are zeros.
                 Some(Verdict::Keep) | None => {
-                    if matches!(upload.state, State::Fetching { .. }) {
+                    let waits = matches!(
+                        upload.state,
+                        State::Fetching { .. } | State::Offering { .. } | State::Patching
+                    );
+                    if waits {
                         upload.state = State::Between;
                     }
                     Ok(())
@@ -373,13 +397,26 @@ impl<A: Application> Node<A> {
                     self.begin_artifact(role, *size_bytes, *resume, upload.size_bytes, flash)?;
                 upload.state = State::Artifact(incoming);
             }
+            (_, Event::Begin(TarEntry::Patch { role, size_bytes, resume, .. })) => {
+                let role = ways::role_of(role)?;
+                let (file, way, point) = (Sha256([0; 32]), Way::Unknown, *resume);
+                let size_bytes = *size_bytes;
+                upload.state = State::Artifact(Incoming {
+                    role,
+                    file,
+                    size_bytes,
+                    offset_bytes: 0,
+                    way,
+                    point,
+                });
+            }
             (State::Artifact(_), Event::Bytes(bytes)) => {
                 upload.waiting.extend_from_slice(bytes);
                 self.take_waiting(now, upload, flash)?;
             }
             (State::Artifact(incoming), Event::EntryEnd) => {
                 let incoming = *incoming;
-                upload.state = self.end_artifact(&incoming, flash)?;
+                upload.state = self.end_artifact(now, &incoming, flash)?;
             }
             (_, Event::End) => {
                 upload.state = State::Complete;
@@ -388,78 +425,6 @@ impl<A: Application> Node<A> {
             _ => (),
         }
         Ok(())
-    }
-
-    fn begin_artifact<F: NorFlash>(
-        &mut self,
-        role: &str,
-        size_bytes: u32,
-        resume: ResumePoint,
-        bundle_bytes: u32,
-        flash: &mut F,
-    ) -> Result<Incoming, UploadError> {
-        let role = Role::new(role)
-            .ok_or_else(|| UploadError::BadBundle(format!("role `{role}` is too long")))?;
-        let file = self
-            .with_manifest(flash, |manifest| {
-                manifest.entry(role.as_str()).and_then(|entry| entry.sha256)
-            })
-            .flatten()
-            .ok_or(UploadError::Storage)?;
-        let way = self.way_of(&role)?;
-        // Bytes that are in flash already are taken again, and dropped.
-        let incoming = Incoming { role, file, size_bytes, offset_bytes: 0, way };
-        if way == Way::Spool {
-            if let Some(lead) = &mut self.lead {
-                lead.stop_serving();
-            }
-            self.agent
-                .spool_begin(file, size_bytes, flash)
-                .map_err(|why| bad_artifact(role, why))?;
-        }
-        if let (Way::Own, Some(lead)) = (way, &mut self.lead) {
-            lead.stop_serving();
-        }
-        if way != Way::Skip {
-            let cut = Cut {
-                point: resume,
-                size_bytes: bundle_bytes,
-                role,
-                file,
-                artifact_bytes: size_bytes,
-            };
-            if let Some(lead) = &mut self.lead {
-                lead.cut = Some(cut);
-            }
-            if !self.write_entry(ENTRY_CUT, &cut.encode(), flash) {
-                return Err(UploadError::Storage);
-            }
-        }
-        Ok(incoming)
-    }
-
-    pub(crate) fn way_of(&self, role: &Role) -> Result<Way, UploadError> {
-        let Some(conducting) = self.conducting() else { return Err(UploadError::NotBegun) };
-        let mut seats = conducting.record.seats.iter().filter(|seat| seat.part == Part::Update);
-        let needed = seats.any(|seat| seat.role == *role);
-        if !needed {
-            return Ok(Way::Skip);
-        }
-        if *role != self.setup.role {
-            return Ok(Way::Spool);
-        }
-        // The lead's own image stays in the other slot, so it must be the last.
-        let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
-        let (me, mut others) = (self.setup.id, conducting.record.seats.iter());
-        match others.find(|seat| seat.role != *role && !lead.have_staged(&seat.role, me)) {
-            None if lead.have_staged(role, me) => Ok(Way::Own),
-            // Others of this role fetch it from there before it is taken for this device's own.
-            None => Ok(Way::Spool),
-            Some(seat) => Err(UploadError::BadBundle(format!(
-                "artifact of the lead's role `{role}` comes before that of `{}`",
-                seat.role
-            ))),
-        }
     }
 
     /// Brings what waits into flash, as far as the flash takes it now.
@@ -473,7 +438,11 @@ impl<A: Application> Node<A> {
             return Ok(());
         }
         let State::Artifact(incoming) = &mut upload.state else { return Ok(()) };
-        if incoming.way == Way::Spool && incoming.offset_bytes == 0 {
+        if incoming.way == Way::Unknown {
+            self.judge_patch(now, incoming, &upload.waiting, upload.size_bytes, flash)?;
+        }
+        let is_patch = incoming.point.is_patch();
+        if incoming.way == Way::Spool && incoming.offset_bytes == 0 && !is_patch {
             self.judge_head(incoming.role, &upload.waiting, flash)?;
         }
         let offset = incoming.offset_bytes;
@@ -483,7 +452,7 @@ impl<A: Application> Node<A> {
             Way::Spool => self.agent.spool_push(now, offset, &upload.waiting, flash),
             Way::Own if !self.is_staging_own() => Ok(offset),
             Way::Own => self.agent.push_local(now, offset, &upload.waiting, flash),
-            Way::Skip => Ok(all),
+            Way::Skip | Way::Unknown => Ok(all),
         };
         let reached = pushed.map_err(|why| bad_artifact(incoming.role, why))?;
         // Behind the given bytes only if the last of them completed the artifact.
@@ -516,15 +485,22 @@ impl<A: Application> Node<A> {
 
     pub(crate) fn end_artifact<F: NorFlash>(
         &mut self,
+        now: Instant,
         incoming: &Incoming,
         flash: &mut F,
     ) -> Result<State, UploadError> {
-        let Incoming { role, file, size_bytes, way, .. } = *incoming;
+        let Incoming { role, file, size_bytes, way, point, .. } = *incoming;
+        if point.is_patch() && way == Way::Own {
+            return Ok(State::Patching);
+        }
         if way != Way::Spool {
             return Ok(State::Between);
         }
         if self.agent.spool_is_landing() {
             return Ok(State::Landing(*incoming));
+        }
+        if point.is_patch() {
+            return Ok(self.end_patch(now, incoming, flash));
         }
         self.agent.spool_verify(flash).map_err(|why| bad_artifact(role, why))?;
         let members = self.others();

@@ -14,7 +14,7 @@ use lockstep_proto::frame::adopt::{
 use lockstep_proto::frame::block::{Ask, Block, BlockFrame, Repair, Session};
 use lockstep_proto::frame::coding::Shape;
 use lockstep_proto::frame::control::{ControlError, ControlFrame, Counter, GroupKey, Message};
-use lockstep_proto::frame::order::{Detail, Order, Serve, Source, Stage, Terms, Ticket};
+use lockstep_proto::frame::order::{Detail, Offer, Order, Serve, Source, Stage, Terms, Ticket};
 use lockstep_proto::frame::report::{
     Echo, Facts, Lacking, MemberState, Observed, Probe, Readiness, Refusal, Refused, Report,
     Rollback, View, Wants,
@@ -100,6 +100,7 @@ fn messages() -> Vec<Message> {
     let back = Stage { source: Source::OtherSlot, ..stage };
     let from_member = Stage { sender: Some(MEMBER), ..stage };
     let serve = Serve { image: stage.image, size_bytes: stage.size_bytes, receivers: 3 };
+    let offer = Offer { image, base: running, patch: Sha256([0xDD; 32]), size_bytes: 79_000 };
     let orders = [
         Order::Inspect(Detail::Report),
         Order::Inspect(Detail::Facts),
@@ -114,6 +115,7 @@ fn messages() -> Vec<Message> {
         Order::Settled,
         Order::Stage(from_member),
         Order::Serve(serve),
+        Order::Offer(offer),
     ];
     let role = Label::new("receiver").unwrap();
     let mut messages: Vec<_> =

@@ -35,6 +35,7 @@ mod behind;
 mod decide;
 mod judge;
 mod machine;
+pub mod offers;
 mod orders;
 mod policy;
 mod preflight;
@@ -46,6 +47,7 @@ pub mod transfer;
 
 pub use behind::{Behind, Latecomers, Present, Turn, behind};
 pub use machine::{Event, Input, Outgoing, Rollout, Step};
+pub use offers::Offers;
 pub use policy::Policy;
 pub use preflight::{Fault, PreflightFault};
 pub use record::{

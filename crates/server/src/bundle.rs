@@ -478,7 +478,7 @@ impl Walk {
             Event::EntryEnd => {
                 self.artifacts.extend(self.current.take().map(Current::end));
             }
-            Event::Begin(Entry::Signature { .. }) | Event::End => (),
+            Event::Begin(Entry::Signature { .. } | Entry::Patch { .. }) | Event::End => (),
         }
         Ok(())
     }

@@ -182,6 +182,9 @@ pub struct FirmwareSpec {
     pub fault: Fault,
     /// Another number, another image that says the same about itself.
     pub build: u64,
+    /// If it is not 0: most of its bytes are those of every image of this stock and size, so that
+    /// two of them differ as releases of one program do.
+    pub stock: u64,
     /// The date of the build, as a C compiler writes it: `Jan  1 2026`.
     pub built_date: FixedText<16>,
     /// The time of the build: `12:00:00`.
@@ -197,6 +200,7 @@ impl FirmwareSpec {
             size_bytes: 256 * 1024,
             fault: Fault::None,
             build: 0,
+            stock: 0,
             built_date: FixedText::new("Jan  1 2026").unwrap_or_default(),
             built_time: FixedText::new("12:00:00").unwrap_or_default(),
         }
@@ -223,7 +227,7 @@ impl FirmwareSpec {
         };
         let layout = Layout::of_size(size_bytes);
         let map = MemoryMap::of(self.chip);
-        let (mut data, code_start) = layout.noise(elf_sha256);
+        let (mut data, code_start) = layout.noise(elf_sha256, self.stock);
         if let Some(block) = data.first_chunk_mut() {
             *block = self.fault.encode();
         }
@@ -254,6 +258,9 @@ impl FirmwareSpec {
         hasher.update(self.chip.0.to_le_bytes());
         hasher.update(self.size_bytes.to_le_bytes());
         hasher.update(self.build.to_le_bytes());
+        if self.stock != 0 {
+            hasher.update(self.stock.to_le_bytes());
+        }
         Sha256(hasher.finalize().into())
     }
 }
@@ -326,13 +333,31 @@ impl Layout {
     }
 
     /// All data that is not descriptions, and where the code begins in it.
-    fn noise(&self, seed: Sha256) -> (Vec<u8>, usize) {
+    fn noise(&self, seed: Sha256, stock: u64) -> (Vec<u8>, usize) {
         let Sha256([a, b, c, d, e, f, g, h, ..]) = seed;
         let mut data = vec![0; self.constants_bytes + self.ram_bytes + self.code_bytes];
-        Rng::with_seed(u64::from_le_bytes([a, b, c, d, e, f, g, h])).fill(&mut data);
+        let mut own = Rng::with_seed(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        if stock == 0 {
+            own.fill(&mut data);
+            return (data, self.constants_bytes);
+        }
+        Rng::with_seed(stock).fill(&mut data);
+        data.iter_mut().for_each(|byte| *byte &= STOCK_BITS);
+        let words = data.as_chunks_mut::<4>().0;
+        for _ in 0..=words.len() / STOCK_WORDS_PER_EDIT {
+            let word = own.usize(..words.len());
+            if let Some(word) = words.get_mut(word) {
+                own.fill(word);
+            }
+        }
         (data, self.constants_bytes)
     }
 }
+
+/// Five of eight bits: it can be compressed as far as firmware can.
+const STOCK_BITS: u8 = 0x1F;
+/// Of so many words of an image of a stock one is its own.
+const STOCK_WORDS_PER_EDIT: usize = 400;
 
 /// Where a chip sees what: starts of the address ranges in its technical reference manual.
 struct MemoryMap {

@@ -15,6 +15,7 @@ pub mod firmware;
 pub mod flash;
 #[cfg(feature = "boards")]
 pub mod line;
+pub mod patches;
 #[cfg(feature = "boards")]
 pub mod radio;
 #[cfg(feature = "boards")]

@@ -150,7 +150,7 @@ impl<'a, H: Shell> Upload<'a, H> {
     ) -> Result<Self, Problem> {
         let began_at = shell.with(|now, node, flash| {
             let begun = match part {
-                Some(part) => node.upload_continue(part.offset, part.size_bytes, flash),
+                Some(part) => node.upload_continue(now, part.offset, part.size_bytes, flash),
                 None if turn.is_taken() => {
                     let open = node.conducting().filter(|it| it.can_abort);
                     return Err(another_upload().with_rollout(open.map(|it| it.record.id)));

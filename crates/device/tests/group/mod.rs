@@ -612,7 +612,7 @@ impl TestGroup {
                     let again = match upload {
                         Some((offset, _)) => {
                             at = offset as usize;
-                            node.upload_continue(offset, size, &mut board.flash)
+                            node.upload_continue(now, offset, size, &mut board.flash)
                         }
                         None => Err(UploadError::NothingToContinue),
                     };

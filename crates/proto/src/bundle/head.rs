@@ -40,7 +40,7 @@ impl Head {
                 self.is_open = false;
                 Ok(())
             }
-            Event::Begin(Entry::Artifact { .. })
+            Event::Begin(Entry::Artifact { .. } | Entry::Patch { .. })
             | Event::Bytes(_)
             | Event::HeadEnd
             | Event::End => Ok(()),

@@ -7,9 +7,14 @@
 //! manifest.json               first
 //! manifest.json.minisig       the first signature, if there is one
 //! manifest.json.2.minisig     the second, and so on
+//! ROLE.TAG.patch              patches that make the artifact which follows, if there are any
 //! ROLE.bin                    each artifact of the manifest once, in the order of staging
 //! two blocks of zeros
 //! ```
+//!
+//! A patch is named by nobody but itself: what comes of it must be the image that the manifest
+//! names, so the manifest does not have to vouch for it, and a server can add one to a release that
+//! others have signed. What a patch is, is `lockstep-delta`'s to say.
 //!
 //! The name of an artifact's entry is its role with `.bin`, whatever `firmware_url` says. The order
 //! of staging (the lead's own last) is the choice of whoever makes the bundle: a reader takes any.
@@ -22,6 +27,8 @@ mod head;
 mod header;
 mod reader;
 
+#[cfg(test)]
+mod patch_tests;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +64,14 @@ pub fn signature_name(index: usize) -> EntryName {
 pub fn artifact_name(role: &str) -> EntryName {
     let mut name = EntryName::new();
     let _ = write!(name, "{role}{ARTIFACT_SUFFIX}");
+    name
+}
+
+/// The name of a patch's entry; `tag` tells those of one role apart, at most
+/// [`PATCH_TAG_BYTES_MAX`] letters and digits.
+pub fn patch_name(role: &str, tag: &str) -> EntryName {
+    let mut name = EntryName::new();
+    let _ = write!(name, "{role}.{tag}{PATCH_SUFFIX}");
     name
 }
 
@@ -115,6 +130,13 @@ pub enum BundleError {
     UnknownRole {
         /// The entry's name.
         name: EntryName,
+    },
+    /// A patch behind the artifact that it makes, or more of them than are of use.
+    Patch {
+        /// The entry's name.
+        name: EntryName,
+        /// How many may stand before an artifact.
+        max: u8,
     },
     /// An artifact that was there already.
     Twice {
@@ -202,6 +224,10 @@ impl fmt::Display for BundleError {
             Self::UnknownRole { name } => {
                 write!(f, "`{name}` is for a role that the manifest does not name")
             }
+            Self::Patch { name, max } => write!(
+                f,
+                "`{name}` has no place here: at most {max} patches stand before an artifact"
+            ),
             Self::Twice { name } => write!(f, "`{name}` is in the bundle twice, expected once"),
             Self::Size { name, found, expected } => {
                 write!(f, "`{name}` is {found} bytes, the manifest says {expected}")
@@ -245,6 +271,12 @@ pub const ENTRY_NAME_BYTES_MAX: usize = 48;
 /// What some tars fill their last record up to.
 pub const TRAILING_ZEROS_MAX: usize = 20 * BLOCK_BYTES;
 
+/// Patches of one role in a bundle.
+pub const PATCHES_MAX: u8 = 8;
+/// Bytes of a patch's tag.
+pub const PATCH_TAG_BYTES_MAX: usize = 16;
+
 const ARTIFACT_SUFFIX: &str = ".bin";
+const PATCH_SUFFIX: &str = ".patch";
 const _: () = assert!(HEAD_BYTES_MAX >= MANIFEST_SIZE_BYTES_MAX + SIGNATURE_FILE_BYTES_MAX);
 const _: () = assert!(SIGNATURES_MAX < 10, "a signature's name has one digit");

@@ -5,6 +5,7 @@
 //!  push ──► Begin(Manifest)  Bytes…  EntryEnd
 //!           Begin(Signature) Bytes…  EntryEnd      none, one or more
 //!           HeadEnd                                verify now, then `expect`
+//!           Begin(Patch)     Bytes…  EntryEnd      none or some before their artifact
 //!           Begin(Artifact)  Bytes…  EntryEnd      each role of the manifest once
 //!           End
 //! ```
@@ -18,8 +19,9 @@
 
 use super::header::{BLOCK_U32, Header};
 use super::{
-    ARTIFACT_SUFFIX, BLOCK_BYTES, BundleError, EntryName, MANIFEST_NAME, TRAILING_ZEROS_MAX,
-    artifact_name, padding_bytes, signature_name,
+    ARTIFACT_SUFFIX, BLOCK_BYTES, BundleError, EntryName, MANIFEST_NAME, PATCH_SUFFIX,
+    PATCH_TAG_BYTES_MAX, PATCHES_MAX, TRAILING_ZEROS_MAX, artifact_name, padding_bytes,
+    signature_name,
 };
 use crate::manifest::{
     MANIFEST_SIZE_BYTES_MAX, ROLE_BYTES_MAX, ROLES_MAX, SIGNATURES_MAX, VerifiedManifest, is_role,
@@ -75,6 +77,8 @@ enum State {
 struct Expected {
     role: heapless::String<ROLE_BYTES_MAX>,
     size_bytes: u32,
+    /// So many patches have come before it.
+    patches: u8,
 }
 
 impl BundleReader {
@@ -91,26 +95,33 @@ impl BundleReader {
         }
     }
 
-    /// Inside an artifact of a release that was verified before. The next byte that is pushed must
-    /// be the one at [`ResumePoint::bundle_offset`].
+    /// Inside an artifact, or a patch, of a release that was verified before; its size is
+    /// `size_bytes`. The next byte that is pushed must be the one at
+    /// [`ResumePoint::bundle_offset`].
     pub fn resume_at(
         manifest: &VerifiedManifest<'_>,
         point: ResumePoint,
+        size_bytes: u32,
     ) -> Result<Self, BundleError> {
         let bad = || BundleError::BadResumePoint { point };
         let mut reader = Self { has_manifest: true, done: point.done, ..Self::new() };
         reader.expect(manifest);
-        let entry = reader.expected.get(usize::from(point.index)).ok_or_else(bad)?;
-        let left = entry.size_bytes.checked_sub(point.offset).ok_or_else(bad)?;
+        let entry = reader.expected.get(usize::from(point.index())).ok_or_else(bad)?;
+        let fits = match point.is_patch() {
+            true => size_bytes <= entry.size_bytes,
+            false => size_bytes == entry.size_bytes,
+        };
+        let left = size_bytes.checked_sub(point.offset).filter(|_| fits).ok_or_else(bad)?;
         let is_aligned = point.artifact_at.is_multiple_of(BLOCK_U32);
         // Of eight bits, those that stand for an artifact of this release.
         let is_known = u16::from(point.done) >> reader.expected.len() == 0;
-        if !is_aligned || !is_known || point.done & 1 << point.index != 0 {
+        if !is_aligned || !is_known || point.done & 1 << point.index() != 0 {
             return Err(bad());
         }
         reader.at = point.bundle_offset().ok_or_else(bad)?;
-        let padding = padding_bytes(entry.size_bytes);
-        reader.state = State::Body { artifact: Some(point.index), left, padding };
+        let padding = padding_bytes(size_bytes);
+        let artifact = (!point.is_patch()).then_some(point.index());
+        reader.state = State::Body { artifact, left, padding };
         Ok(reader)
     }
 
@@ -121,7 +132,7 @@ impl BundleReader {
             .iter()
             .filter_map(|entry| {
                 let role = heapless::String::try_from(entry.role).ok()?;
-                Some(Expected { role, size_bytes: entry.firmware_size })
+                Some(Expected { role, size_bytes: entry.firmware_size, patches: 0 })
             })
             .collect();
     }
@@ -240,12 +251,17 @@ impl BundleReader {
             return if is_head { self.signature(index, &header) } else { misplaced(header.name) };
         }
         let role = header.name.strip_suffix(ARTIFACT_SUFFIX).filter(|role| is_role(role));
-        match role {
+        let patched = patched_role(&header.name);
+        match role.or(patched.map(|(role, _)| role)) {
             _ if header.name == MANIFEST_NAME => misplaced(header.name),
             None => Err(BundleError::UnknownName { name: header.name }),
             Some(_) if self.expected.is_empty() => {
                 self.state = State::HeadEnd;
                 Ok(Next::Event(Event::HeadEnd))
+            }
+            Some(role) if patched.is_some() => {
+                let tag = patched.map_or("", |(_, tag)| tag);
+                self.patch(role, tag, &header)
             }
             Some(role) => self.artifact(role, &header),
         }
@@ -288,6 +304,34 @@ impl BundleReader {
         let (role, padding) = (entry.role.clone(), padding_bytes(expected));
         self.state = State::Body { artifact: Some(index), left: expected, padding };
         Ok(Next::Event(Event::Begin(Entry::Artifact { role, size_bytes: expected, resume })))
+    }
+
+    /// A patch comes before the artifact that it makes, and is smaller, else it were of no use.
+    fn patch<'b>(
+        &mut self,
+        role: &str,
+        tag: &str,
+        header: &Header,
+    ) -> Result<Next<'b>, BundleError> {
+        let name = || header.name.clone();
+        let mut known = self.expected.iter_mut().zip(0_u8..);
+        let Some((entry, index)) = known.find(|(entry, _)| entry.role == role) else {
+            return Err(BundleError::UnknownRole { name: name() });
+        };
+        entry.patches = entry.patches.saturating_add(1);
+        if self.done & 1 << index != 0 || entry.patches > PATCHES_MAX {
+            return Err(BundleError::Patch { name: name(), max: PATCHES_MAX });
+        }
+        let (found, max) = (header.size_bytes, entry.size_bytes);
+        let Some(size_bytes) = u32::try_from(found).ok().filter(|&it| it <= max) else {
+            return Err(BundleError::TooLarge { name: name(), found, max: max as usize });
+        };
+        let index = index | PATCH_FLAG;
+        let resume = ResumePoint { done: self.done, index, artifact_at: self.at, offset: 0 };
+        let (role, padding) = (entry.role.clone(), padding_bytes(size_bytes));
+        self.state = State::Body { artifact: None, left: size_bytes, padding };
+        let tag = heapless::String::try_from(tag).unwrap_or_default();
+        Ok(Next::Event(Event::Begin(Entry::Patch { role, tag, size_bytes, resume })))
     }
 
     /// Begins an entry of the head.
@@ -350,6 +394,14 @@ fn signature_index(name: &EntryName) -> Option<usize> {
     (0..SIGNATURES_MAX).find(|&index| signature_name(index) == *name)
 }
 
+/// The role that an entry is a patch for, and its tag, by its name.
+fn patched_role(name: &EntryName) -> Option<(&str, &str)> {
+    let (role, tag) = name.strip_suffix(PATCH_SUFFIX)?.split_once('.')?;
+    let is_plain = |letter: u8| letter.is_ascii_alphanumeric();
+    let is_tag = (1..=PATCH_TAG_BYTES_MAX).contains(&tag.len()) && tag.bytes().all(is_plain);
+    (is_role(role) && is_tag).then_some((role, tag))
+}
+
 fn misplaced<'b>(name: EntryName) -> Result<Next<'b>, BundleError> {
     let expected = artifact_name("ROLE");
     Err(BundleError::WrongOrder { name, expected })
@@ -400,6 +452,17 @@ pub enum Entry {
         /// Its size, at most [`SIGNATURE_FILE_BYTES_MAX`].
         size_bytes: u32,
     },
+    /// A patch that makes the artifact of a role, which follows.
+    Patch {
+        /// For which role.
+        role: heapless::String<ROLE_BYTES_MAX>,
+        /// What tells it from the others of this role; means nothing.
+        tag: heapless::String<PATCH_TAG_BYTES_MAX>,
+        /// Its size, at most that of the artifact.
+        size_bytes: u32,
+        /// Where it begins, to be stored for a resume.
+        resume: ResumePoint,
+    },
     /// An artifact, of the size that the manifest says.
     Artifact {
         /// For which role.
@@ -416,6 +479,7 @@ pub enum Entry {
 pub struct ResumePoint {
     /// Bit n: the n-th artifact of the manifest was complete before this one began.
     done: u8,
+    /// The artifact's place, and [`PATCH_FLAG`] if it is a patch for that one.
     index: u8,
     artifact_at: u32,
     offset: u32,
@@ -429,7 +493,12 @@ impl ResumePoint {
 
     /// Which artifact: its place among the manifest's devices, from 0.
     pub const fn index(&self) -> u8 {
-        self.index
+        self.index & !PATCH_FLAG
+    }
+
+    /// Whether it is in a patch for that artifact.
+    pub const fn is_patch(&self) -> bool {
+        self.index & PATCH_FLAG != 0
     }
 
     /// Where in the bundle the artifact begins.
@@ -464,5 +533,7 @@ impl ResumePoint {
     }
 }
 
+/// No manifest has so many roles.
+const PATCH_FLAG: u8 = 0x80;
 /// Length of [`ResumePoint::to_bytes`].
 pub const RESUME_POINT_BYTES: usize = 10;

@@ -41,19 +41,19 @@ fn golden_entries() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The golden bundle after `change` has been at its entries.
-fn changed(change: impl FnOnce(&mut Vec<(&'static str, Vec<u8>)>)) -> Vec<u8> {
+pub(super) fn changed(change: impl FnOnce(&mut Vec<(&'static str, Vec<u8>)>)) -> Vec<u8> {
     let mut entries = golden_entries();
     change(&mut entries);
     tar(&entries.iter().map(|(name, bytes)| (*name, &bytes[..])).collect::<Vec<_>>())
 }
 
-fn manifest() -> VerifiedManifest<'static> {
+pub(super) fn manifest() -> VerifiedManifest<'static> {
     verify(MANIFEST, &[], &Trust::anybody()).unwrap()
 }
 
 /// What a reader said, pieces joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     Begin(Entry),
     Bytes(Vec<u8>),
     EntryEnd,
@@ -62,7 +62,7 @@ enum Said {
 }
 
 /// Reads as a lead does: verifies at the end of the head, then goes on.
-fn read_on(
+pub(super) fn read_on(
     mut reader: BundleReader,
     pieces: impl Iterator<Item = Vec<u8>>,
 ) -> Result<Vec<Said>, BundleError> {
@@ -94,12 +94,12 @@ fn read_on(
     Ok(said)
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<Said>, BundleError> {
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<Said>, BundleError> {
     read_on(BundleReader::new(), core::iter::once(bytes.to_vec()))
 }
 
 #[track_caller]
-fn refusal(bytes: &[u8]) -> String {
+pub(super) fn refusal(bytes: &[u8]) -> String {
     read(bytes).unwrap_err().to_string()
 }
 
@@ -119,6 +119,7 @@ fn a_bundle_is_read_in_the_order_it_was_written() {
             Said::Begin(Entry::Artifact { role, size_bytes, .. }) => {
                 Some(format!("{role} {size_bytes}"))
             }
+            Said::Begin(Entry::Patch { role, tag, .. }) => Some(format!("{role}, {tag}")),
             Said::HeadEnd => Some("verify".to_owned()),
             Said::End => Some("end".to_owned()),
             Said::Bytes(_) | Said::EntryEnd => None,
@@ -376,7 +377,7 @@ fn a_bundle_is_read_on_from_any_byte_of_an_artifact() {
         let after = &whole[at.unwrap() + 2..];
         for offset in 0..=size {
             let point = begin.with_offset(offset);
-            let reader = BundleReader::resume_at(&manifest(), point).unwrap();
+            let reader = BundleReader::resume_at(&manifest(), point, size).unwrap();
             let from = point.bundle_offset().unwrap() as usize;
             let said = read_on(reader, core::iter::once(GOLDEN[from..].to_vec())).unwrap();
             let rest = match &said[0] {
@@ -400,15 +401,16 @@ fn a_resume_point_that_does_not_fit_the_release_is_refused() {
         bytes[at] = byte;
         let point = ResumePoint::from_bytes(&bytes);
         let expected = Err(BundleError::BadResumePoint { point });
-        assert_eq!(BundleReader::resume_at(&manifest(), point).map(|_| ()), expected);
+        assert_eq!(BundleReader::resume_at(&manifest(), point, size).map(|_| ()), expected);
     };
     refused(0, 0b110); // a third artifact, of two
     refused(0, 0b11); // its own artifact is done
     refused(1, 2); // a third artifact, of two
     refused(2, 1); // not where an entry can begin
     refused(8, 1); // behind the end of the artifact
-    assert!(BundleReader::resume_at(&manifest(), point.with_offset(size + 1)).is_err());
-    assert!(BundleReader::resume_at(&manifest(), point.with_offset(u32::MAX)).is_err());
+    assert!(BundleReader::resume_at(&manifest(), point.with_offset(size + 1), size).is_err());
+    assert!(BundleReader::resume_at(&manifest(), point.with_offset(u32::MAX), size).is_err());
+    assert!(BundleReader::resume_at(&manifest(), point, size - 1).is_err());
 }
 
 // A lead may resume under new firmware what it began under the old.
@@ -447,7 +449,8 @@ proptest! {
         let _ = read(&bytes);
         if let Some((point, rest)) = bytes.split_first_chunk() {
             let point = ResumePoint::from_bytes(point);
-            if let Ok(reader) = BundleReader::resume_at(&manifest(), point) {
+            let size = resume_points()[0].0;
+            if let Ok(reader) = BundleReader::resume_at(&manifest(), point, size) {
                 let _ = read_on(reader, core::iter::once(rest.to_vec()));
             }
         }

@@ -103,6 +103,19 @@ pub struct Serve {
     pub receivers: u8,
 }
 
+/// A patch that a member may make its image from, so that it need not fetch all of it. 100 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// The image that comes out, by hash: what the member was told to stage.
+    pub image: ImageHash,
+    /// The image that it is applied to; zeros: none, it is the whole image, compressed.
+    pub base: ImageHash,
+    /// SHA-256 of the patch's header, by which the patch is known and travels.
+    pub patch: Sha256,
+    /// Size of the patch in bytes, its header included.
+    pub size_bytes: u32,
+}
+
 /// What the lead tells a member to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -144,6 +157,9 @@ pub enum Order {
     /// Send the running image to members that ask for it. Repeated as long as it is needed; changes
     /// nothing else.
     Serve(Serve),
+    /// Stage from this patch, if it fits: it is what can be fetched now. Repeated as long as the
+    /// lead has it; who does not know it, or cannot use it, gets the whole image.
+    Offer(Offer),
 }
 
 impl Order {
@@ -160,6 +176,7 @@ impl Order {
             Self::Revert => 0x17,
             Self::Settled => 0x18,
             Self::Serve(_) => 0x19,
+            Self::Offer(_) => 0x1A,
         }
     }
 
@@ -178,6 +195,12 @@ impl Order {
                 writer.put(&serve.image.0)?;
                 writer.u32(serve.size_bytes)?;
                 writer.u8(serve.receivers)
+            }
+            Self::Offer(offer) => {
+                writer.put(&offer.image.0)?;
+                writer.put(&offer.base.0)?;
+                writer.put(&offer.patch.0)?;
+                writer.u32(offer.size_bytes)
             }
         }
     }
@@ -205,6 +228,12 @@ impl Order {
                 image: ImageHash(reader.array()?),
                 size_bytes: reader.u32()?,
                 receivers: reader.u8()?,
+            }),
+            0x1A => Self::Offer(Offer {
+                image: ImageHash(reader.array()?),
+                base: ImageHash(reader.array()?),
+                patch: Sha256(reader.array()?),
+                size_bytes: reader.u32()?,
             }),
             found => return Err(ControlError::Kind { found }),
         })

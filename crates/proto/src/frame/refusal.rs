@@ -54,6 +54,18 @@ pub enum Refusal {
     NotAnImage { offset: u32 },
     /// Confirmed for good: only a new rollout can reverse it.
     AlreadyKept,
+    /// The patch is for another image than the one that runs (first four bytes of each).
+    OtherBase { running: u32, base: u32 },
+    /// The patch needs a larger slot than this device has.
+    PatchNoRoom { needed_bytes: u32, slot_bytes: u32 },
+    /// Less of the image is missing than the patch has bytes.
+    PatchNotNeeded { patch_bytes: u32, missing_bytes: u32 },
+    /// The patch is not one that this firmware can apply, or is broken (about where).
+    PatchBroken { offset: u32 },
+    /// What came of the patch is not what was to come (first four bytes of each).
+    PatchDiffers { found: u32, expected: u32 },
+    /// The patch was tried so often, and never to its end.
+    PatchSpent { tries: u32 },
     /// A reason that only a later version knows. It still is a refusal.
     Unlisted { number: u16 },
 }
@@ -83,6 +95,12 @@ impl Refusal {
             Self::NoWayBack { found, expected } => (19, found, expected),
             Self::NotAnImage { offset } => (20, offset, 0),
             Self::AlreadyKept => (21, 0, 0),
+            Self::OtherBase { running, base } => (22, running, base),
+            Self::PatchNoRoom { needed_bytes, slot_bytes } => (23, needed_bytes, slot_bytes),
+            Self::PatchNotNeeded { patch_bytes, missing_bytes } => (24, patch_bytes, missing_bytes),
+            Self::PatchBroken { offset } => (25, offset, 0),
+            Self::PatchDiffers { found, expected } => (26, found, expected),
+            Self::PatchSpent { tries } => (27, tries, 0),
             Self::Unlisted { number } => (number, 0, 0),
         }
     }
@@ -111,8 +129,43 @@ impl Refusal {
             19 => Self::NoWayBack { found: a, expected: b },
             20 => Self::NotAnImage { offset: a },
             21 => Self::AlreadyKept,
+            22 => Self::OtherBase { running: a, base: b },
+            23 => Self::PatchNoRoom { needed_bytes: a, slot_bytes: b },
+            24 => Self::PatchNotNeeded { patch_bytes: a, missing_bytes: b },
+            25 => Self::PatchBroken { offset: a },
+            26 => Self::PatchDiffers { found: a, expected: b },
+            27 => Self::PatchSpent { tries: a },
             _ => return None,
         })
+    }
+}
+
+impl Refusal {
+    /// Why a patch is not taken.
+    fn fmt_of_patch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OtherBase { running, base } => {
+                let (running, base) = (running.swap_bytes(), base.swap_bytes());
+                write!(f, "image {running:08x} runs, the patch is for {base:08x}")
+            }
+            Self::PatchNoRoom { needed_bytes, slot_bytes } => {
+                write!(f, "patch needs a slot of {needed_bytes} bytes, this one has {slot_bytes}")
+            }
+            Self::PatchNotNeeded { patch_bytes, missing_bytes } => {
+                write!(f, "{missing_bytes} bytes are missing, the patch has {patch_bytes}")
+            }
+            Self::PatchBroken { offset } => {
+                write!(f, "patch cannot be applied, seen near byte {offset}")
+            }
+            Self::PatchDiffers { found, expected } => {
+                let (found, expected) = (found.swap_bytes(), expected.swap_bytes());
+                write!(f, "patch made {found:08x}, the manifest names {expected:08x}")
+            }
+            Self::PatchSpent { tries } => {
+                write!(f, "patch was tried {tries} times and never applied to its end")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -170,6 +223,12 @@ impl fmt::Display for Refusal {
             Self::NotAnImage { offset } => {
                 write!(f, "bytes are not an image for this device, seen at offset {offset}")
             }
+            Self::OtherBase { .. }
+            | Self::PatchNoRoom { .. }
+            | Self::PatchNotNeeded { .. }
+            | Self::PatchBroken { .. }
+            | Self::PatchDiffers { .. }
+            | Self::PatchSpent { .. } => self.fmt_of_patch(f),
             Self::Unlisted { number } => {
                 write!(f, "refused for reason {number} of a later version")
             }

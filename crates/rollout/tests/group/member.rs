@@ -247,7 +247,8 @@ impl Member {
             Order::Fire { in_ms } if self.armed => {
                 self.fire_at = Some(now + u64::from(*in_ms));
             }
-            Order::Fire { .. } => (),
+            // It knows no patches, and gets the whole image.
+            Order::Fire { .. } | Order::Offer(_) => (),
             Order::Confirm { image } => return self.confirm(now, *image),
             Order::Settled if self.durable.state != MemberState::Kept => {
                 return Err(Refusal::NotStaged);

@@ -160,7 +160,7 @@ impl Upload {
         let Some((offset, _)) = node.conducting().and_then(|conducting| conducting.upload) else {
             return Some(Uploaded::Failed(UploadError::NothingToContinue));
         };
-        match node.upload_continue(offset, self.bundle.size_bytes(), flash) {
+        match node.upload_continue(Instant::from_ms(now), offset, self.bundle.size_bytes(), flash) {
             Ok(()) => {
                 self.at = offset;
                 self.resumed += 1;

@@ -229,7 +229,7 @@ impl Lead {
             (None, Some(_)) => {
                 let upload = self.node.conducting().and_then(|conducting| conducting.upload);
                 let Some((offset, _)) = upload else { return };
-                self.node.upload_continue(offset, size, bench).expect("it says where");
+                self.node.upload_continue(self.uptime, offset, size, bench).expect("it says where");
                 offset as usize
             }
         };

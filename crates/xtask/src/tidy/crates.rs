@@ -27,7 +27,7 @@ enum Std {
 const PLACES: &[Place] = &[
     Place { folder: "proto", knows: &[], std: Std::Never },
     Place { folder: "delta", knows: &[], std: Std::OnlyIn("encode.rs") },
-    Place { folder: "agent", knows: &["lockstep-proto"], std: Std::Never },
+    Place { folder: "agent", knows: &["lockstep-proto", "lockstep-delta"], std: Std::Never },
     Place { folder: "rollout", knows: &["lockstep-proto"], std: Std::Never },
     Place {
         folder: "device",
@@ -45,7 +45,7 @@ const PLACES: &[Place] = &[
         ],
         std: Std::May,
     },
-    Place { folder: "server", knows: &["lockstep-proto"], std: Std::May },
+    Place { folder: "server", knows: &["lockstep-proto", "lockstep-delta"], std: Std::May },
     Place {
         folder: "cli",
         knows: &[

@@ -131,7 +131,7 @@ fn view<A: Application>(
         release_before: release(record.number_before),
         can_abort: conducting.can_abort,
         held: waits != Waits::No,
-        // Without the time it counts from the start: it stays the same until another moment is named.
+        // Without the time it counts from the start: the same until another moment is named.
         starts_in_s: match waits {
             Waits::ForMs(ms) => Some(ms.div_ceil(1000)),
             _ => None,
