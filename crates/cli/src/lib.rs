@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod follow;
 pub mod keys;
 mod line;
+pub mod patches;
 pub mod release;
 pub mod ui;
 mod watch;

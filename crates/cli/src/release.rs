@@ -6,8 +6,9 @@
 
 use std::path::PathBuf;
 
-use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes, signature_name};
-use lockstep_proto::bundle::{EntryName, MANIFEST_NAME};
+use lockstep_proto::bundle::{
+    END, EntryName, MANIFEST_NAME, artifact_name, header, padding_bytes, patch_name, signature_name,
+};
 use lockstep_proto::manifest::{
     DeviceEntry, Effect, GENERATION_BYTES, GenerationHash, GenerationHashes, KeySet,
     MANIFEST_SIZE_BYTES_MAX, Manifest, ROLES_MAX, Text, Trust, UpdateInstructions, verify,
@@ -20,6 +21,7 @@ use md5::Digest as _;
 use crate::args::{self, ForRole, RoleName};
 use crate::error::CommandError;
 use crate::facts::ImageFile;
+use crate::patches::RolePatch;
 use crate::ui::{Ui, listed};
 
 /// Firmware images, and what is to be said of those that say nothing of themselves
@@ -400,9 +402,9 @@ impl ReleaseSpec {
     }
 
     /// The whole bundle without signatures.
-    pub fn unsigned_bundle(&self) -> Result<Vec<u8>, CommandError> {
+    pub fn unsigned_bundle(&self, patches: &[RolePatch]) -> Result<Vec<u8>, CommandError> {
         let manifest = self.manifest()?;
-        Ok(self.bundle_parts(&manifest, &[])?.concat())
+        Ok(self.bundle_parts(&manifest, &[], patches)?.concat())
     }
 
     /// The parts of a bundle, to be written one behind the other.
@@ -410,6 +412,7 @@ impl ReleaseSpec {
         &self,
         manifest: &str,
         signatures: &[String],
+        patches: &[RolePatch],
     ) -> Result<Vec<Vec<u8>>, CommandError> {
         let name = EntryName::try_from(MANIFEST_NAME).unwrap_or_default();
         let mut parts = entry(&name, manifest.as_bytes())?;
@@ -417,6 +420,9 @@ impl ReleaseSpec {
             parts.extend(entry(&signature_name(index), signature.as_bytes())?);
         }
         for image in &self.images {
+            for patch in patches.iter().filter(|patch| patch.role == image.role.as_str()) {
+                parts.extend(entry(&patch_name(&patch.role, &patch.tag), &patch.bytes)?);
+            }
             parts.extend(entry(&artifact_name(image.role.as_str()), &image.file.bytes)?);
         }
         parts.push(END.to_vec());

@@ -84,6 +84,11 @@ pub(crate) struct MakeArgs {
     /// Another number gives another image that says the same about itself
     #[arg(long, value_name = "N", default_value_t = 0)]
     build: u64,
+
+    /// Images of the same number and size share most of their bytes, as releases of one program
+    /// do: to try patches [default: 0, which shares none]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    stock: u64,
 }
 
 pub(super) fn image(ui: &Ui, command: ImageCommand) -> Result<(), CommandError> {
@@ -118,6 +123,7 @@ fn make(ui: &Ui, args: MakeArgs) -> Result<(), CommandError> {
         size_bytes: args.size,
         fault: args.fault,
         build: args.build,
+        stock: args.stock,
         ..FirmwareSpec::new(descriptor, chip)
     };
     let bytes = spec.build().map_err(|error| {

@@ -21,7 +21,7 @@ mod logs;
 mod password;
 mod person;
 pub(crate) mod publish;
-mod release;
+pub(crate) mod release;
 mod report;
 mod revert;
 mod schedule;

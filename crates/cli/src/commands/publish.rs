@@ -297,7 +297,7 @@ impl<'a> Builds<'a> {
         let comment = format!("{system} {}, sequence {}", spec.version, spec.sequence);
         let sign = |signer: &Signer| signer.sign(manifest.as_bytes(), &comment);
         let signatures = self.signers.iter().map(sign).collect::<Result<Vec<_>, _>>()?;
-        let bytes = spec.bundle_parts(&manifest, &signatures)?.concat();
+        let bytes = spec.bundle_parts(&manifest, &signatures, &[])?.concat();
         let name = format!("{system} {}", spec.version);
         let taken = upload(self.ui, self.server, &name, bytes)?;
         say(self.ui, &name, &taken)?;

@@ -269,7 +269,7 @@ impl Key {
         let manifest = spec.manifest()?;
         let comment = format!("{product} {version}");
         let signature = self.signer.sign(manifest.as_bytes(), &comment)?;
-        let bytes = spec.bundle_parts(&manifest, &[signature])?.concat();
+        let bytes = spec.bundle_parts(&manifest, &[signature], &[])?.concat();
         let path = folder.join(format!("{product}-{version}.lockstep"));
         files::write(&path, &[&bytes], Existing::Keep, Readers::Anybody)?;
         Ok(Release { bundle: Some(Bundle { path, bytes }), ..release })

@@ -21,6 +21,7 @@ mod line;
 mod links;
 mod mqtt;
 mod operations;
+mod patches;
 mod real;
 mod refusals;
 mod secure_boot;

@@ -14,6 +14,7 @@ use crate::describe::described_bundle;
 use crate::error::CommandError;
 use crate::files::{self, Existing, Readers};
 use crate::keys::{self, PasswordArgs, Signer};
+use crate::patches::{PatchArgs, RolePatch};
 use crate::release::{ImagesArgs, ReleaseSpec, RoleImage};
 use crate::ui::{Ui, listed};
 
@@ -113,6 +114,9 @@ pub(crate) struct CreateArgs {
     #[arg(long, help_heading = "Manifest")]
     not_reversible: bool,
 
+    #[command(flatten)]
+    patches: PatchArgs,
+
     /// Write over an existing file
     #[arg(long)]
     overwrite: bool,
@@ -133,7 +137,8 @@ pub(super) fn create(ui: &Ui, args: &CreateArgs) -> Result<(), CommandError> {
     let spec = spec(ui, args)?;
     let manifest = spec.manifest()?;
     let (signatures, ids) = sign(args, &spec, &manifest)?;
-    let parts = spec.bundle_parts(&manifest, &signatures)?;
+    let patches = args.patches.make(ui, &spec.images)?;
+    let parts = spec.bundle_parts(&manifest, &signatures, &patches)?;
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
 
     // What is given out has been read once, by the reader that a lead has.
@@ -150,11 +155,19 @@ pub(super) fn create(ui: &Ui, args: &CreateArgs) -> Result<(), CommandError> {
     let roles = spec.images.iter().map(|image| format!("{} {}", image.role, image.version));
     let size_bytes = bundle.size_bytes();
     ui.line(format_args!("Wrote {name}: {size_bytes} bytes, {}", listed(roles)))?;
+    for patch in &patches {
+        ui.line(format_args!("  {}", patch.line()))?;
+    }
     match ids.as_slice() {
         [] => ui.line("Not signed: only devices without a key will take it")?,
         ids => ui.line(format_args!("Signed by key {}", listed(ids)))?,
     }
-    ui.json(&described_bundle(&bundle, None).to_json(&name))
+    let mut described = described_bundle(&bundle, None).to_json(&name);
+    if let Some(described) = described.as_object_mut() {
+        let patches = patches.iter().map(RolePatch::json).collect::<Vec<_>>();
+        described.insert("patches".to_owned(), patches.into());
+    }
+    ui.json(&described)
 }
 
 fn spec(ui: &Ui, args: &CreateArgs) -> Result<ReleaseSpec, CommandError> {

@@ -76,6 +76,12 @@ impl Firmware {
         self
     }
 
+    /// Most of its bytes are those of every image of this stock.
+    pub(crate) const fn stock(mut self, stock: u64) -> Self {
+        self.spec.stock = stock;
+        self
+    }
+
     pub(crate) const fn epoch(mut self, epoch: u32) -> Self {
         self.spec.descriptor.epoch = epoch;
         self
@@ -166,6 +172,6 @@ impl Forgery {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.spec.bundle_parts(&self.manifest, &self.signatures).unwrap().concat()
+        self.spec.bundle_parts(&self.manifest, &self.signatures, &[]).unwrap().concat()
     }
 }
