@@ -223,7 +223,7 @@ impl Agent {
         let spent = Refusal::PatchSpent { tries: tries.into() };
         let fits = self.check_header(&header, size_bytes);
         if let Err(why) = fits.and(if tries < PATCH_TRIES_MAX { Ok(()) } else { Err(spent) }) {
-            self.effects.trace(Trace::Refused(why));
+            self.refuse_patch(why);
             return Ok(false);
         }
         let body = Region { offset: place.offset + HEADER_LENGTH, size_bytes: header.body_bytes };
@@ -292,12 +292,7 @@ impl Agent {
         flash: &mut F,
     ) -> Result<(), Refusal> {
         self.stop_transfer();
-        self.note_patch_refused(why);
-        if let Some(Offered { offer, .. }) = self.offered {
-            self.refuse(self.member.ticket.rollout, &Order::Offer(offer), why);
-        } else {
-            self.effects.trace(Trace::Refused(why));
-        }
+        self.refuse_patch(why);
         self.forget_patch(flash)?;
         self.take_package(flash)
     }
@@ -311,6 +306,15 @@ impl Agent {
                 Ok(self.store_progress(&none, flash)?)
             }
         }
+    }
+
+    /// The same, as an answer to the offer; a lead has offered itself nothing.
+    fn refuse_patch(&mut self, why: Refusal) {
+        self.note_patch_refused(why);
+        let (image, base) = (self.member.target, NO_IMAGE);
+        let own = Offer { image, base, patch: Sha256([0; 32]), size_bytes: 0 };
+        let offer = self.offered.map_or(own, |offered| offered.offer);
+        self.refuse(self.member.ticket.rollout, &Order::Offer(offer), why);
     }
 
     fn note_patch_refused(&mut self, why: Refusal) {

@@ -68,6 +68,8 @@ impl Kind {
     pub const SERVER: Self = Self(16);
     /// What the last trial has shown of the bootloader.
     pub const BOOTLOADER: Self = Self(17);
+    /// What became of the patches of the last rollout.
+    pub const PATCHED: Self = Self(18);
 
     /// The kind with this number; `None` for 0, which says nothing, and from [`KINDS`] on.
     pub const fn new(number: u8) -> Option<Self> {

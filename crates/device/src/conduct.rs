@@ -121,8 +121,10 @@ impl<A: Application> Node<A> {
                 lead.forget_receiver(from);
             }
             let offers = lead.offers.as_mut();
-            if let Some(why) = offers.and_then(|offers| offers.note_report(from, &report)) {
-                self.note_declined(now, from, why);
+            match offers.and_then(|offers| offers.note_report(from, &report)) {
+                Some(Ok(())) => self.note_patched(Ok(()), flash),
+                Some(Err(why)) => self.note_declined(now, from, why, flash),
+                None => {}
             }
         }
         self.drive(now, Input::Report(from, report), flash);

@@ -2,11 +2,12 @@
 //!
 //! Layout, little endian: number of outcomes u8, then 60 bytes each: rollout id 8, term 2,
 //! counter 4, kind 1, verdict 1 (1 keep, 2 revert), cause 17 (as in the rollout's record), release
-//! number 4, number before 4, seconds of disagreement plus one u16 (0 if unknown), 17 bytes for
-//! later versions.
+//! number 4, number before 4, seconds of disagreement plus one u16 (0 if unknown), what became of
+//! patches 12, 5 bytes for later versions.
 
 use alloc::collections::VecDeque;
 
+use crate::patched::{PATCHED_BYTES, Patched};
 use lockstep_proto::id::{Generation, RolloutId};
 use lockstep_proto::wire::{Full, Reader, Writer};
 use lockstep_rollout::{Cause, Kind, RecordError, RolloutRecord, Verdict};
@@ -29,6 +30,8 @@ pub struct Outcome {
     /// From when the first of its members ran the new release until the last did, in seconds, to
     /// about one; `None` if that is not known.
     pub disagreed_s: Option<u16>,
+    /// What became of its patches.
+    pub patched: Patched,
 }
 
 /// The last outcomes.
@@ -44,7 +47,7 @@ impl History {
     }
 
     /// Takes down how a rollout ended; again if it is known already. `None` if it has not ended.
-    pub fn note(&mut self, record: &RolloutRecord) -> Option<()> {
+    pub fn note(&mut self, record: &RolloutRecord, patched: Patched) -> Option<()> {
         let known = self.outcomes.iter().find(|known| known.rollout == record.id);
         let outcome = Outcome {
             rollout: record.id,
@@ -54,6 +57,7 @@ impl History {
             number: record.number,
             number_before: record.number_before,
             disagreed_s: known.and_then(|known| known.disagreed_s),
+            patched,
         };
         self.outcomes.retain(|known| known.rollout != outcome.rollout);
         self.outcomes.push_front(outcome);
@@ -92,6 +96,7 @@ impl History {
             writer.u32(outcome.number)?;
             writer.u32(outcome.number_before)?;
             writer.u16(outcome.disagreed_s.map_or(0, |seconds| seconds.saturating_add(1)))?;
+            outcome.patched.put(&mut writer)?;
             writer.put(&[0; RESERVED_BYTES])?;
         }
         Ok(writer.len_bytes())
@@ -131,13 +136,14 @@ impl Outcome {
         };
         let (number, number_before) = (reader.u32()?, reader.u32()?);
         let disagreed_s = reader.u16()?.checked_sub(1);
-        Ok(Self { rollout, generation, kind, verdict, number, number_before, disagreed_s })
+        let patched = Patched::take(&mut reader)?;
+        Ok(Self { rollout, generation, kind, verdict, number, number_before, disagreed_s, patched })
     }
 }
 
 /// Outcomes kept.
 pub const OUTCOMES_MAX: usize = 16;
-const RESERVED_BYTES: usize = 17;
+const RESERVED_BYTES: usize = 17 - PATCHED_BYTES;
 const OUTCOME_BYTES: usize = 60;
 /// Bytes of the entry at its longest.
 pub const HISTORY_BYTES_MAX: usize = 1 + OUTCOMES_MAX * OUTCOME_BYTES;
@@ -155,6 +161,7 @@ mod tests {
             number: 10_100,
             number_before: 10_000,
             disagreed_s: (rollout == 1).then_some(2),
+            patched: Patched { members: u8::from(rollout == 2), ..Patched::default() },
         }
     }
 
@@ -168,7 +175,8 @@ mod tests {
         let frozen = [3, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 2, 1];
         assert_eq!(buffer[..frozen.len()], frozen);
         assert_eq!(buffer[34..42], [0x74, 0x27, 0, 0, 0x10, 0x27, 0, 0], "both release numbers");
-        assert_eq!(buffer[42..45], [3, 0, 0], "seconds of disagreement plus one, then nothing yet");
+        assert_eq!(buffer[42..45], [3, 0, 0], "seconds of disagreement plus one, then no patches");
+        assert_eq!(buffer[104..106], [1, 0], "of the second one: a member by patch");
         assert_eq!(History::decode(&buffer[..len]), history);
         assert_eq!(History::decode(&buffer[..len - 1]).outcomes.len(), 2);
     }

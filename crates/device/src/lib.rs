@@ -43,6 +43,7 @@ mod messages;
 pub mod mqtt;
 mod node;
 pub mod password;
+pub mod patched;
 pub mod peers;
 pub mod sample;
 mod schedule;

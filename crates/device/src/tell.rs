@@ -56,7 +56,8 @@ impl<A: Application> Node<A> {
         let Some(rollout) = self.lead.as_ref().and_then(|lead| lead.rollout.as_ref()) else {
             return;
         };
-        if self.history.note(rollout.record()).is_some() {
+        let patched = self.patched(rollout.record().id, flash);
+        if self.history.note(rollout.record(), patched).is_some() {
             self.store_history(flash);
         }
     }

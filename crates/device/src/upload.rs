@@ -360,11 +360,7 @@ impl<A: Application> Node<A> {
                 }
                 // Everybody has staged: what still comes are zeros.
                 Some(Verdict::Keep) | None => {
-                    let waits = matches!(
-                        upload.state,
-                        State::Fetching { .. } | State::Offering { .. } | State::Patching
-                    );
-                    if waits {
+                    if matches!(upload.state, State::Fetching { .. } | State::Offering { .. }) {
                         upload.state = State::Between;
                     }
                     Ok(())

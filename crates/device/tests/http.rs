@@ -1007,7 +1007,10 @@ fn a_bundle_that_ends_too_early_ends_its_rollout() {
             "text":"the upload is not what its manifest says"},
             "release":"1.1.0",
             "release_before":"1.0.0",
-            "disagreed_s":null}]}"#]]
+            "disagreed_s":null,
+            "patched":0,
+            "patch_refused":0,
+            "patch_refusal":null}]}"#]]
         .assert_eq(&web.get("/api/history").await.shown());
     });
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use group::{IMAGE_BYTES, LEAD, MEMBER, TestGroup, image_hash, pair_bundle, spec};
 use lockstep_delta::encode::{self, Image};
 use lockstep_delta::{HEADER_BYTES, Header};
+use lockstep_device::patched::Patched;
 use lockstep_proto::frame::{FrameType, frame_type};
 use lockstep_rollout::Verdict;
 use lockstep_sim::firmware::FirmwareSpec;
@@ -69,6 +70,11 @@ fn assert_kept(group: &mut TestGroup, bundle: &[u8]) -> String {
     group.log()
 }
 
+/// What the lead's history says of the last rollout's patches.
+fn last_patched(group: &mut TestGroup) -> Patched {
+    group.lead().history().outcomes().next().unwrap().patched
+}
+
 #[test]
 fn both_make_their_images_from_patches() {
     let mut group = pair_on("1.0.0");
@@ -77,6 +83,7 @@ fn both_make_their_images_from_patches() {
     let log = assert_kept(&mut group, &good_bundle());
 
     assert_eq!(log.matches(MADE).count(), 2, "{log}");
+    assert_eq!(last_patched(&mut group), Patched { members: 2, ..Patched::default() });
     // Manifest and patch together: far from the image of 24 KiB.
     assert!(blocks.get() < IMAGE_BYTES as usize / 3, "{} bytes of blocks", blocks.get());
 }
@@ -166,6 +173,9 @@ fn a_patch_that_is_broken_forged_or_for_another_image_costs_nothing_but_time() {
         let mut group = pair_on("1.0.0");
         let log = assert_kept(&mut group, &bundle(&[("transmitter", "1a", &patch)]));
         assert!(log.contains(said), "{what}: `{said}` is not in\n{log}");
+        let patched = last_patched(&mut group);
+        assert_eq!((patched.members, patched.refused), (0, 1), "{what}");
+        assert!(patched.why.is_some(), "{what}");
     }
 }
 

@@ -43,6 +43,8 @@ enum Standing {
     Takes,
     /// It waits for something else.
     Declined,
+    /// It has made its image from it.
+    Done,
 }
 
 impl Offers {
@@ -88,7 +90,7 @@ impl Offers {
             let interval_ms = match member.standing {
                 Standing::Silent => OFFER_EVERY_MS,
                 Standing::Takes => RENEW_EVERY_MS,
-                Standing::Declined => continue,
+                Standing::Declined | Standing::Done => continue,
             };
             let found = record.seats.iter().zip(views).find(|(seat, _)| seat.id == member.device);
             let Some((seat, view)) = found else { continue };
@@ -113,7 +115,7 @@ impl Offers {
         let waiting = self.members.iter().filter_map(|member| match member.standing {
             Standing::Silent => Some(member.said_at.map_or(now, |at| at + OFFER_EVERY_MS)),
             Standing::Takes => Some(member.said_at.map_or(now, |at| at + RENEW_EVERY_MS)),
-            Standing::Declined => None,
+            Standing::Declined | Standing::Done => None,
         });
         waiting.min()
     }
@@ -126,17 +128,24 @@ impl Offers {
         }
     }
 
-    /// What a member reports: if that is why it does not take the patch, that reason, once.
-    pub fn note_report(&mut self, device: DeviceId, report: &Report) -> Option<Refusal> {
+    /// What a member reports: if that is what has become of the patch, that, once.
+    pub fn note_report(
+        &mut self,
+        device: DeviceId,
+        report: &Report,
+    ) -> Option<Result<(), Refusal>> {
         let member = self.members.iter_mut().find(|member| member.device == device)?;
-        let order = Order::Offer(self.offer).kind();
-        let refused = report.refused.filter(|refused| refused.order == order);
+        if member.standing == Standing::Takes && report.observed.staged {
+            member.standing = Standing::Done;
+            return Some(Ok(()));
+        }
+        let refused = report.refused.filter(|refused| refused.order == Offer::KIND);
         let is_new = refused.is_some() && member.refused_before != refused && member.said > 0;
-        if !is_new || member.standing == Standing::Declined {
+        if !is_new || matches!(member.standing, Standing::Declined | Standing::Done) {
             return None;
         }
         member.standing = Standing::Declined;
-        refused.map(|refused| refused.why)
+        refused.map(|refused| Err(refused.why))
     }
 
     /// Whether nobody waits for the patch any more.

@@ -119,6 +119,8 @@ fn who_takes_it_hears_now_and_then_that_it_still_can_until_it_has_staged() {
     assert_eq!(asked, 119, "every five seconds");
     assert!(!offers.is_done(&record(), &views));
     views[1] = staged(OLD);
+    assert_eq!(offers.note_report(ONE, &views[1].report.unwrap()), Some(Ok(())));
+    assert_eq!(offers.note_report(ONE, &views[1].report.unwrap()), None);
     assert!(offers.is_done(&record(), &views));
     assert_eq!(said(&mut offers, 700_000, &views), []);
 }
@@ -141,7 +143,7 @@ fn a_refusal_counts_once_and_one_from_before_the_offer_not_at_all() {
     assert!(!offers.is_done(&record(), &views));
 
     let fresh = refused(&offers, Refusal::PatchSpent { tries: 3 });
-    assert_eq!(offers.note_report(ONE, &fresh), Some(Refusal::PatchSpent { tries: 3 }));
+    assert_eq!(offers.note_report(ONE, &fresh), Some(Err(Refusal::PatchSpent { tries: 3 })));
     assert_eq!(offers.note_report(ONE, &fresh), None);
     assert!(offers.is_done(&record(), &views));
 }

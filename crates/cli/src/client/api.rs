@@ -271,6 +271,12 @@ pub struct Outcome {
     pub release: String,
     /// The release before it.
     pub release_before: Option<String>,
+    /// Devices that made their image from a patch; older firmware does not say.
+    pub patched: u32,
+    /// How often a patch was of no use.
+    pub patch_refused: u32,
+    /// Why, the last time.
+    pub patch_refusal: Option<String>,
 }
 
 /// `GET /api/logs`.

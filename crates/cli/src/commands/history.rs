@@ -25,7 +25,8 @@ pub(super) fn history(ui: &Ui, args: &HistoryArgs) -> Result<(), CommandError> {
     if history.is_empty() {
         return ui.line("No rollout has ended yet");
     }
-    let head = ["ROLLOUT", "KIND", "FROM", "TO", "VERDICT", "CAUSE"].map(String::from).to_vec();
+    let head =
+        ["ROLLOUT", "KIND", "FROM", "TO", "VERDICT", "PATCHED", "CAUSE"].map(String::from).to_vec();
     let rows: Vec<_> = [head].into_iter().chain(history.iter().map(row)).collect();
     ui.line(table(&rows))
 }
@@ -33,7 +34,17 @@ pub(super) fn history(ui: &Ui, args: &HistoryArgs) -> Result<(), CommandError> {
 fn row(outcome: &Outcome) -> Vec<String> {
     let cause = outcome.cause.as_ref().map_or("", |cause| &cause.text);
     let before = outcome.release_before.as_deref().unwrap_or("-");
-    let cells =
-        [&outcome.rollout, &outcome.kind, before, &outcome.release, &outcome.verdict, cause];
+    let patched = patched(outcome);
+    let (rollout, kind, release) = (&outcome.rollout, &outcome.kind, &outcome.release);
+    let cells = [rollout, kind, before, release, &outcome.verdict, &patched, cause];
     cells.map(tame).to_vec()
+}
+
+/// How many devices took patches, and why one did not.
+fn patched(outcome: &Outcome) -> String {
+    match (outcome.patched, &outcome.patch_refusal) {
+        (0, None) => "-".to_owned(),
+        (patched, None) => patched.to_string(),
+        (patched, Some(why)) => format!("{patched}, {} refused: {why}", outcome.patch_refused),
+    }
 }

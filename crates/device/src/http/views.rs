@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use lockstep_proto::descriptor::Product;
+use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{DeviceId, Generation, RolloutId};
 use lockstep_proto::otadata::OtaState;
 use lockstep_proto::time::Instant;
@@ -171,6 +172,9 @@ struct OutcomeView {
     release: Shown<ReleaseVersion>,
     release_before: Option<Shown<ReleaseVersion>>,
     disagreed_s: Option<u16>,
+    patched: u8,
+    patch_refused: u8,
+    patch_refusal: Option<Shown<Refusal>>,
 }
 
 #[derive(Serialize)]
@@ -269,6 +273,9 @@ pub(crate) fn history_text<A: Application>(node: &Node<A>) -> String {
         release: Shown(ReleaseVersion::from_number(outcome.number)),
         release_before: release(outcome.number_before),
         disagreed_s: outcome.disagreed_s,
+        patched: outcome.patched.members,
+        patch_refused: outcome.patched.refused,
+        patch_refusal: outcome.patched.why.map(Shown),
     });
     json_text(&HistoryView { history: outcomes.collect() })
 }

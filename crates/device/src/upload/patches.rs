@@ -8,6 +8,7 @@ use alloc::string::String;
 
 use embedded_storage::nor_flash::NorFlash;
 use lockstep_delta::{Format, HEADER_BYTES, Header};
+use lockstep_proto::frame::control::Message;
 use lockstep_proto::frame::order::Offer;
 use lockstep_proto::frame::report::Refusal;
 use lockstep_proto::id::{DeviceId, ImageHash, Sha256};
@@ -45,6 +46,7 @@ impl<A: Application> Node<A> {
             Err(why) => {
                 let text = format!("patch for `{role}` is passed over: {why}");
                 self.journal.log(now, Level::Warning, text);
+                self.note_patched(Err(Refusal::PatchBroken { offset: 0 }), flash);
                 return Ok(());
             }
         }
@@ -97,6 +99,7 @@ impl<A: Application> Node<A> {
             Err(why) => {
                 let text = format!("patch for `{role}` is passed over: {why}");
                 self.journal.log(now, Level::Warning, text);
+                self.note_patched(Err(why), flash);
                 State::Between
             }
         }
@@ -132,19 +135,27 @@ impl<A: Application> Node<A> {
         let Some(lead) = &mut self.lead else { return };
         let (Some(rollout), Some(offers)) = (&lead.rollout, &mut lead.offers) else { return };
         for outgoing in offers.due(now, rollout.record(), rollout.views()) {
-            let message =
-                lockstep_proto::frame::control::Message::Order(outgoing.ticket, outgoing.order);
+            let message = Message::Order(outgoing.ticket, outgoing.order);
             self.send_control(outgoing.to, message);
         }
     }
 
     /// A member that does not take the patch has said why.
-    pub(crate) fn note_declined(&mut self, now: Instant, from: DeviceId, why: Refusal) {
+    pub(crate) fn note_declined<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        from: DeviceId,
+        why: Refusal,
+        flash: &mut F,
+    ) {
         let text = format!("{from} takes the whole image instead of the patch: {why}");
         let level = match why {
             // As it should be.
             Refusal::OtherBase { .. } | Refusal::PatchNotNeeded { .. } => Level::Info,
-            _ => Level::Warning,
+            _ => {
+                self.note_patched(Err(why), flash);
+                Level::Warning
+            }
         };
         self.journal.log(now, level, text);
     }
@@ -182,11 +193,23 @@ impl<A: Application> Node<A> {
                     if let Some(lead) = &mut self.lead {
                         lead.may_patch_own = false;
                     }
+                    self.note_patched_own(now, flash);
                     upload.state = State::Between;
                 }
             }
             _ => {}
         }
+    }
+
+    /// What has become of this device's own patch.
+    fn note_patched_own<F: NorFlash>(&mut self, now: Instant, flash: &mut F) {
+        let report = self.agent.report();
+        if report.observed.staged {
+            return self.note_patched(Ok(()), flash);
+        }
+        let why = report.refused.filter(|refused| refused.order == Offer::KIND).map(|it| it.why);
+        let me = self.setup.id;
+        self.note_declined(now, me, why.unwrap_or(Refusal::PatchBroken { offset: 0 }), flash);
     }
 
     /// This device makes its own image from the patch in its other slot: at once, if it was told to

@@ -116,6 +116,11 @@ pub struct Offer {
     pub size_bytes: u32,
 }
 
+impl Offer {
+    /// The number of [`Order::Offer`] on the wire.
+    pub const KIND: u8 = 0x1A;
+}
+
 /// What the lead tells a member to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -176,7 +181,7 @@ impl Order {
             Self::Revert => 0x17,
             Self::Settled => 0x18,
             Self::Serve(_) => 0x19,
-            Self::Offer(_) => 0x1A,
+            Self::Offer(_) => Offer::KIND,
         }
     }
 
