@@ -106,7 +106,9 @@ impl<A: Application> Node<A> {
             return self.way_of(&cut.role);
         }
         let lead = self.lead.as_ref().ok_or(UploadError::NotTheLead)?;
-        let is_own = self.is_staging_own() || lead.have_staged(&cut.role, self.setup.id);
+        // A patch is looked at once more before this device takes it for its own.
+        let others_have = !cut.point.is_patch() && lead.have_staged(&cut.role, self.setup.id);
+        let is_own = self.is_staging_own() || others_have;
         Ok(if is_own { Way::Own } else { Way::Spool })
     }
 

@@ -22,7 +22,7 @@ use lockstep_proto::frame::report::Rollback;
 use lead::Lead;
 use member::Member;
 use places::{HALF_BYTES, Step, What};
-use scene::{Scene, Task};
+use scene::{From, Scene, Task};
 use search::{Cuts, Row, Search, Table};
 use world::World;
 
@@ -34,6 +34,8 @@ const SMALL_BYTES: [u32; 2] = [4_128, 4_144];
 /// the progress, with a short last block.
 const SIZES_BYTES: [u32; 3] = [4_816, 28_672, 66_064];
 const SMALLEST: u32 = SIZES_BYTES[0];
+/// With its patch it does not fit a slot of 64 KiB, and yet is made there.
+const TIGHT_BYTES: u32 = 56_000;
 const BOOTLOADERS: [Rollback; 2] = [Rollback::Bootloader, Rollback::Agent];
 
 const KEEP: &[Task] = &[Task::Update(1), Task::Update(2)];
@@ -211,6 +213,42 @@ fn a_member_that_stages_slowly_is_whole_after_every_cut() {
     search.cut_once(Cuts::Everywhere);
     search.once.print("member, rollback by Bootloader, background");
     assert_staging_is_reached(&search.once);
+}
+
+/// Every byte of a patch on its way into the slot's end, and of the image that grows towards it and
+/// over it: the slot is as tight as a patch may find it.
+fn patched<W: World>(who: &str, size_bytes: u32, from: From) {
+    let scene = scene(Rollback::Bootloader, size_bytes, KEEP).patched(from);
+    let (patch, _) = scene.releases[1].patch.as_ref().expect("it was made");
+    let (patch_bytes, image_bytes) = (patch.len(), scene.releases[1].file.len());
+    let slot_bytes = scene.slot_bytes as usize;
+    assert_eq!(patch_bytes + image_bytes > slot_bytes, from == From::Nothing);
+    let mut search = Search::<W>::new(scene);
+    search.cut_once(Cuts::Everywhere);
+    search
+        .once
+        .print(&format!("{who}, a patch of {patch_bytes} bytes for {image_bytes}, {from:?}"));
+    assert_staging_is_reached(&search.once);
+    assert_activation_is_reached(&search.once, Rollback::Bootloader);
+    let staged = search
+        .once
+        .sum(|step, what| step == Step::Stage && matches!(what, What::Head | What::SlotWrite));
+    // All bytes of both were written, and none of these cuts cost more than time.
+    assert!(staged.cuts as usize >= patch_bytes + image_bytes, "{staged:?}");
+    assert_eq!((staged.new, staged.reverted), (0, 0));
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
+fn a_member_that_makes_its_image_from_a_patch_is_whole_after_every_cut() {
+    patched::<Member>("member", SIZES_BYTES[1], From::Before);
+    patched::<Member>("member", TIGHT_BYTES, From::Nothing);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes: `cargo xtask test --suite power`")]
+fn a_lead_that_makes_its_image_from_a_patch_is_whole_after_every_cut() {
+    patched::<Lead>("lead", SIZES_BYTES[1], From::Before);
 }
 
 /// The record's log is full at every entry of the rollout in turn, so that this very entry moves

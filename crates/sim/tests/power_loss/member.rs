@@ -16,7 +16,7 @@ use lockstep_proto::manifest::Trust;
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::{Board, Role};
 use lockstep_rollout::transfer::{Due, Sender, Timing};
-use lockstep_rollout::{Input, Phase, Policy, Rollout, RolloutRecord, Verdict};
+use lockstep_rollout::{Input, Offers, Phase, Policy, Rollout, RolloutRecord, Verdict};
 use lockstep_sim::bootloader::ResetReason;
 
 use crate::bench::Bench;
@@ -40,6 +40,7 @@ pub(crate) struct Outside {
     task: usize,
     rollout: Option<Rollout>,
     senders: Vec<(usize, Sender)>,
+    offers: Option<Offers>,
     last: Option<RolloutRecord>,
 }
 
@@ -58,7 +59,7 @@ impl World for Member {
 
     fn outside(_scene: &Scene) -> Outside {
         let now = Instant::from_ms(0);
-        Outside { now, task: 0, rollout: None, senders: Vec::new(), last: None }
+        Outside { now, task: 0, rollout: None, senders: Vec::new(), offers: None, last: None }
     }
 
     fn power_on(scene: &Rc<Scene>, mut outside: Outside, bench: &mut Bench) -> Self {
@@ -153,11 +154,14 @@ impl Member {
         let members = [(ME, Role::new(ROLE).unwrap())];
         let (now, policy, last) = (outside.now, Policy::desk(), outside.last.clone());
         outside.senders.clear();
+        outside.offers = None;
         let rollout = match task {
             Task::Update(index) | Task::UpdateAborted(index) => {
                 let shipped = &self.scene.releases[index];
-                for bytes in [&shipped.package, &shipped.file] {
-                    let session = Session::of(&digest(bytes).0);
+                let patch = shipped.patch.as_ref().map(|(patch, offer)| (patch, offer.patch));
+                let files = [&shipped.package, &shipped.file].map(|file| (file, digest(file)));
+                for (bytes, name) in files.into_iter().chain(patch) {
+                    let session = Session::of(&name.0);
                     let size = u32::try_from(bytes.len()).unwrap();
                     outside.senders.push((index, Sender::new(session, size, TIMING, 1)));
                 }
@@ -189,6 +193,7 @@ impl Member {
     fn turn(&mut self, task: Task, bench: &mut Bench, marks: &mut Marks<Outside>) {
         self.outside.now = self.outside.now + TURN_MS;
         self.drive(Input::Tick, bench, marks);
+        self.offer(task, bench, marks);
         let now = self.device_now();
         let view = View::of([(ME, self.agent.running())]);
         self.agent.observe(now, Health { checks_ok: true, link_ok: true, linked: 1, view });
@@ -208,12 +213,37 @@ impl Member {
         self.obey_effects(bench, marks);
     }
 
+    /// The lead has a patch for it, all of it, for as long as it stages.
+    fn offer(&mut self, task: Task, bench: &mut Bench, marks: &mut Marks<Outside>) {
+        let (Task::Update(index) | Task::UpdateAborted(index)) = task else { return };
+        let scene = Rc::clone(&self.scene);
+        let Some((_, offer)) = &scene.releases[index].patch else { return };
+        let Outside { now, rollout, offers, .. } = &mut self.outside;
+        let Some(rollout) = rollout.as_ref().filter(|it| it.record().phase == Phase::Staging)
+        else {
+            return;
+        };
+        let (record, views) = (rollout.record(), rollout.views());
+        let role = Role::new(ROLE).unwrap();
+        let offers = offers.get_or_insert_with(|| Offers::new(*offer, &role, LEAD, record, views));
+        for outgoing in offers.due(*now, record, views) {
+            let mut inputs = VecDeque::new();
+            self.deliver(&outgoing.ticket, &outgoing.order, bench, marks, &mut inputs);
+            for input in inputs {
+                self.drive(input, bench, marks);
+            }
+        }
+    }
+
     /// One input for the lead, all the way through: what the member answers is the next one.
     fn drive(&mut self, input: Input, bench: &mut Bench, marks: &mut Marks<Outside>) {
         let mut inputs = VecDeque::from([input]);
         for _ in 0..INPUTS_MAX {
             let Some(input) = inputs.pop_front() else { return };
             let now = self.outside.now;
+            if let (Input::Report(_, report), Some(offers)) = (&input, &mut self.outside.offers) {
+                offers.note_report(ME, report);
+            }
             let step = self.lead().step(now, &input);
             for outgoing in step.orders {
                 self.deliver(&outgoing.ticket, &outgoing.order, bench, marks, &mut inputs);
@@ -271,13 +301,21 @@ impl Member {
             self.note_wants(wants);
         }
         let scene = Rc::clone(&self.scene);
+        let waits = self.waits_for_patch();
         for part in 0..self.outside.senders.len() {
+            if part == 1 && waits {
+                continue;
+            }
             let mut payload = [0; BLOCK_BYTES_MAX];
             loop {
                 let (index, sender) = &mut self.outside.senders[part];
                 let Some(due) = sender.next_frame(now) else { break };
                 let shipped = &scene.releases[*index];
-                let bytes = if part == 0 { &shipped.package } else { &shipped.file };
+                let bytes = match (part, &shipped.patch) {
+                    (0, _) => &shipped.package,
+                    (2, Some((patch, _))) => patch,
+                    _ => &shipped.file,
+                };
                 let (session, cut) = (sender.session(), sender.cut());
                 let frame = due.frame(session, cut, &mut payload, |offset, into| {
                     let start = offset as usize;
@@ -296,6 +334,14 @@ impl Member {
         }
     }
 
+    /// The image itself comes behind its patch: the lead has one object at a time.
+    fn waits_for_patch(&self) -> bool {
+        let Outside { rollout, offers, .. } = &self.outside;
+        let record = rollout.as_ref().map(|rollout| (rollout.record(), rollout.views()));
+        let is_done = |offers: &Offers| record.is_some_and(|(it, views)| offers.is_done(it, views));
+        offers.as_ref().is_some_and(|offers| !is_done(offers))
+    }
+
     fn say_wants(&mut self) {
         if let Some(wants) = self.agent.take_wants(self.device_now()) {
             self.note_wants(wants);
@@ -307,6 +353,11 @@ impl Member {
         self.wanted_at = now;
         for (_, sender) in &mut self.outside.senders {
             sender.note_wants(now, ME, wants);
+        }
+        if let Some(offers) = &mut self.outside.offers
+            && Session::of(&offers.offer().patch.0) == wants.session
+        {
+            offers.note_taken(ME);
         }
     }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 
 use lockstep_agent::package::digest;
 use lockstep_agent::{Pace, Package};
+use lockstep_delta::HEADER_BYTES;
 use lockstep_proto::bundle::{END, artifact_name, header, padding_bytes};
 use lockstep_proto::descriptor::Descriptor;
+use lockstep_proto::frame::order::Offer;
 use lockstep_proto::frame::report::Rollback;
 use lockstep_proto::id::{ImageHash, Sha256};
 use lockstep_proto::image::{ChipId, Guard, ImageReader};
@@ -19,6 +21,8 @@ use lockstep_proto::wire::{Board, Role};
 use lockstep_rollout::{Artifact, Release};
 use lockstep_sim::bootloader::Bootloader;
 use lockstep_sim::firmware::FirmwareSpec;
+use lockstep_sim::patches;
+use sha2::Digest as _;
 
 use crate::bench::Bench;
 use crate::places::{OTADATA, Places};
@@ -67,6 +71,17 @@ pub(crate) struct Shipped {
     pub(crate) package: Vec<u8>,
     pub(crate) bundle: Vec<u8>,
     pub(crate) release: Release,
+    /// What makes it from the release before, or from nothing, and how that is offered.
+    pub(crate) patch: Option<(Vec<u8>, Offer)>,
+}
+
+/// From what an image is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The image before it: the patch fits a sector.
+    Before,
+    /// Nothing: the patch is as long as the image is when it is compressed.
+    Nothing,
 }
 
 impl Scene {
@@ -83,6 +98,32 @@ impl Scene {
             idle_starts: 0,
             slot_bytes: largest.next_multiple_of(SLOT_0),
         }
+    }
+
+    /// The release with index 1 comes as a patch.
+    pub(crate) fn patched(mut self, from: From) -> Self {
+        let (minor, size) = (1, u32::try_from(self.releases[1].file.len()).unwrap());
+        // Others of its stock share most of its bytes.
+        self.releases[0] = ship_stock(0, size, 7);
+        let mut shipped = ship_stock(minor, size, 7);
+        let (base, patch) = match from {
+            From::Before => {
+                let old = &self.releases[0];
+                (old.hash, patches::patch(&old.file, &shipped.file))
+            }
+            From::Nothing => (ImageHash([0; 32]), patches::full(&shipped.file)),
+        };
+        shipped.bundle = patches::with_patches(&shipped.bundle, &[(ROLE, "1a", &patch)]);
+        let header = &patch[..HEADER_BYTES];
+        let offer = Offer {
+            image: shipped.hash,
+            base,
+            patch: Sha256(sha2::Sha256::digest(header).into()),
+            size_bytes: u32::try_from(patch.len()).unwrap(),
+        };
+        shipped.patch = Some((patch, offer));
+        self.releases[1] = shipped;
+        self
     }
 
     /// The tasks; the power is cut in the last but one.
@@ -162,6 +203,10 @@ impl Scene {
 }
 
 fn ship(minor: u32, size_bytes: u32) -> Shipped {
+    ship_stock(minor, size_bytes, 0)
+}
+
+fn ship_stock(minor: u32, size_bytes: u32, stock: u64) -> Shipped {
     let descriptor = Descriptor {
         product: Name::new("desk").unwrap(),
         role: Name::new(ROLE).unwrap(),
@@ -173,7 +218,7 @@ fn ship(minor: u32, size_bytes: u32) -> Shipped {
         config_schema: 1,
     };
     let announced = descriptor.announced();
-    let spec = FirmwareSpec { size_bytes, ..FirmwareSpec::new(descriptor, CHIP) };
+    let spec = FirmwareSpec { size_bytes, stock, ..FirmwareSpec::new(descriptor, CHIP) };
     let file = spec.build().unwrap();
     let mut reader = ImageReader::new();
     reader.push(&file).unwrap();
@@ -206,7 +251,7 @@ fn ship(minor: u32, size_bytes: u32) -> Shipped {
         trial_limit_ms: 0,
     };
     let bundle = bundle(&manifest, &file);
-    Shipped { file, hash, package, bundle, release }
+    Shipped { file, hash, package, bundle, release, patch: None }
 }
 
 fn manifest(minor: u32, size_bytes: usize, image: ImageHash, file: Sha256) -> String {
