@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (old, new) = (fs::read(old)?, fs::read(new)?);
     let image = |bytes| Image { bytes, id: [0; ID_BYTES] };
     let start = Instant::now();
-    let patch = encode::plain(&image(&old), &image(&new))?;
+    let patch = encode::smallest(&image(&old), &image(&new))?;
     let made_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let again = encode::apply(&patch, &old).map_err(|error| error.to_string())?;

@@ -7,12 +7,26 @@
 //! ```
 //!
 //! What would follow the last byte of the new image is left out. A difference is added to the byte
-//! of the old image that lies at the place reached there.
+//! of the old image that lies at the place reached there; in a body that knows of addresses, to
+//! what that is predicted to become ([`crate::predict`]). Such a one begins with what predictions
+//! are made from:
+//!
+//! ```text
+//! machine (0 Xtensa, 1 RISC-V),
+//! parts of the old image: how many, ( bytes since the part before, its bytes * 2 + 1 if code,
+//!                                     its address )*
+//! parts of the new image: likewise
+//! on RISC-V: `gp` in the old image, in the new one
+//! shifts: how many, ( how far from the one before, signed: how much more or less )*
+//! ```
 
 use core::fmt;
 
 use crate::header::{Format, Header};
 use crate::lzma::{Lzma, LzmaError};
+use crate::predict::{
+    LOOKAHEAD_BYTES, Machine, Predictor, REGIONS_MAX, Region, Regions, SHIFTS_MAX, Shift,
+};
 use crate::varint::{self, Varint};
 
 /// Where the bytes are.
@@ -40,14 +54,23 @@ pub struct Apply {
     /// Bytes that came out of the body.
     stream_bytes: u32,
     body: Buffer,
+    predictor: Predictor,
+    window: Window,
+    ready: Ready,
 }
 
 /// What comes next out of the body.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Number(Number, Varint),
-    Copy { left: u32 },
-    Extra { left: u32 },
+    /// What predictions are made from.
+    Description,
+    Number(Number),
+    Copy {
+        left: u32,
+    },
+    Extra {
+        left: u32,
+    },
 }
 
 /// What a number says.
@@ -58,18 +81,13 @@ enum Number {
     Step,
 }
 
-impl State {
-    const fn begin(number: Number) -> Self {
-        Self::Number(number, Varint::new())
-    }
-}
-
 impl Apply {
     /// Begins with the first byte of the new image.
     pub const fn new(header: Header) -> Self {
         let state = match header.format {
             Format::Full => State::Extra { left: header.new_bytes },
-            Format::Plain => State::begin(Number::CopyLength),
+            Format::Plain => State::Number(Number::CopyLength),
+            Format::AddressAware => State::Description,
         };
         Self {
             header,
@@ -79,6 +97,9 @@ impl Apply {
             old_at: 0,
             stream_bytes: 0,
             body: Buffer { bytes: [0; BUFFER_BYTES], at: 0, left_bytes: 0, offset: 0 },
+            predictor: Predictor::new(),
+            window: Window { bytes: [0; WINDOW_BYTES], offset: 0, len_bytes: 0 },
+            ready: Ready { bytes: [0; 4], at: 0, end: 0 },
         }
     }
 
@@ -116,29 +137,107 @@ impl Apply {
         input: &mut I,
         room: &mut [u8],
     ) -> Result<usize, ApplyError<I::Error>> {
-        match self.state {
-            State::Number(which, mut varint) => {
-                let byte = self.next(input)?;
-                self.state = match varint.push(byte) {
-                    Ok(Some(number)) => self.take_number(which, number)?,
-                    Ok(None) => State::Number(which, varint),
-                    Err(()) => {
-                        return Err(ApplyError::Corrupt { body_offset: self.taken_bytes() });
-                    }
-                };
-                Ok(0)
-            }
-            State::Copy { left: 0 } => {
-                self.state = State::begin(Number::ExtraLength);
-                Ok(0)
-            }
-            State::Extra { left: 0 } => {
-                self.state = State::begin(Number::Step);
-                Ok(0)
-            }
-            State::Copy { left } => self.copy(left, input, room),
-            State::Extra { left } => self.extra(left, input, room),
+        if !self.ready.is_empty() {
+            let len_bytes = self.ready.hand_out(room);
+            self.made_bytes += len_bytes;
+            return Ok(len_bytes as usize);
         }
+        self.state = match self.state {
+            State::Description => self.describe(input)?,
+            State::Number(which) => {
+                let number = self.number(input)?;
+                self.take_number(which, number)?
+            }
+            State::Copy { left: 0 } => State::Number(Number::ExtraLength),
+            State::Extra { left: 0 } => State::Number(Number::Step),
+            State::Copy { left } if self.header.format == Format::AddressAware => {
+                self.unit(left, input)?
+            }
+            State::Copy { left } => return self.copy(left, input, room),
+            State::Extra { left } => return self.extra(left, input, room),
+        };
+        Ok(0)
+    }
+
+    fn number<I: Input>(&mut self, input: &mut I) -> Result<u32, ApplyError<I::Error>> {
+        let mut varint = Varint::new();
+        loop {
+            let byte = self.next(input)?;
+            if let Some(number) = varint.push(byte).map_err(|()| self.corrupt())? {
+                return Ok(number);
+            }
+        }
+    }
+
+    const fn corrupt<E>(&self) -> ApplyError<E> {
+        ApplyError::Corrupt { body_offset: self.taken_bytes() }
+    }
+
+    /// Reads what predictions are made from.
+    fn describe<I: Input>(&mut self, input: &mut I) -> Result<State, ApplyError<I::Error>> {
+        let found = self.number(input)?;
+        let machine = Machine::from_code(found).ok_or(ApplyError::Machine { found })?;
+        self.predictor.machine = machine;
+        self.predictor.old = self.regions(input)?;
+        self.predictor.new = self.regions(input)?;
+        if machine == Machine::RiscV {
+            self.predictor.global = (self.number(input)?, self.number(input)?);
+        }
+        let count = self.count("shifts", SHIFTS_MAX, input)?;
+        let mut shift = Shift { from: 0, by: 0 };
+        for _ in 0..count {
+            let further = self.number(input)?;
+            shift.from = shift.from.checked_add(further).ok_or_else(|| self.corrupt())?;
+            let more = varint::to_signed(self.number(input)?);
+            shift.by = shift.by.wrapping_add_signed(more);
+            self.predictor.shifts.push(shift);
+        }
+        Ok(State::Number(Number::CopyLength))
+    }
+
+    fn regions<I: Input>(&mut self, input: &mut I) -> Result<Regions, ApplyError<I::Error>> {
+        let mut regions = Regions::EMPTY;
+        let mut end = 0_u32;
+        for _ in 0..self.count("parts", REGIONS_MAX, input)? {
+            let gap = self.number(input)?;
+            let size = self.number(input)?;
+            let start = end.checked_add(gap).ok_or_else(|| self.corrupt())?;
+            end = start.checked_add(size >> 1).ok_or_else(|| self.corrupt())?;
+            let address = self.number(input)?;
+            regions.push(Region { start, end, address, is_code: size & 1 == 1 });
+        }
+        Ok(regions)
+    }
+
+    fn count<I: Input>(
+        &mut self,
+        what: &'static str,
+        max: usize,
+        input: &mut I,
+    ) -> Result<u32, ApplyError<I::Error>> {
+        let found = self.number(input)?;
+        if found as usize <= max {
+            Ok(found)
+        } else {
+            Err(ApplyError::TooMany { what, found, max })
+        }
+    }
+
+    /// Makes the next bytes of a copy, to be handed out.
+    fn unit<I: Input>(&mut self, left: u32, input: &mut I) -> Result<State, ApplyError<I::Error>> {
+        let window = self.window.from(self.old_at, self.header.old_bytes, input)?;
+        let old = window.first_chunk().copied().unwrap_or_else(|| padded(window));
+        let unit = self.predictor.unit(window, left, self.old_at, self.made_bytes);
+        let mut difference = [0; 4];
+        for place in difference.iter_mut().take(unit.len_bytes as usize) {
+            *place = self.next(input)?;
+        }
+        let old = u32::from_le_bytes(old) & unit.mask();
+        let made = unit.make(old, u32::from_le_bytes(difference));
+        self.predictor.take(&unit, made);
+        self.ready = Ready { bytes: made.to_le_bytes(), at: 0, end: unit.len_bytes };
+        self.old_at += unit.len_bytes;
+        Ok(State::Copy { left: left - unit.len_bytes })
     }
 
     fn copy<I: Input>(
@@ -184,7 +283,7 @@ impl Apply {
         self.stream_bytes += 1;
         byte.map_err(|error| match error {
             LzmaError::Input(error) => error,
-            LzmaError::Corrupt => ApplyError::Corrupt { body_offset: self.taken_bytes() },
+            LzmaError::Corrupt => self.corrupt(),
         })
     }
 
@@ -193,6 +292,7 @@ impl Apply {
         match which {
             Number::CopyLength => {
                 self.check_copy(number)?;
+                self.predictor.begin_copy();
                 Ok(State::Copy { left: number })
             }
             Number::ExtraLength => {
@@ -201,7 +301,7 @@ impl Apply {
             }
             Number::Step => {
                 self.go(varint::to_signed(number))?;
-                Ok(State::begin(Number::CopyLength))
+                Ok(State::Number(Number::CopyLength))
             }
         }
     }
@@ -281,6 +381,69 @@ impl Buffer {
     }
 }
 
+/// A piece of the old image, about where a copy is.
+#[derive(Clone)]
+struct Window {
+    bytes: [u8; WINDOW_BYTES],
+    /// Of the first byte in the old image.
+    offset: u32,
+    len_bytes: u32,
+}
+
+impl Window {
+    /// The old image from an offset on: what a unit may depend on, or all there is.
+    fn from<I: Input>(
+        &mut self,
+        offset: u32,
+        old_bytes: u32,
+        input: &mut I,
+    ) -> Result<&[u8], ApplyError<I::Error>> {
+        let left = old_bytes - offset;
+        let end = self.offset + self.len_bytes;
+        let is_here =
+            offset >= self.offset && offset <= end && end - offset >= left.min(LOOKAHEAD_BYTES);
+        if !is_here {
+            // Nothing is here if this fails.
+            self.len_bytes = 0;
+            let (piece, len_bytes) = front(&mut self.bytes, left);
+            input.old(offset, piece).map_err(ApplyError::Input)?;
+            (self.offset, self.len_bytes) = (offset, len_bytes);
+        }
+        let from = (offset - self.offset) as usize;
+        Ok(self.bytes.get(from..self.len_bytes as usize).unwrap_or_default())
+    }
+}
+
+/// The last bytes of an image, with nothing behind them.
+fn padded(bytes: &[u8]) -> [u8; 4] {
+    let mut padded = [0; 4];
+    padded.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    padded
+}
+
+/// Bytes of a unit that are made and were not asked for yet.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    bytes: [u8; 4],
+    at: u32,
+    end: u32,
+}
+
+impl Ready {
+    const fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// As many as there is room for, and how many these are.
+    fn hand_out(&mut self, room: &mut [u8]) -> u32 {
+        let (room, len_bytes) = front(room, self.end - self.at);
+        let bytes = self.bytes.get(self.at as usize..).unwrap_or_default();
+        room.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        self.at += len_bytes;
+        len_bytes
+    }
+}
+
 /// Why a patch makes no image. Whoever applies it takes the whole image instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApplyError<E> {
@@ -314,6 +477,20 @@ pub enum ApplyError<E> {
         /// The new image's size.
         new_bytes: u32,
     },
+    /// It is for a processor that this version does not know.
+    Machine {
+        /// Its number.
+        found: u32,
+    },
+    /// It describes more than there is memory for.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// So many.
+        found: u32,
+        /// At most so many.
+        max: usize,
+    },
     /// The body decompresses to more than the header says.
     LongerThanSaid {
         /// What it says.
@@ -342,6 +519,12 @@ impl<E: fmt::Display> fmt::Display for ApplyError<E> {
             Self::OutsideNew { at, len_bytes, new_bytes } => {
                 write!(f, "patch writes {len_bytes} bytes at {at} of an image of {new_bytes}")
             }
+            Self::Machine { found } => {
+                write!(f, "patch is for processor {found}, known are 0 and 1")
+            }
+            Self::TooMany { what, found, max } => {
+                write!(f, "patch has {found} {what}, at most {max} are possible")
+            }
             Self::LongerThanSaid { stream_bytes } => {
                 write!(f, "patch decompresses to more than the {stream_bytes} bytes that it says")
             }
@@ -361,5 +544,10 @@ impl<E: core::error::Error + 'static> core::error::Error for ApplyError<E> {
     }
 }
 
+/// What a device must have left for an update.
+const APPLY_BYTES_MAX: usize = 12 * 1024;
+const _: () = assert!(size_of::<Apply>() <= APPLY_BYTES_MAX);
+/// Read from flash at once, so that each byte is read little more than once.
+const WINDOW_BYTES: usize = 4 * LOOKAHEAD_BYTES as usize;
 /// Read from flash at once: a few pages' worth of calls instead of one for each byte.
 const BUFFER_BYTES: usize = 256;

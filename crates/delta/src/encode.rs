@@ -2,6 +2,11 @@
 
 extern crate std;
 
+mod address;
+mod copies;
+mod esp;
+mod shifts;
+
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::fmt;
@@ -10,10 +15,11 @@ use std::io::{self, Write as _};
 use lzma_rust2::{EncodeMode, LzmaOptions, LzmaWriter, MfType};
 use sha2::Digest as _;
 
+use copies::Copy;
+
 use crate::apply::{Apply, ApplyError, Input};
-use crate::header::{Format, HEADER_BYTES, Header, ID_BYTES};
+use crate::header::{Format, HEADER_BYTES, Header, ID_BYTES, stream_bytes_max};
 use crate::lzma::DICTIONARY_BYTES;
-use crate::varint;
 
 /// An image, and by what devices know it.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +44,13 @@ pub enum EncodeError {
     DoesNotApply(ApplyError<Infallible>),
     /// The same: it makes another image.
     MakesAnother,
+}
+
+impl EncodeError {
+    /// bsdiff wrote what it does not write.
+    fn not_bsdiff() -> Self {
+        Self::Encoder(io::Error::other("control stream makes no sense"))
+    }
 }
 
 impl fmt::Display for EncodeError {
@@ -70,67 +83,98 @@ pub fn full(new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
     finish(Format::Full, &nothing, new, new.bytes.len(), body)
 }
 
-/// The smallest of what there is that makes `new` from `old`.
+/// The smallest of what there is that makes `new` from `old`. It has been applied once, and is
+/// right. Where a patch is small, a compressed image cannot be smaller, and is not tried.
 pub fn smallest(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
-    plain(old, new)
+    check_sizes(old, new)?;
+    let copies = Candidates::find(old.bytes, new.bytes)?;
+    let (plain, aware) = std::thread::scope(|scope| {
+        let aware = scope.spawn(|| aware_of(&copies, old, new));
+        (plain_of(&copies.plain, old, new), aware.join())
+    });
+    let aware = aware.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let patch = [Some(plain?), aware].into_iter().flatten().min_by_key(Vec::len);
+    match patch {
+        Some(patch) if patch.len() < new.bytes.len() / FULL_IS_TRIED_FROM => Ok(patch),
+        patch => {
+            let whole = full(new)?;
+            Ok(patch.filter(|patch| patch.len() <= whole.len()).unwrap_or(whole))
+        }
+    }
 }
 
-/// What makes `new` from `old`. It has been applied once, and is right.
+/// What makes `new` from `old`, byte by byte. It has been applied once, and is right.
 pub fn plain(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
-    for image in [old, new] {
-        if u32::try_from(image.bytes.len()).is_ok_and(|size| size <= IMAGE_BYTES_MAX) {
-            continue;
-        }
-        return Err(EncodeError::TooLarge { size_bytes: image.bytes.len() });
+    check_sizes(old, new)?;
+    let copies = copies::find(old.bytes, new.bytes)?;
+    plain_of(&copies, old, new)
+}
+
+/// The same, with what has moved predicted from the old image. `None`: one of them is no image of
+/// ESP-IDF, they are for different processors, or one is so small that describing it costs more.
+pub fn address_aware(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
+    check_sizes(old, new)?;
+    aware_of(&Candidates::find(old.bytes, new.bytes)?, old, new)
+}
+
+/// Copies of the images as they are, and as they look without what refers to addresses.
+struct Candidates {
+    plain: Vec<Copy>,
+    pair: Option<(address::Pair, Vec<Copy>)>,
+}
+
+impl Candidates {
+    fn find(old: &[u8], new: &[u8]) -> Result<Self, EncodeError> {
+        let (plain, pair) = std::thread::scope(|scope| {
+            let plain = scope.spawn(|| copies::find(old, new));
+            let pair = address::Pair::of(old, new).map(|pair| {
+                let copies = pair.copies(old, new);
+                copies.map(|copies| (pair, copies))
+            });
+            (plain.join(), pair.transpose())
+        });
+        let plain = plain.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Self { plain: plain?, pair: pair? })
     }
-    let mut controls = Vec::new();
-    bsdiff::diff(old.bytes, new.bytes, &mut controls).map_err(EncodeError::Encoder)?;
-    let stream = sequence(&controls, new.bytes.len()).map_err(EncodeError::Encoder)?;
+}
+
+fn plain_of(copies: &[Copy], old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
+    let stream = copies::plain_stream(copies, old.bytes, new.bytes);
     let body = compress(&stream).map_err(EncodeError::Encoder)?;
     finish(Format::Plain, old, new, stream.len(), body)
 }
 
-/// From bsdiff's own words, 24 bytes before each copy, to ours.
-fn sequence(controls: &[u8], new_bytes: usize) -> io::Result<Vec<u8>> {
-    let bad = || io::Error::other("bsdiff wrote what it does not write");
-    let mut rest = controls;
-    let mut take = |len: usize| -> io::Result<&[u8]> {
-        let (front, back) = rest.split_at_checked(len).ok_or_else(bad)?;
-        rest = back;
-        Ok(front)
+fn aware_of(
+    copies: &Candidates,
+    old: &Image<'_>,
+    new: &Image<'_>,
+) -> Result<Option<Vec<u8>>, EncodeError> {
+    let new_bytes = u32::try_from(new.bytes.len()).unwrap_or(u32::MAX);
+    let streams = copies.pair.iter().flat_map(|(pair, masked)| {
+        [&copies.plain, masked].map(|copies| pair.stream(copies, old.bytes, new.bytes))
+    });
+    let stream = streams.min_by_key(|stream| cost(stream));
+    let Some(stream) = stream.filter(|it| it.len() <= stream_bytes_max(new_bytes) as usize) else {
+        return Ok(None);
     };
-    let mut stream = Vec::with_capacity(controls.len());
-    let mut made = 0;
-    while made < new_bytes {
-        let numbers = take(24)?;
-        let number = |index: usize| {
-            let bytes = numbers.get(index * 8..).and_then(<[u8]>::first_chunk);
-            sign_and_size(bytes.copied().unwrap_or_default())
-        };
-        let length = |index| number(index).and_then(|it| u32::try_from(it).ok()).ok_or_else(bad);
-        let (copy, extra) = (length(0)?, length(1)?);
-        let step = number(2).and_then(|it| i32::try_from(it).ok()).ok_or_else(bad)?;
-        varint::put(&mut stream, copy);
-        stream.extend(take(copy as usize)?);
-        made += copy as usize;
-        if made == new_bytes {
-            break;
-        }
-        varint::put(&mut stream, extra);
-        stream.extend(take(extra as usize)?);
-        made += extra as usize;
-        if made < new_bytes {
-            varint::put(&mut stream, varint::from_signed(step));
-        }
-    }
-    Ok(stream)
+    let body = compress(&stream).map_err(EncodeError::Encoder)?;
+    finish(Format::AddressAware, old, new, stream.len(), body).map(Some)
 }
 
-/// A number as bsdiff writes it: its size, and its sign in the highest bit.
-fn sign_and_size(bytes: [u8; 8]) -> Option<i64> {
-    let number = u64::from_le_bytes(bytes);
-    let size = i64::try_from(number & (u64::MAX >> 1)).ok()?;
-    Some(if number >> 63 == 0 { size } else { -size })
+/// About what a stream costs when it is compressed: zeros nothing, what interrupts them the more.
+fn cost(stream: &[u8]) -> usize {
+    let bytes = stream.iter().filter(|&&byte| byte != 0).count();
+    let interruptions =
+        stream.windows(2).filter(|it| matches!(it, [0, next] if *next != 0)).count();
+    bytes + INTERRUPTION_BYTES * interruptions
+}
+
+fn check_sizes(old: &Image<'_>, new: &Image<'_>) -> Result<(), EncodeError> {
+    let mut sizes = [old, new].into_iter().map(|image| image.bytes.len());
+    match sizes.find(|&size| size > IMAGE_BYTES_MAX as usize) {
+        Some(size_bytes) => Err(EncodeError::TooLarge { size_bytes }),
+        None => Ok(()),
+    }
 }
 
 fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
@@ -298,5 +342,9 @@ impl core::error::Error for ApplyFault {}
 
 /// More than the flash of any board, and less than what a step in it can say.
 const IMAGE_BYTES_MAX: u32 = 1 << 30;
+/// A patch below this part of the new image is smaller than any compressed one.
+const FULL_IS_TRIED_FROM: usize = 8;
+/// What ends a run of zeros and begins another takes about so much.
+const INTERRUPTION_BYTES: usize = 2;
 /// A page of flash.
 const PIECE_BYTES: usize = 256;

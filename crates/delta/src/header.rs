@@ -3,7 +3,7 @@
 //! | Offset | Bytes | |
 //! |---|---|---|
 //! | 0 | 4 | `LSD1` |
-//! | 4 | 1 | format: 0 compressed image, 1 patch |
+//! | 4 | 1 | format: 0 compressed image, 1 patch, 2 patch that knows of addresses |
 //! | 5 | 3 | zeros; what a later version puts there makes it another format |
 //! | 8 | 4 | size of the old image |
 //! | 12 | 4 | size of the new image |
@@ -31,6 +31,8 @@ pub enum Format {
     Full,
     /// What bsdiff says of old and new, compressed.
     Plain,
+    /// The same, of what the old image becomes when addresses in it are put right; compressed.
+    AddressAware,
 }
 
 impl Format {
@@ -38,6 +40,7 @@ impl Format {
         match self {
             Self::Full => 0,
             Self::Plain => 1,
+            Self::AddressAware => 2,
         }
     }
 
@@ -45,6 +48,7 @@ impl Format {
         Some(match code {
             0 => Self::Full,
             1 => Self::Plain,
+            2 => Self::AddressAware,
             _ => return None,
         })
     }
@@ -117,7 +121,7 @@ impl Header {
             return field("old image", old_bytes);
         }
         // Each byte of the new image is one of the stream, and so is little beside it.
-        if stream_bytes < new_bytes || stream_bytes > new_bytes.saturating_mul(4).max(64) {
+        if stream_bytes < new_bytes || stream_bytes > stream_bytes_max(new_bytes) {
             return field("decompressed size", stream_bytes);
         }
         if room_bytes < new_bytes || u64::from(room_bytes) < body_bytes.into() {
@@ -140,6 +144,12 @@ impl Header {
         bytes.iter_mut().zip(all).for_each(|(place, byte)| *place = byte);
         bytes
     }
+}
+
+/// What a body may decompress to.
+pub(crate) const fn stream_bytes_max(new_bytes: u32) -> u32 {
+    let bytes = new_bytes.saturating_mul(4);
+    if bytes > STREAM_BYTES_MAX_LEAST { bytes } else { STREAM_BYTES_MAX_LEAST }
 }
 
 /// Why bytes are not the front of a patch that can be applied here.
@@ -179,7 +189,7 @@ impl fmt::Display for HeaderError {
                 write!(f, "begins with `{}`, a patch with `LSD1`", found.escape_ascii())
             }
             Self::Format { found } => {
-                write!(f, "patch is of format {found}, known are 0 and 1")
+                write!(f, "patch is of format {found}, known are 0 to 2")
             }
             Self::Field { field, found } => write!(f, "patch has {found} as its {field}"),
         }
@@ -188,6 +198,8 @@ impl fmt::Display for HeaderError {
 
 impl core::error::Error for HeaderError {}
 
+/// For images of a few bytes.
+const STREAM_BYTES_MAX_LEAST: u32 = 64;
 const MAGIC: [u8; 4] = *b"LSD1";
 
 #[cfg(test)]
