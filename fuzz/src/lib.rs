@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod delta;
 pub mod frames;
 pub mod http;
 pub mod image;

@@ -20,6 +20,7 @@ use lockstep_agent::{Kind, MemberRecord, RecordLog, Region};
 use lockstep_device::history::{HISTORY_BYTES_MAX, History};
 use lockstep_device::identity::{IMAGES_BYTES_MAX, KnownImages};
 use lockstep_device::password::Password;
+use lockstep_device::patched::Patched;
 use lockstep_proto::manifest::Trust;
 use lockstep_rollout::{RECORD_BYTES_MAX, RolloutRecord};
 use lockstep_sim::flash::MemFlash;
@@ -205,7 +206,10 @@ fn check_rollout(payload: &[u8]) {
     assert!(matches!(added, Some(0 | 1)), "nothing is left out");
     assert_eq!(RolloutRecord::decode(written).as_ref(), Ok(&record));
     let mut history = History::default();
-    assert_eq!(history.note(&record).is_some(), record.phase.verdict().is_some());
+    assert_eq!(
+        history.note(&record, Patched::default()).is_some(),
+        record.phase.verdict().is_some()
+    );
 }
 
 fn check_history(payload: &[u8]) {

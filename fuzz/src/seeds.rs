@@ -3,12 +3,13 @@
 use lockstep_agent::MemberRecord;
 use lockstep_agent::member::MEMBER_BYTES_MAX;
 use lockstep_agent::package::Package;
+use lockstep_delta::encode::{self, Image};
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::otadata::{OtaEntry, OtaState};
 
 use crate::node::{COMMANDS, Command};
 use crate::world::{PASSWORD, password, releases};
-use crate::{bundle, frames, image, line, manifest, partition, record};
+use crate::{bundle, delta, frames, image, line, manifest, partition, record};
 
 /// One input to begin with.
 #[derive(Debug)]
@@ -23,11 +24,12 @@ pub struct Seed {
 
 /// All of them.
 pub fn all() -> Vec<Seed> {
-    let targets: [(&'static str, Vec<Vec<u8>>); 10] = [
+    let targets: [(&'static str, Vec<Vec<u8>>); 11] = [
         ("frames", frames()),
         ("line", lines()),
         ("manifest", manifests()),
         ("bundle", bundles()),
+        ("delta", patches()),
         ("image", images()),
         ("partition", partitions()),
         ("otadata", otadata()),
@@ -74,6 +76,28 @@ fn lines() -> Vec<Vec<u8>> {
     let whole = [&[line::LINE, 3, 1, 7, 0][..], text, &packets.concat()].concat();
     let each = packets.iter().map(|packet| [&[line::LINE, 0][..], packet].concat());
     each.chain([whole, mixed.concat()]).collect()
+}
+
+/// Two images that differ in little, their patches whole and as what is in them, of each format.
+fn patches() -> Vec<Vec<u8>> {
+    let old: Vec<u8> = (0..1024_u32).map(|at| (at * at >> 3).to_le_bytes()[0]).collect();
+    let mut new = old.clone();
+    new.splice(300..310, *b"something else");
+    let image = |bytes| Image { bytes, id: [1; 32] };
+    let front = |choice: u8| [&[choice, 64, 33][..], &old].concat();
+    let with = |choice: u8, bytes: &[u8]| [front(choice), bytes.to_vec()].concat();
+    let plain = encode::plain(&image(&old), &image(&new)).unwrap_or_default();
+    let full = encode::full(&image(&new)).unwrap_or_default();
+    // A copy, an insertion, a step; and before that what says where code lies.
+    let stream = [&[20][..], &[0; 20], &[3, 1, 2, 3, 10, 5], &[0; 5]].concat();
+    let aware = [&[0, 1, 0, 41, 0x80, 0x80, 2, 1, 0, 41, 0x80, 0x80, 2, 0][..], &stream].concat();
+    vec![
+        with(delta::PATCH, &plain),
+        [&[delta::PATCH, 0, 5][..], &full].concat(),
+        with(delta::PLAIN, &stream),
+        with(delta::AWARE, &aware),
+        with(delta::IMAGES, &new),
+    ]
 }
 
 fn manifests() -> Vec<Vec<u8>> {

@@ -35,6 +35,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "line", input_bytes_max: 4096 },
     Target { name: "manifest", input_bytes_max: 4096 },
     Target { name: "bundle", input_bytes_max: 16_384 },
+    Target { name: "delta", input_bytes_max: 4096 },
     Target { name: "image", input_bytes_max: 4096 },
     Target { name: "partition", input_bytes_max: 3073 },
     Target { name: "otadata", input_bytes_max: 128 },
