@@ -84,37 +84,51 @@ pub fn full(new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// The smallest of what there is that makes `new` from `old`. It has been applied once, and is
-/// right. Where a patch is small, a compressed image cannot be smaller, and is not tried.
+/// right. What cannot be the smallest, by a wide margin, is not compressed to find out.
 pub fn smallest(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
     check_sizes(old, new)?;
     let copies = Candidates::find(old.bytes, new.bytes)?;
-    let (plain, aware) = std::thread::scope(|scope| {
-        let aware = scope.spawn(|| aware_of(&copies, old, new));
-        (plain_of(&copies.plain, old, new), aware.join())
-    });
-    let aware = aware.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let patch = [Some(plain?), aware].into_iter().flatten().min_by_key(Vec::len);
-    match patch {
-        Some(patch) if patch.len() < new.bytes.len() / FULL_IS_TRIED_FROM => Ok(patch),
-        patch => {
-            let whole = full(new)?;
-            Ok(patch.filter(|patch| patch.len() <= whole.len()).unwrap_or(whole))
+    let plain = copies::plain_stream(&copies.plain, old.bytes, new.bytes);
+    let patch = match aware_stream(&copies, old, new) {
+        None => close(Format::Plain, &plain, old, new)?,
+        Some(aware) if cost(&plain) > CLEARLY_MORE * cost(&aware) / 2 => {
+            close(Format::AddressAware, &aware, old, new)?
         }
+        Some(aware) => {
+            let (plain, aware) = std::thread::scope(|scope| {
+                let aware = scope.spawn(|| close(Format::AddressAware, &aware, old, new));
+                (close(Format::Plain, &plain, old, new), joined(aware.join()))
+            });
+            let (plain, aware) = (plain?, aware?);
+            if aware.len() < plain.len() { aware } else { plain }
+        }
+    };
+    if patch.len() < new.bytes.len() / FULL_IS_TRIED_FROM {
+        return Ok(patch);
     }
+    let whole = full(new)?;
+    Ok(if whole.len() < patch.len() { whole } else { patch })
+}
+
+/// What a thread has come to; if it panicked, so does this one.
+fn joined<T>(result: std::thread::Result<T>) -> T {
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// What makes `new` from `old`, byte by byte. It has been applied once, and is right.
 pub fn plain(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
     check_sizes(old, new)?;
     let copies = copies::find(old.bytes, new.bytes)?;
-    plain_of(&copies, old, new)
+    let stream = copies::plain_stream(&copies, old.bytes, new.bytes);
+    close(Format::Plain, &stream, old, new)
 }
 
 /// The same, with what has moved predicted from the old image. `None`: one of them is no image of
 /// ESP-IDF, they are for different processors, or one is so small that describing it costs more.
 pub fn address_aware(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
     check_sizes(old, new)?;
-    aware_of(&Candidates::find(old.bytes, new.bytes)?, old, new)
+    let stream = aware_stream(&Candidates::find(old.bytes, new.bytes)?, old, new);
+    stream.map(|stream| close(Format::AddressAware, &stream, old, new)).transpose()
 }
 
 /// Copies of the images as they are, and as they look without what refers to addresses.
@@ -131,34 +145,30 @@ impl Candidates {
                 let copies = pair.copies(old, new);
                 copies.map(|copies| (pair, copies))
             });
-            (plain.join(), pair.transpose())
+            (joined(plain.join()), pair.transpose())
         });
-        let plain = plain.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(Self { plain: plain?, pair: pair? })
     }
 }
 
-fn plain_of(copies: &[Copy], old: &Image<'_>, new: &Image<'_>) -> Result<Vec<u8>, EncodeError> {
-    let stream = copies::plain_stream(copies, old.bytes, new.bytes);
-    let body = compress(&stream).map_err(EncodeError::Encoder)?;
-    finish(Format::Plain, old, new, stream.len(), body)
+/// The better of the streams that know of addresses, if the images are for it.
+fn aware_stream(copies: &Candidates, old: &Image<'_>, new: &Image<'_>) -> Option<Vec<u8>> {
+    let (pair, masked) = copies.pair.as_ref()?;
+    let streams = [&copies.plain, masked].map(|copies| pair.stream(copies, old.bytes, new.bytes));
+    let new_bytes = u32::try_from(new.bytes.len()).unwrap_or(u32::MAX);
+    let stream = streams.into_iter().min_by_key(|stream| cost(stream))?;
+    Some(stream).filter(|it| it.len() <= stream_bytes_max(new_bytes) as usize)
 }
 
-fn aware_of(
-    copies: &Candidates,
+/// A patch of a stream.
+fn close(
+    format: Format,
+    stream: &[u8],
     old: &Image<'_>,
     new: &Image<'_>,
-) -> Result<Option<Vec<u8>>, EncodeError> {
-    let new_bytes = u32::try_from(new.bytes.len()).unwrap_or(u32::MAX);
-    let streams = copies.pair.iter().flat_map(|(pair, masked)| {
-        [&copies.plain, masked].map(|copies| pair.stream(copies, old.bytes, new.bytes))
-    });
-    let stream = streams.min_by_key(|stream| cost(stream));
-    let Some(stream) = stream.filter(|it| it.len() <= stream_bytes_max(new_bytes) as usize) else {
-        return Ok(None);
-    };
-    let body = compress(&stream).map_err(EncodeError::Encoder)?;
-    finish(Format::AddressAware, old, new, stream.len(), body).map(Some)
+) -> Result<Vec<u8>, EncodeError> {
+    let body = compress(stream).map_err(EncodeError::Encoder)?;
+    finish(format, old, new, stream.len(), body)
 }
 
 /// About what a stream costs when it is compressed: zeros nothing, what interrupts them the more.
@@ -344,6 +354,8 @@ impl core::error::Error for ApplyFault {}
 const IMAGE_BYTES_MAX: u32 = 1 << 30;
 /// A patch below this part of the new image is smaller than any compressed one.
 const FULL_IS_TRIED_FROM: usize = 8;
+/// Halves of a cost beyond which the other one is not compressed: half as much again.
+const CLEARLY_MORE: usize = 3;
 /// What ends a run of zeros and begins another takes about so much.
 const INTERRUPTION_BYTES: usize = 2;
 /// A page of flash.

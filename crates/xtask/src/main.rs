@@ -9,6 +9,7 @@
 mod bindings;
 mod cores;
 mod corpus;
+mod deltas;
 mod firmware;
 mod fuzz;
 mod machine;
@@ -38,6 +39,8 @@ usage: cargo xtask COMMAND
                            build the firmware of all boards and parts, or only those named, with
                            a radio or for the bench; only check it; say what each crate costs
   bindings [--chip NAME]... build Lockstep for C and C++, and pack it for ESP-IDF and Arduino
+  deltas [--json] FOLDER   compare patches of the images in a folder, NAME-VERSION.bin, with
+                           those of other tools
   soak [--rollouts N] [--seed N]
                            rollouts in a row with power cuts; 500 take about half an hour
   fuzz [OPTION]... [TARGET]...
@@ -71,6 +74,7 @@ enum Command {
     Sizes,
     Firmware(firmware::Plan),
     Bindings(bindings::Plan),
+    Deltas(deltas::Plan),
     Soak { rollouts: u32, seed: u64 },
     Fuzz(fuzz::Plan),
 }
@@ -85,6 +89,7 @@ fn parse(words: &[&str]) -> Result<Command, String> {
         ["sizes"] => Ok(Command::Sizes),
         ["firmware", options @ ..] => firmware::Plan::parse(options).map(Command::Firmware),
         ["bindings", options @ ..] => bindings::Plan::parse(options).map(Command::Bindings),
+        ["deltas", options @ ..] => deltas::Plan::parse(options).map(Command::Deltas),
         ["soak", options @ ..] => parse_soak(options),
         ["fuzz", options @ ..] => fuzz::Plan::parse(options).map(Command::Fuzz),
         ["page" | "tidy" | "sizes", extra, ..] => Err(format!("unexpected argument `{extra}`")),
@@ -143,6 +148,7 @@ fn run(command: &Command) -> ExitCode {
         Command::Sizes => cores::run(&machine),
         Command::Firmware(plan) => firmware::run(&machine, plan),
         Command::Bindings(plan) => bindings::run(&machine, plan),
+        Command::Deltas(plan) => deltas::run(&machine, plan),
         Command::Soak { rollouts, seed } => suites::soak(&machine, *rollouts, *seed),
         Command::Fuzz(plan) => fuzz::run(&machine, plan),
     };
