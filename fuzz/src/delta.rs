@@ -1,7 +1,7 @@
 //! Patches: any bytes as one, any stream under the compression that nobody guesses, and any two
 //! images.
 //!
-//! The first byte chooses: a whole patch; what its body decompresses to, as a body of either format;
+//! The first byte chooses: a whole patch; what its body decompresses to, as one of either format;
 //! or two images, of which the harness makes the second from the first. The second byte says how
 //! long the old image is, in 16 bytes, the third into which pieces the new one is pulled.
 //!
