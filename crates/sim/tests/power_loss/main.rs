@@ -234,7 +234,7 @@ fn patched<W: World>(who: &str, size_bytes: u32, from: From) {
         .once
         .sum(|step, what| step == Step::Stage && matches!(what, What::Head | What::SlotWrite));
     // All bytes of both were written, and none of these cuts cost more than time.
-    assert!(staged.cuts as usize >= patch_bytes + image_bytes, "{staged:?}");
+    assert!(staged.cuts >= (patch_bytes + image_bytes) as u64, "{staged:?}");
     assert_eq!((staged.new, staged.reverted), (0, 0));
 }
 
