@@ -239,7 +239,7 @@ impl Agent {
         }
         self.effects.trace(Trace::PatchComplete { patch_bytes: size_bytes });
         let (old, new) = (self.running_slot(), self.other_slot());
-        self.applying = Some(Box::new(Applying::new(stored.sha256, header, body, old, new)));
+        self.applying = Some(begin(stored.sha256, header, body, old, new));
         Ok(true)
     }
 
@@ -361,6 +361,13 @@ impl Agent {
         let all = (size_bytes + u64::from(patch_bytes)).max(1);
         u32::try_from(size_bytes * u64::from(done) / all).ok()
     }
+}
+
+/// What is boxed is on the stack first: 12 KiB that no other way through the agent should have on
+/// its stack, least of all the one that every tick takes.
+#[inline(never)]
+fn begin(patch: Sha256, header: Header, body: Region, old: Region, new: Region) -> Box<Applying> {
+    Box::new(Applying::new(patch, header, body, old, new))
 }
 
 /// The header that these bytes begin with, if it is the one of this name.

@@ -18,7 +18,6 @@ use crate::error::CommandError;
 use crate::facts::laid_out;
 use crate::files;
 use crate::follow::{self, POLL_EVERY, Progress, SILENCE_MAX};
-use crate::patches;
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, tame};
 
@@ -110,8 +109,7 @@ fn release_bytes(ui: &Ui, args: &UpdateArgs) -> Result<(String, Vec<u8>), Comman
             let newest = images.iter().map(|image| image.version).max();
             let version = newest.unwrap_or(lockstep_proto::version::ReleaseVersion::from_number(0));
             let spec = ReleaseSpec::of_images(version, images);
-            let patches = patches::make(ui, &spec.images, &[], true)?;
-            Ok(("The release of these images".to_owned(), spec.unsigned_bundle(&patches)?))
+            Ok(("The release of these images".to_owned(), spec.unsigned_bundle(&[])?))
         }
     }
 }
