@@ -181,6 +181,7 @@ class Chip:
         fixed = {
             0x60002000: lambda: 0,  # SPI1: the command is done
             0x60002058: lambda: 0x1640C8,  # SPI1: a flash of 4 MiB
+            0x6000403C: lambda: 0xFFFFFFFF,  # GPIO: all pins are high, no button is held
             0x60008038: lambda: self.reset_reason,  # RTC: why it was reset
             0x60008844: lambda: int.from_bytes(self.mac[2:], "big"),  # eFuse: address
             0x60008848: lambda: int.from_bytes(self.mac[:2], "big"),
