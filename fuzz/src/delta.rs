@@ -2,13 +2,14 @@
 //! images.
 //!
 //! The first byte chooses: a whole patch; what its body decompresses to, as one of either format;
-//! or two images, of which the harness makes the second from the first. The second byte says how
-//! long the old image is, in 16 bytes, the third into which pieces the new one is pulled.
+//! or two images. The second byte says how long the old image is, in 16 bytes, the third into which
+//! pieces the new one is pulled. What a body decompresses to has two bytes before it that say how
+//! long the new image is to become.
 //!
 //! Promises: nothing outside the old image and the body is read, nothing beyond the new image is
 //! made, and no more is taken out of a body than its header says; however it is pulled, the same
-//! comes out or the same error; an error is final as far as whoever asks once more gets nothing
-//! new; what an encoder made is applied to the new image.
+//! comes out or the same error; an image is as long as its header says; what an encoder made is
+//! applied to the new image.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -40,17 +41,16 @@ pub fn run(data: &[u8]) {
 }
 
 /// A patch whose body decompresses to these bytes, and says so.
-fn patch_of(format: Format, stream: &[u8], old: &[u8]) -> Vec<u8> {
+fn patch_of(format: Format, input: &[u8], old: &[u8]) -> Vec<u8> {
+    let Some((&length, stream)) = input.split_first_chunk() else { return Vec::new() };
     let image = Image { bytes: stream, id: [0; ID_BYTES] };
     let Ok(compressed) = encode::full(&image) else { return Vec::new() };
     let body = compressed.get(HEADER_BYTES..).unwrap_or_default();
     let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    // As much as there could be of it; and less, if the stream ends early.
-    let new_bytes = size(stream.len());
     let header = Header {
         format,
         old_bytes: size(old.len()),
-        new_bytes,
+        new_bytes: u16::from_le_bytes(length).into(),
         stream_bytes: size(stream.len()),
         body_bytes: size(body.len()),
         room_bytes: u32::MAX,
@@ -111,6 +111,7 @@ fn apply(
         new.extend(&out[..made]);
         assert!(new.len() <= header.new_bytes as usize);
         if made == 0 {
+            assert_eq!(new.len(), header.new_bytes as usize);
             return Ok(new);
         }
     }

@@ -80,7 +80,7 @@ fn lines() -> Vec<Vec<u8>> {
 
 /// Two images that differ in little, their patches whole and as what is in them, of each format.
 fn patches() -> Vec<Vec<u8>> {
-    let old: Vec<u8> = (0..1024_u32).map(|at| (at * at >> 3).to_le_bytes()[0]).collect();
+    let old: Vec<u8> = (0..1024_u32).map(|at| ((at * at) >> 3).to_le_bytes()[0]).collect();
     let mut new = old.clone();
     new.splice(300..310, *b"something else");
     let image = |bytes| Image { bytes, id: [1; 32] };
@@ -88,14 +88,15 @@ fn patches() -> Vec<Vec<u8>> {
     let with = |choice: u8, bytes: &[u8]| [front(choice), bytes.to_vec()].concat();
     let plain = encode::plain(&image(&old), &image(&new)).unwrap_or_default();
     let full = encode::full(&image(&new)).unwrap_or_default();
-    // A copy, an insertion, a step; and before that what says where code lies.
+    // A copy, an insertion, a step, a copy: 28 bytes; and before that what says where code lies.
+    let length = 28_u16.to_le_bytes();
     let stream = [&[20][..], &[0; 20], &[3, 1, 2, 3, 10, 5], &[0; 5]].concat();
     let aware = [&[0, 1, 0, 41, 0x80, 0x80, 2, 1, 0, 41, 0x80, 0x80, 2, 0][..], &stream].concat();
     vec![
         with(delta::PATCH, &plain),
         [&[delta::PATCH, 0, 5][..], &full].concat(),
-        with(delta::PLAIN, &stream),
-        with(delta::AWARE, &aware),
+        with(delta::PLAIN, &[&length, &stream[..]].concat()),
+        with(delta::AWARE, &[&length, &aware[..]].concat()),
         with(delta::IMAGES, &new),
     ]
 }

@@ -126,6 +126,9 @@ impl Applying {
     }
 }
 
+/// What making an image from a patch costs a member in heap: see `docs/rollout.md`.
+const _: () = assert!(size_of::<Applying>() <= 12_800);
+
 /// Where the bytes come from.
 struct Sources<'a, F> {
     flash: &'a mut F,

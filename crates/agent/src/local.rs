@@ -14,6 +14,7 @@ use crate::agent::{Agent, Leaving, first4};
 use crate::flash::{self, Region};
 use crate::member::MemberRecord;
 use crate::package::{self, Package};
+use crate::patch::patch_hash;
 use crate::progress::{Progress, Stored};
 use crate::receiver::{FILE_BYTES_MAX, Object, Taken};
 use crate::slot;
@@ -220,7 +221,7 @@ impl Agent {
         let job = job.ok_or(Refusal::NotStaged)?;
         let (object, sha256, place) = (Stored::of(job.object), job.sha256, job.place());
         let found = match object {
-            Stored::PatchSpool => self.patch_hash(place, flash)?,
+            Stored::PatchSpool => patch_hash(place, flash)?,
             _ => slot::sha256_of(flash, place.offset, place.size_bytes)?,
         };
         if found == sha256 {

@@ -26,7 +26,6 @@ use crate::agent::{Agent, first4};
 use crate::applying::{Applying, Fault, Made};
 use crate::effects::Trace;
 use crate::flash::{self, FlashFault, Region, SECTOR_BYTES};
-use crate::member::NO_IMAGE;
 use crate::progress::{Progress, Stored};
 use crate::receiver::{FILE_BYTES_MAX, Object, PROGRESS_STEP_BYTES};
 use crate::slot;
@@ -70,15 +69,15 @@ impl Agent {
         let job = self.receiver.job().map(|job| (job.object, job.sha256, job.flashed_bytes()));
         match job {
             Some((Object::Patch, sha256, _)) if sha256 == offer.patch => Ok(()),
-            // Only with the whole manifest is it known what the image must be.
-            Some((Object::Package, ..)) | None => Ok(()),
-            Some((Object::Spool | Object::PatchSpool, ..)) => Ok(()),
-            Some((object, _, flashed_bytes)) => {
+            Some((object @ (Object::Artifact | Object::Patch), _, flashed_bytes)) => {
                 let flashed_bytes = if object == Object::Artifact { flashed_bytes } else { 0 };
                 self.check_offer(offer, flashed_bytes)
                     .and_then(|()| self.take_offer(offer, flash))
                     .inspect_err(|&refusal| self.note_patch_refused(refusal))
             }
+            // Only with the whole manifest is it known what the image must be; and a lead that
+            // serves others looks at its own later.
+            Some((Object::Package | Object::Spool | Object::PatchSpool, ..)) | None => Ok(()),
         }
     }
 
@@ -94,14 +93,8 @@ impl Agent {
 
     /// What the offer itself tells.
     fn check_offer(&self, offer: &Offer, flashed_bytes: u32) -> Result<(), Refusal> {
-        if offer.base != NO_IMAGE && offer.base != self.running {
-            let (running, base) = (first4(&self.running), first4(&offer.base));
-            return Err(Refusal::OtherBase { running, base });
-        }
-        let tries = self.patch_tries(&offer.patch);
-        if tries >= PATCH_TRIES_MAX {
-            return Err(Refusal::PatchSpent { tries: tries.into() });
-        }
+        self.check_base(offer.base)?;
+        check_tries(self.patch_tries(&offer.patch))?;
         let missing_bytes = self.member.size_bytes.saturating_sub(flashed_bytes);
         if offer.size_bytes >= missing_bytes {
             let patch_bytes = offer.size_bytes;
@@ -154,18 +147,25 @@ impl Agent {
         self.check_header(&header, size_bytes)
     }
 
-    fn check_header(&self, header: &Header, size_bytes: u32) -> Result<(), Refusal> {
-        let base = ImageHash(header.old);
-        if header.format != Format::Full && base != self.running {
-            let (running, base) = (first4(&self.running), first4(&base));
-            return Err(Refusal::OtherBase { running, base });
+    /// What a patch is applied to must be what runs.
+    fn check_base(&self, base: Option<ImageHash>) -> Result<(), Refusal> {
+        match base.filter(|base| *base != self.running) {
+            Some(base) => {
+                let (running, base) = (first4(&self.running), first4(&base));
+                Err(Refusal::OtherBase { running, base })
+            }
+            None => Ok(()),
         }
+    }
+
+    fn check_header(&self, header: &Header, size_bytes: u32) -> Result<(), Refusal> {
+        self.check_base((header.format != Format::Full).then_some(ImageHash(header.old)))?;
         let makes = ImageHash(header.new);
         if makes != self.member.target || header.new_bytes != self.member.size_bytes {
             let (found, expected) = (first4(&makes), first4(&self.member.target));
             return Err(Refusal::PatchDiffers { found, expected });
         }
-        let whole = (HEADER_LENGTH).checked_add(header.body_bytes);
+        let whole = HEADER_LENGTH.checked_add(header.body_bytes);
         if whole != Some(size_bytes) {
             return Err(Refusal::PatchBroken { offset: size_bytes });
         }
@@ -220,16 +220,15 @@ impl Agent {
             return Ok(false);
         }
         let (tries, size_bytes) = (stored.tries, stored.done_bytes);
-        let spent = Refusal::PatchSpent { tries: tries.into() };
         let fits = self.check_header(&header, size_bytes);
-        if let Err(why) = fits.and(if tries < PATCH_TRIES_MAX { Ok(()) } else { Err(spent) }) {
+        if let Err(why) = fits.and_then(|()| check_tries(tries)) {
             self.refuse_patch(why);
             return Ok(false);
         }
-        let body = Region { offset: place.offset + HEADER_LENGTH, size_bytes: header.body_bytes };
-        if slot::sha256_of(flash, body.offset, body.size_bytes)? != Sha256(header.body_sha256) {
+        if patch_hash(place, flash)? != stored.sha256 {
             return Ok(false);
         }
+        let body = Region { offset: place.offset + HEADER_LENGTH, size_bytes: header.body_bytes };
         let progress = Progress { object: Stored::Applying, tries: tries + 1, ..stored };
         self.boot.forget_other(flash)?;
         self.store_progress(&progress, flash)?;
@@ -241,21 +240,6 @@ impl Agent {
         let (old, new) = (self.running_slot(), self.other_slot());
         self.applying = Some(begin(stored.sha256, header, body, old, new));
         Ok(true)
-    }
-
-    /// The name of the patch in this place, if its body is the one that its header names.
-    pub(crate) fn patch_hash<F: NorFlash>(
-        &self,
-        place: Region,
-        flash: &mut F,
-    ) -> Result<Sha256, FlashFault> {
-        let mut head = [0; HEADER_BYTES];
-        flash::read(flash, place.offset, &mut head)?;
-        let body = place.size_bytes.saturating_sub(HEADER_LENGTH);
-        let body = slot::sha256_of(flash, place.offset + HEADER_LENGTH, body)?;
-        let said = Header::decode(&head).ok().map(|header| Sha256(header.body_sha256));
-        let name = Sha256(sha2::Sha256::digest(head).into());
-        Ok(if said == Some(body) { name } else { body })
     }
 
     /// One step of applying: an erase, or a page that is made and written.
@@ -311,8 +295,8 @@ impl Agent {
     /// The same, as an answer to the offer; a lead has offered itself nothing.
     fn refuse_patch(&mut self, why: Refusal) {
         self.note_patch_refused(why);
-        let (image, base) = (self.member.target, NO_IMAGE);
-        let own = Offer { image, base, patch: Sha256([0; 32]), size_bytes: 0 };
+        let (image, patch) = (self.member.target, Sha256([0; 32]));
+        let own = Offer { image, base: None, patch, size_bytes: 0 };
         let offer = self.offered.map_or(own, |offered| offered.offer);
         self.refuse(self.member.ticket.rollout, &Order::Offer(offer), why);
     }
@@ -360,6 +344,25 @@ impl Agent {
         let size_bytes = u64::from(self.member.size_bytes);
         let all = (size_bytes + u64::from(patch_bytes)).max(1);
         u32::try_from(size_bytes * u64::from(done) / all).ok()
+    }
+}
+
+/// The name of the patch in this place, if its body is the one that its header names; else the hash
+/// of its body.
+pub(crate) fn patch_hash<F: NorFlash>(place: Region, flash: &mut F) -> Result<Sha256, FlashFault> {
+    let mut head = [0; HEADER_BYTES];
+    flash::read(flash, place.offset, &mut head)?;
+    let body = place.size_bytes.saturating_sub(HEADER_LENGTH);
+    let body = slot::sha256_of(flash, place.offset + HEADER_LENGTH, body)?;
+    let said = Header::decode(&head).ok().map(|header| Sha256(header.body_sha256));
+    let name = Sha256(sha2::Sha256::digest(head).into());
+    Ok(if said == Some(body) { name } else { body })
+}
+
+fn check_tries(tries: u8) -> Result<(), Refusal> {
+    match tries < PATCH_TRIES_MAX {
+        true => Ok(()),
+        false => Err(Refusal::PatchSpent { tries: tries.into() }),
     }
 }
 

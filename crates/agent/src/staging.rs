@@ -301,14 +301,14 @@ impl Agent {
         let Some(progress) = self.load_progress(flash)?.filter(|it| it.sha256 == sha256) else {
             return Ok(0);
         };
-        let object = match progress.object {
-            Stored::Spool => Stored::Artifact,
-            other => other,
-        };
-        if object != progress.object {
-            self.store_progress(&Progress { object, ..progress }, flash)?;
+        match progress.object {
+            Stored::Artifact => {}
+            Stored::Spool => {
+                self.store_progress(&Progress { object: Stored::Artifact, ..progress }, flash)?;
+            }
+            Stored::Patch | Stored::Applying | Stored::PatchSpool => return Ok(0),
         }
-        Ok(if object == Stored::Artifact { progress.done_bytes } else { 0 })
+        Ok(progress.done_bytes)
     }
 
     /// A generation came out wrong, and is fetched again; but not for ever: the manifest may be

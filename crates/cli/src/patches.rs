@@ -67,7 +67,7 @@ impl RolePatch {
 
 /// An earlier release, which devices run when they are offered the new one.
 #[derive(Debug)]
-pub struct Earlier {
+struct Earlier {
     name: String,
     version: ReleaseVersion,
     images: Vec<EarlierImage>,
@@ -82,7 +82,7 @@ struct EarlierImage {
 
 impl Earlier {
     /// Reads a bundle with its images.
-    pub fn open(ui: &Ui, path: &Path) -> Result<Self, CommandError> {
+    fn open(ui: &Ui, path: &Path) -> Result<Self, CommandError> {
         let name = path.display().to_string();
         let bytes = files::read(path, BUNDLE_BYTES_MAX)?;
         let bar = ui.bytes_bar(format!("Checking {name}"), bytes.len() as u64);
@@ -109,7 +109,7 @@ impl Earlier {
 
 /// Makes what the images of a new release are made from: of each earlier release and, if it is
 /// wanted, of nothing. What would save too little is left out, and that is said.
-pub fn make(
+fn make(
     ui: &Ui,
     images: &[RoleImage],
     earlier: &[Earlier],

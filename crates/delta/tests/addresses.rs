@@ -1,12 +1,13 @@
 //! Patches that know of addresses: what each prediction saves, and what a bad patch does.
 
+mod common;
 mod programs;
 
-use std::convert::Infallible;
 use std::sync::LazyLock;
 
+use common::{Watched, assert_fits_its_room};
 use lockstep_delta::encode::{self, ApplyFault, Image};
-use lockstep_delta::{Apply, ApplyError, Format, HEADER_BYTES, Header, ID_BYTES, Input};
+use lockstep_delta::{Apply, ApplyError, Format, HEADER_BYTES, Header, ID_BYTES};
 use programs::{FIRST, Release, SECOND, WAYS, Way, image, program};
 use proptest::prelude::*;
 
@@ -108,26 +109,6 @@ fn is_full(patch: &[u8]) -> bool {
     Header::decode(patch).unwrap().format == Format::Full
 }
 
-/// Whose size the header says, and which no patch may go beyond.
-struct Watched<'a> {
-    body: &'a [u8],
-    old: &'a [u8],
-}
-
-impl Input for Watched<'_> {
-    type Error = Infallible;
-
-    fn body(&mut self, offset: u32, into: &mut [u8]) -> Result<(), Infallible> {
-        into.copy_from_slice(&self.body[offset as usize..][..into.len()]);
-        Ok(())
-    }
-
-    fn old(&mut self, offset: u32, into: &mut [u8]) -> Result<(), Infallible> {
-        into.copy_from_slice(&self.old[offset as usize..][..into.len()]);
-        Ok(())
-    }
-}
-
 #[test]
 fn pieces_of_any_size_make_the_same_image() {
     for way in [Way::XtensaLiterals, Way::RiscVAccesses] {
@@ -146,30 +127,10 @@ fn pieces_of_any_size_make_the_same_image() {
     }
 }
 
-/// The slot's end is the patch, its start becomes the image, a page at a time.
 #[test]
 fn a_patch_at_the_end_of_the_slot_is_never_overwritten_before_it_is_read() {
     let (old, new, patch) = releases(Way::RiscVCalls);
-    let header = Header::decode(&patch).unwrap();
-    let room = header.room_bytes as usize;
-    assert!(room >= new.len() && room <= new.len() + patch.len());
-    let mut slot = vec![0xFF; room];
-    let body_at = room - header.body_bytes as usize;
-    slot[body_at..].copy_from_slice(&patch[HEADER_BYTES..]);
-    let mut apply = Apply::new(header);
-    let mut piece = [0; 256];
-    loop {
-        let at = apply.made_bytes() as usize;
-        let body = slot[body_at..].to_vec();
-        let made = apply.pull(&mut Watched { body: &body, old: &old }, &mut piece).unwrap();
-        if made == 0 {
-            break;
-        }
-        let unread_at = body_at + apply.taken_bytes() as usize;
-        assert!(at + made <= unread_at, "{at} + {made} reaches into {unread_at}");
-        slot[at..at + made].copy_from_slice(&piece[..made]);
-    }
-    assert_eq!(slot[..new.len()], new[..]);
+    assert_fits_its_room(&old, &new, &patch);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Patches as devices apply them, and what a bad one does.
 
-use std::convert::Infallible;
+mod common;
+
 use std::sync::LazyLock;
 
+use common::{Watched, assert_fits_its_room};
 use lockstep_delta::encode::{self, ApplyFault, Image};
-use lockstep_delta::{Apply, ApplyError, Format, HEADER_BYTES, Header, ID_BYTES, Input};
+use lockstep_delta::{Apply, ApplyError, Format, HEADER_BYTES, Header, ID_BYTES};
 use proptest::prelude::*;
 
 const OLD_ID: [u8; ID_BYTES] = [1; ID_BYTES];
@@ -68,51 +70,10 @@ fn what_xz_has_compressed_is_read() {
     assert_eq!(encode::apply(&patch, &[]).as_deref(), Ok(&image[..]));
 }
 
-/// Whose size the header says, and which no patch may go beyond.
-struct Watched<'a> {
-    body: &'a [u8],
-    old: &'a [u8],
-}
-
-impl Input for Watched<'_> {
-    type Error = Infallible;
-
-    fn body(&mut self, offset: u32, into: &mut [u8]) -> Result<(), Infallible> {
-        into.copy_from_slice(&self.body[offset as usize..][..into.len()]);
-        Ok(())
-    }
-
-    fn old(&mut self, offset: u32, into: &mut [u8]) -> Result<(), Infallible> {
-        into.copy_from_slice(&self.old[offset as usize..][..into.len()]);
-        Ok(())
-    }
-}
-
-/// The slot's end is the patch, its start becomes the image, a sector at a time.
 #[test]
 fn a_patch_at_the_end_of_the_slot_is_never_overwritten_before_it_is_read() {
     let (old, new) = releases();
-    let patch = patch(&old, &new);
-    let header = Header::decode(&patch).unwrap();
-    let room = header.room_bytes as usize;
-    assert!(room >= new.len() && room <= new.len() + patch.len());
-    let mut slot = vec![0xFF; room];
-    let body_at = room - header.body_bytes as usize;
-    slot[body_at..].copy_from_slice(&patch[HEADER_BYTES..]);
-    let mut apply = Apply::new(header);
-    let mut piece = [0; 256];
-    loop {
-        let at = apply.made_bytes() as usize;
-        let body = slot[body_at..].to_vec();
-        let made = apply.pull(&mut Watched { body: &body, old: &old }, &mut piece).unwrap();
-        if made == 0 {
-            break;
-        }
-        let unread_at = body_at + apply.taken_bytes() as usize;
-        assert!(at + made <= unread_at, "{at} + {made} reaches into {unread_at}");
-        slot[at..at + made].copy_from_slice(&piece[..made]);
-    }
-    assert_eq!(slot[..new.len()], new[..]);
+    assert_fits_its_room(&old, &new, &patch(&old, &new));
 }
 
 #[test]

@@ -487,6 +487,8 @@ impl<A: Application> Node<A> {
     ) -> Result<State, UploadError> {
         let Incoming { role, file, size_bytes, way, point, .. } = *incoming;
         if point.is_patch() && way == Way::Own {
+            // After a restart: is what is left of it applied, or of no use any more?
+            self.agent.go_on_staging(now, flash);
             return Ok(State::Patching);
         }
         if way != Way::Spool {

@@ -154,9 +154,10 @@ fn a_patch_that_is_broken_forged_or_for_another_image_costs_nothing_but_time() {
         &Image { bytes: &old, id: image_hash(&old).0 },
         &Image { bytes: &image("transmitter", "1.2.0"), id: image_hash(&new).0 },
     );
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 10] = [
         ("a flipped bit", flipped, "is passed over: slot holds"),
         ("cut", good[..good.len() - 9].to_vec(), "is passed over: it has"),
+        ("nothing but a header", named(&|_, body| body.clear()), "is passed over: patch needs"),
         ("no header", vec![7; 50], "is passed over: patch has 50 bytes"),
         ("no patch", vec![7; 500], "is passed over: begins with"),
         ("garbage of the right length", named(&|_, body| body.fill(0x5A)), WHOLE),

@@ -100,7 +100,7 @@ fn messages() -> Vec<Message> {
     let back = Stage { source: Source::OtherSlot, ..stage };
     let from_member = Stage { sender: Some(MEMBER), ..stage };
     let serve = Serve { image: stage.image, size_bytes: stage.size_bytes, receivers: 3 };
-    let offer = Offer { image, base: running, patch: Sha256([0xDD; 32]), size_bytes: 79_000 };
+    let offer = Offer { image, base: Some(running), patch: Sha256([0xDD; 32]), size_bytes: 79_000 };
     let orders = [
         Order::Inspect(Detail::Report),
         Order::Inspect(Detail::Facts),
@@ -116,6 +116,7 @@ fn messages() -> Vec<Message> {
         Order::Stage(from_member),
         Order::Serve(serve),
         Order::Offer(offer),
+        Order::Offer(Offer { base: None, ..offer }),
     ];
     let role = Label::new("receiver").unwrap();
     let mut messages: Vec<_> =

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use lockstep_proto::frame::order::{Offer, Order, Ticket};
 use lockstep_proto::frame::report::{Refusal, Refused, Report};
-use lockstep_proto::id::{DeviceId, ImageHash};
+use lockstep_proto::id::{DeviceId, ImageHash, RolloutId};
 use lockstep_proto::time::Instant;
 use lockstep_proto::wire::Role;
 
@@ -21,6 +21,7 @@ use crate::seat::SeatView;
 #[derive(Debug, Clone)]
 pub struct Offers {
     offer: Offer,
+    rollout: RolloutId,
     members: Vec<Member>,
 }
 
@@ -49,8 +50,8 @@ enum Standing {
 
 impl Offers {
     /// To those members of `role`, but for the lead `me`, that have not staged and may run what
-    /// the patch is for; `base` zeros: whatever they run. What a member runs may be unknown, after
-    /// a restart of the lead: then it says itself that the patch is not for it.
+    /// the patch is for; without a base: whatever they run. What a member runs may be unknown,
+    /// after a restart of the lead: then it says itself that the patch is not for it.
     pub fn new(
         offer: Offer,
         role: &Role,
@@ -70,7 +71,7 @@ impl Offers {
             said_at: None,
             refused_before: view.report.and_then(|report| report.refused),
         });
-        Self { members: members.collect(), offer }
+        Self { members: members.collect(), offer, rollout: record.id }
     }
 
     /// The patch.
@@ -139,7 +140,8 @@ impl Offers {
             member.standing = Standing::Done;
             return Some(Ok(()));
         }
-        let refused = report.refused.filter(|refused| refused.order == Offer::KIND);
+        let is_ours = |it: &Refused| it.order == Offer::KIND && it.rollout == self.rollout.low();
+        let refused = report.refused.filter(is_ours);
         let is_new = refused.is_some() && member.refused_before != refused && member.said > 0;
         if !is_new || matches!(member.standing, Standing::Declined | Standing::Done) {
             return None;
@@ -167,10 +169,10 @@ pub fn has_staged(record: &RolloutRecord, seat: &SeatRecord, view: &SeatView) ->
 }
 
 /// Whether a member may run what a patch is for, as far as it has said.
-pub fn may_use(base: ImageHash, view: &SeatView) -> bool {
+pub fn may_use(base: Option<ImageHash>, view: &SeatView) -> bool {
     let running = view.report.map(|report| report.running);
     let running = running.or(view.facts.map(|facts| facts.running));
-    base == ImageHash([0; 32]) || running.is_none_or(|running| running == base)
+    base.is_none_or(|base| running.is_none_or(|running| running == base))
 }
 
 /// Between two offers to a member that has not answered, in milliseconds.

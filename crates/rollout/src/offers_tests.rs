@@ -9,7 +9,6 @@ use lockstep_proto::otadata::OtaState;
 use super::*;
 use crate::judge::tests;
 
-const NONE: ImageHash = ImageHash([0; 32]);
 const OLD: ImageHash = ImageHash([1; 32]);
 const NEW: ImageHash = ImageHash([2; 32]);
 const OTHER: ImageHash = ImageHash([3; 32]);
@@ -52,7 +51,7 @@ fn staged(running: ImageHash) -> SeatView {
     SeatView { report: Some(report), ..SeatView::default() }
 }
 
-fn offers(base: ImageHash, views: &[SeatView; 3]) -> Offers {
+fn offers(base: Option<ImageHash>, views: &[SeatView; 3]) -> Offers {
     let record = record();
     let offer = Offer { image: NEW, base, patch: Sha256([7; 32]), size_bytes: 5_000 };
     Offers::new(offer, &record.seats[0].role, LEAD, &record, views)
@@ -73,21 +72,21 @@ fn refused(offers: &Offers, why: Refusal) -> Report {
 #[test]
 fn a_patch_is_offered_to_those_that_run_what_it_is_for_and_have_not_staged() {
     let views = [view(OLD), view(OLD), view(OTHER)];
-    assert_eq!(said(&mut offers(OLD, &views), 0, &views), [ONE]);
+    assert_eq!(said(&mut offers(Some(OLD), &views), 0, &views), [ONE]);
     let views = [view(OLD), staged(OLD), view(OLD)];
-    assert_eq!(said(&mut offers(OLD, &views), 0, &views), [TWO]);
+    assert_eq!(said(&mut offers(Some(OLD), &views), 0, &views), [TWO]);
     // What is the whole image is for all.
     let views = [view(OLD), view(OLD), view(OTHER)];
-    assert_eq!(said(&mut offers(NONE, &views), 0, &views), [ONE, TWO]);
+    assert_eq!(said(&mut offers(None, &views), 0, &views), [ONE, TWO]);
     // After a restart the lead has heard of nobody: they know themselves.
     let views = [SeatView::default(), SeatView::default(), SeatView::default()];
-    assert_eq!(said(&mut offers(OLD, &views), 0, &views), [ONE, TWO]);
+    assert_eq!(said(&mut offers(Some(OLD), &views), 0, &views), [ONE, TWO]);
 }
 
 #[test]
 fn nobody_to_offer_it_to_is_done_at_once() {
     let views = [view(OLD), view(OTHER), staged(OLD)];
-    let mut offers = offers(OLD, &views);
+    let mut offers = offers(Some(OLD), &views);
     assert!(offers.is_done(&record(), &views));
     assert_eq!(
         (said(&mut offers, 0, &views), offers.next_wake(Instant::default())),
@@ -98,7 +97,7 @@ fn nobody_to_offer_it_to_is_done_at_once() {
 #[test]
 fn who_has_not_answered_is_asked_each_second_and_passed_over_in_the_end() {
     let views = [view(OLD), view(OLD), staged(OLD)];
-    let mut offers = offers(OLD, &views);
+    let mut offers = offers(Some(OLD), &views);
     let mut asked = 0;
     for ms in (0..60_000).step_by(100) {
         asked += said(&mut offers, ms, &views).len();
@@ -111,7 +110,7 @@ fn who_has_not_answered_is_asked_each_second_and_passed_over_in_the_end() {
 #[test]
 fn who_takes_it_hears_now_and_then_that_it_still_can_until_it_has_staged() {
     let mut views = [view(OLD), view(OLD), staged(OLD)];
-    let mut offers = offers(OLD, &views);
+    let mut offers = offers(Some(OLD), &views);
     assert_eq!(said(&mut offers, 0, &views), [ONE]);
     offers.note_taken(ONE);
     offers.note_taken(TWO);
@@ -129,8 +128,8 @@ fn who_takes_it_hears_now_and_then_that_it_still_can_until_it_has_staged() {
 fn a_refusal_counts_once_and_one_from_before_the_offer_not_at_all() {
     let why = Refusal::PatchBroken { offset: 5 };
     let mut views = [view(OLD), view(OLD), staged(OLD)];
-    views[1].report = Some(refused(&offers(OLD, &views), why));
-    let mut offers = offers(OLD, &views);
+    views[1].report = Some(refused(&offers(Some(OLD), &views), why));
+    let mut offers = offers(Some(OLD), &views);
     let stale = refused(&offers, why);
     said(&mut offers, 0, &views);
     assert_eq!(offers.note_report(ONE, &stale), None);
@@ -140,6 +139,10 @@ fn a_refusal_counts_once_and_one_from_before_the_offer_not_at_all() {
         ..report(OLD)
     };
     assert_eq!(offers.note_report(ONE, &other_order), None);
+    let why = Refusal::PatchSpent { tries: 2 };
+    let mut other_rollout = refused(&offers, why);
+    other_rollout.refused = other_rollout.refused.map(|it| Refused { rollout: 5, ..it });
+    assert_eq!(offers.note_report(ONE, &other_rollout), None);
     assert!(!offers.is_done(&record(), &views));
 
     let fresh = refused(&offers, Refusal::PatchSpent { tries: 3 });
@@ -152,7 +155,7 @@ fn a_refusal_counts_once_and_one_from_before_the_offer_not_at_all() {
 #[test]
 fn who_took_it_may_still_refuse_it() {
     let views = [view(OLD), view(OLD), staged(OLD)];
-    let mut offers = offers(OLD, &views);
+    let mut offers = offers(Some(OLD), &views);
     said(&mut offers, 0, &views);
     offers.note_taken(ONE);
     let report = refused(&offers, Refusal::PatchDiffers { found: 1, expected: 2 });

@@ -244,12 +244,17 @@ impl TestDevice {
     }
 
     pub(crate) fn started_as(start: Start) -> Self {
+        Self::with_images(start, firmware(0), firmware(1))
+    }
+
+    /// It runs the old one.
+    pub(crate) fn with_images(start: Start, old: Firmware, new: Firmware) -> Self {
         let mut device = Self {
             flash: MemFlash::new(0x6_0000),
             now: Instant::from_ms(0),
             traces: Vec::new(),
-            old: firmware(0),
-            new: firmware(1),
+            old,
+            new,
             trust: Trust::anybody(),
             takes_large: false,
             assumed: match start {

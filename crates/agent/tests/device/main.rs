@@ -5,6 +5,7 @@ mod conditions;
 mod fixture;
 mod lead;
 mod orders;
+mod patch;
 mod poisoned;
 mod power;
 mod spool;

@@ -109,7 +109,7 @@ fn release_bytes(ui: &Ui, args: &UpdateArgs) -> Result<(String, Vec<u8>), Comman
             let newest = images.iter().map(|image| image.version).max();
             let version = newest.unwrap_or(lockstep_proto::version::ReleaseVersion::from_number(0));
             let spec = ReleaseSpec::of_images(version, images);
-            Ok(("The release of these images".to_owned(), spec.unsigned_bundle(&[])?))
+            Ok(("The release of these images".to_owned(), spec.unsigned_bundle()?))
         }
     }
 }

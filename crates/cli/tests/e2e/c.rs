@@ -7,7 +7,7 @@
 //! `cargo xtask test --suite bindings` builds the programs, and says where they are.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -201,7 +201,7 @@ impl Place {
         command.arg("--flash").arg(&self.flash).arg("--air").arg(&self.air);
         command.args(["--id", self.id, "--slot", &slot.to_string(), "--reset", reset]);
         command.stdin(Stdio::null()).stdout(self.console()).stderr(self.console());
-        *shared.child.lock().unwrap() = Some(command.spawn().unwrap());
+        *shared.child.lock().unwrap() = Some(started(&mut command));
         loop {
             let status = shared.child.lock().unwrap().as_mut()?.try_wait().unwrap();
             if status.is_some() {
@@ -219,6 +219,23 @@ impl Place {
         writeln!(self.console(), "{line}").unwrap();
     }
 }
+
+/// Another test's process may hold the file open for writing until it runs its own program: it was
+/// started just when this one's was written.
+fn started(command: &mut Command) -> Child {
+    for _ in 0..STARTS_MAX {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            other => return other.unwrap(),
+        }
+    }
+    command.spawn().unwrap()
+}
+
+/// So often a program that is busy is started.
+const STARTS_MAX: u32 = 100;
 
 /// What the suite says where it is; without it these tests have nothing to run.
 fn programs() -> Option<PathBuf> {

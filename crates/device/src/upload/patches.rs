@@ -44,9 +44,7 @@ impl<A: Application> Node<A> {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(why) => {
-                let text = format!("patch for `{role}` is passed over: {why}");
-                self.journal.log(now, Level::Warning, text);
-                self.note_patched(Err(Refusal::PatchBroken { offset: 0 }), flash);
+                self.pass_over(now, role, &why, Refusal::PatchBroken { offset: 0 }, flash);
                 return Ok(());
             }
         }
@@ -56,11 +54,30 @@ impl<A: Application> Node<A> {
         if let Some(lead) = &mut self.lead {
             lead.stop_serving();
         }
-        self.agent
-            .spool_patch_begin(incoming.file, incoming.size_bytes, flash)
-            .map_err(|why| bad_artifact(role, why))?;
+        match self.agent.spool_patch_begin(incoming.file, incoming.size_bytes, flash) {
+            Ok(_) => {}
+            Err(why @ Refusal::FlashFailed { .. }) => return Err(bad_artifact(role, why)),
+            Err(why) => {
+                self.pass_over(now, role, &format!("{why}"), why, flash);
+                return Ok(());
+            }
+        }
         incoming.way = Way::Spool;
         self.note_cut(incoming, bundle_bytes, flash)
+    }
+
+    /// A patch that is of no use to anybody: what follows it in the bundle is taken instead.
+    fn pass_over<F: NorFlash>(
+        &mut self,
+        now: Instant,
+        role: Role,
+        text: &str,
+        why: Refusal,
+        flash: &mut F,
+    ) {
+        let text = format!("patch for `{role}` is passed over: {text}");
+        self.journal.log(now, Level::Warning, text);
+        self.note_patched(Err(why), flash);
     }
 
     /// Whether anybody can use the patch; an error says what is wrong with it.
@@ -97,9 +114,7 @@ impl<A: Application> Node<A> {
         match self.serve_patch(role, file, size_bytes, flash) {
             Ok(()) => State::Offering { role },
             Err(why) => {
-                let text = format!("patch for `{role}` is passed over: {why}");
-                self.journal.log(now, Level::Warning, text);
-                self.note_patched(Err(why), flash);
+                self.pass_over(now, role, &format!("{why}"), why, flash);
                 State::Between
             }
         }
@@ -178,9 +193,9 @@ impl<A: Application> Node<A> {
                 if !is_done {
                     return;
                 }
-                let base = offers.map_or(ImageHash([0; 32]), |offers| offers.offer().base);
+                let base = offers.and_then(|offers| offers.offer().base);
                 let is_mine = role == self.setup.role
-                    && (base == ImageHash([0; 32]) || base == self.agent.running())
+                    && base.is_none_or(|base| base == self.agent.running())
                     && lead.is_some_and(|lead| lead.have_staged(&role, self.setup.id));
                 upload.state = match is_mine {
                     true => self.patch_own(now, flash),
@@ -227,10 +242,7 @@ impl<A: Application> Node<A> {
     }
 }
 
-/// What a patch is for; zeros: anything.
-fn base_of(header: &Header) -> ImageHash {
-    match header.format {
-        Format::Full => ImageHash([0; 32]),
-        _ => ImageHash(header.old),
-    }
+/// What a patch is for; `None`: whatever runs.
+fn base_of(header: &Header) -> Option<ImageHash> {
+    (header.format != Format::Full).then_some(ImageHash(header.old))
 }

@@ -108,13 +108,16 @@ pub struct Serve {
 pub struct Offer {
     /// The image that comes out, by hash: what the member was told to stage.
     pub image: ImageHash,
-    /// The image that it is applied to; zeros: none, it is the whole image, compressed.
-    pub base: ImageHash,
+    /// The image that it is applied to; `None`: the whole image, compressed. On the wire zeros.
+    pub base: Option<ImageHash>,
     /// SHA-256 of the patch's header, by which the patch is known and travels.
     pub patch: Sha256,
     /// Size of the patch in bytes, its header included.
     pub size_bytes: u32,
 }
+
+/// Stands for "applied to nothing"; no image has this hash.
+const NO_BASE: ImageHash = ImageHash([0; 32]);
 
 impl Offer {
     /// The number of [`Order::Offer`] on the wire.
@@ -203,7 +206,7 @@ impl Order {
             }
             Self::Offer(offer) => {
                 writer.put(&offer.image.0)?;
-                writer.put(&offer.base.0)?;
+                writer.put(&offer.base.unwrap_or(NO_BASE).0)?;
                 writer.put(&offer.patch.0)?;
                 writer.u32(offer.size_bytes)
             }
@@ -236,7 +239,7 @@ impl Order {
             }),
             0x1A => Self::Offer(Offer {
                 image: ImageHash(reader.array()?),
-                base: ImageHash(reader.array()?),
+                base: Some(ImageHash(reader.array()?)).filter(|base| *base != NO_BASE),
                 patch: Sha256(reader.array()?),
                 size_bytes: reader.u32()?,
             }),

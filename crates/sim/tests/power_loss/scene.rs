@@ -109,9 +109,9 @@ impl Scene {
         let (base, patch) = match from {
             From::Before => {
                 let old = &self.releases[0];
-                (old.hash, patches::patch(&old.file, &shipped.file))
+                (Some(old.hash), patches::patch(&old.file, &shipped.file))
             }
-            From::Nothing => (ImageHash([0; 32]), patches::full(&shipped.file)),
+            From::Nothing => (None, patches::full(&shipped.file)),
         };
         shipped.bundle = patches::with_patches(&shipped.bundle, &[(ROLE, "1a", &patch)]);
         let header = &patch[..HEADER_BYTES];
