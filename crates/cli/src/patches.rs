@@ -107,8 +107,13 @@ impl Earlier {
     }
 }
 
-/// Makes what the images of a new release are made from: of each earlier release and, if it is
-/// wanted, of nothing. What would save too little is left out, and that is said.
+/// The images of a release without any other, under compression.
+pub fn of_nothing(ui: &Ui, images: &[RoleImage]) -> Result<Vec<RolePatch>, CommandError> {
+    make(ui, images, &[], true)
+}
+
+/// Makes what the images of a new release are made from: of each earlier release and, unless it is
+/// not wanted, of nothing. What would save too little is left out, and that is said.
 fn make(
     ui: &Ui,
     images: &[RoleImage],
@@ -181,9 +186,9 @@ pub struct PatchArgs {
     #[arg(long, value_name = "FILE.lockstep", help_heading = "Patches")]
     from: Vec<PathBuf>,
 
-    /// Add the images under compression, for those who have no patch
+    /// Leave out the compressed images, by which those travel who have no patch
     #[arg(long, help_heading = "Patches")]
-    compressed: bool,
+    uncompressed: bool,
 }
 
 impl PatchArgs {
@@ -191,7 +196,7 @@ impl PatchArgs {
     pub fn make(&self, ui: &Ui, images: &[RoleImage]) -> Result<Vec<RolePatch>, CommandError> {
         let earlier: Result<Vec<_>, _> =
             self.from.iter().map(|path| Earlier::open(ui, path)).collect();
-        make(ui, images, &earlier?, self.compressed)
+        make(ui, images, &earlier?, !self.uncompressed)
     }
 }
 

@@ -402,9 +402,9 @@ impl ReleaseSpec {
     }
 
     /// The whole bundle without signatures.
-    pub fn unsigned_bundle(&self) -> Result<Vec<u8>, CommandError> {
+    pub fn unsigned_bundle(&self, patches: &[RolePatch]) -> Result<Vec<u8>, CommandError> {
         let manifest = self.manifest()?;
-        Ok(self.bundle_parts(&manifest, &[], &[])?.concat())
+        Ok(self.bundle_parts(&manifest, &[], patches)?.concat())
     }
 
     /// The parts of a bundle, to be written one behind the other.

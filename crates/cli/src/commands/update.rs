@@ -18,6 +18,7 @@ use crate::error::CommandError;
 use crate::facts::laid_out;
 use crate::files;
 use crate::follow::{self, POLL_EVERY, Progress, SILENCE_MAX};
+use crate::patches;
 use crate::release::{ImagesArgs, ReleaseSpec};
 use crate::ui::{Ui, tame};
 
@@ -109,7 +110,8 @@ fn release_bytes(ui: &Ui, args: &UpdateArgs) -> Result<(String, Vec<u8>), Comman
             let newest = images.iter().map(|image| image.version).max();
             let version = newest.unwrap_or(lockstep_proto::version::ReleaseVersion::from_number(0));
             let spec = ReleaseSpec::of_images(version, images);
-            Ok(("The release of these images".to_owned(), spec.unsigned_bundle()?))
+            let patches = patches::of_nothing(ui, &spec.images)?;
+            Ok(("The release of these images".to_owned(), spec.unsigned_bundle(&patches)?))
         }
     }
 }

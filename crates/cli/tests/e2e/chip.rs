@@ -194,7 +194,7 @@ fn a_chip_without_rollback_goes_back_by_itself_when_its_new_firmware_stands_stil
     assert!(log.contains("reset, reason 16"), "{log}");
 }
 
-/// All the way: stage over the wire, activate, the bootloader's trial, confirm.
+/// All the way: stage over the wire, under compression, activate, the bootloader's trial, confirm.
 #[test]
 fn a_chip_and_a_desk_device_go_to_a_release_together() {
     let Some(tools) = Tools::find() else { return };
@@ -203,11 +203,35 @@ fn a_chip_and_a_desk_device_go_to_a_release_together() {
     desk.update(&bundle).succeeds().says("Kept: receiver and transmitter run 1.1.0");
     desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
     let log = chip.log();
-    for said in
-        ["ota_1 is on trial: PENDING_VERIFY", "booted 1.1.0", "on trial, any reset goes back"]
-    {
+    for said in [
+        "is complete, the image is made from it",
+        "ota_1 is on trial: PENDING_VERIFY",
+        "booted 1.1.0",
+        "on trial, any reset goes back",
+    ] {
         assert!(log.contains(said), "{said}: {log}");
     }
+}
+
+/// What has changed is all that comes over the wire; the chip makes its image from it in its slot.
+#[test]
+fn a_chip_makes_its_image_from_a_patch() {
+    let Some(tools) = Tools::find() else { return };
+    let (desk, chip) = lead_and_chip(&tools, free_port(), "", &[]);
+    let first = Image::of(Transmitter, fs::read(tools.image("transmitter-bench.bin")).unwrap());
+    desk.release("1.0.0", &[&first, &firmware(Receiver, "1.0.0").make()]);
+    let images = [&next_image(&tools, Fault::None), &firmware(Receiver, "1.1.0").make()];
+    let bundle = desk.release_with("1.1.0", &images, "--key a.key --from 1.0.0.lockstep");
+    desk.update(&bundle).succeeds().says("Kept: receiver and transmitter run 1.1.0");
+    desk.wait("the chip has confirmed", || chip.log().contains("confirmed").then_some(()));
+    let log = chip.log();
+    let made = log.lines().find(|line| line.contains("is complete, the image is made from it"));
+    let patch_bytes = made.and_then(|line| {
+        let (front, _) = line.split_once(" bytes is complete")?;
+        front.rsplit(' ').next()?.parse::<usize>().ok()
+    });
+    assert!(patch_bytes.is_some_and(|bytes| bytes < first.bytes.len() / 20), "{log}");
+    assert!(!log.contains("takes the whole image"), "{log}");
 }
 
 /// Back again, over the same bootloader. Before its first trial the firmware cannot know what that

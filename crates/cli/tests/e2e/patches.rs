@@ -28,7 +28,7 @@ fn release(desk: &Desk, version: &str, options: &str) -> String {
 #[test]
 fn a_release_that_is_made_from_the_one_before_reaches_both_as_patches() {
     let desk = desk_on("1.0.0", Plan::default());
-    let bundle = release(&desk, "1.1.0", "--compressed --from 1.0.0.lockstep");
+    let bundle = release(&desk, "1.1.0", "--from 1.0.0.lockstep");
     desk.update(&bundle).succeeds();
     desk.assert_runs(&images("1.1.0"));
     let consoles = desk.consoles();
@@ -40,7 +40,7 @@ fn a_release_that_is_made_from_the_one_before_reaches_both_as_patches() {
 fn who_runs_an_older_release_gets_the_whole_image_under_compression() {
     let desk = desk_on("0.9.0", Plan::default());
     release(&desk, "1.0.0", "");
-    let bundle = release(&desk, "1.1.0", "--compressed --from 1.0.0.lockstep");
+    let bundle = release(&desk, "1.1.0", "--from 1.0.0.lockstep");
     desk.update(&bundle).succeeds();
     desk.assert_runs(&images("1.1.0"));
     let consoles = desk.consoles();
@@ -67,7 +67,7 @@ fn patch_sizes(consoles: &str) -> Vec<usize> {
 fn a_device_that_loses_its_power_while_it_makes_its_image_gets_there_all_the_same() {
     for role in BOTH {
         let mut desk = desk_on("1.0.0", Plan::default());
-        let bundle = release(&desk, "1.1.0", "--compressed --from 1.0.0.lockstep");
+        let bundle = release(&desk, "1.1.0", "--from 1.0.0.lockstep");
         let update = desk.begin_update(&bundle);
         desk.wait("the image is being made", || desk.consoles().contains(MADE).then_some(()));
         desk.board_mut(role).kill();
@@ -94,7 +94,7 @@ fn a_release_says_what_its_patches_are_and_what_they_cost() {
     for image in &images("1.1.0") {
         desk.write(&format!("1.1.0-{}.bin", image.role.name()), &image.bytes);
     }
-    let said = desk.lockstep(&format!("{line} --compressed --from 1.0.0.lockstep"));
+    let said = desk.lockstep(&format!("{line} --from 1.0.0.lockstep"));
     let release = told(&said);
     let patches = release["patches"].as_array().unwrap();
     let short: Vec<_> = patches.iter().map(|it| (&it["role"], &it["from"])).collect();
@@ -120,7 +120,7 @@ fn a_release_says_what_its_patches_are_and_what_they_cost() {
         .succeeds()
         .says("`one.lockstep` has no image for `transmitter`");
     // Without any.
-    let said = desk.lockstep(&format!("{line} --overwrite"));
+    let said = desk.lockstep(&format!("{line} --overwrite --uncompressed"));
     let release = told(&said);
     assert_eq!(release["patches"], Value::from(Vec::<Value>::new()));
 }

@@ -155,5 +155,5 @@ fn bundle_of<'a>(
     let images = args.open(ui, None)?;
     let newest = images.iter().map(|image| image.version).max();
     let version = newest.unwrap_or(ReleaseVersion::from_number(0));
-    ReleaseSpec::of_images(version, images).unsigned_bundle()
+    ReleaseSpec::of_images(version, images).unsigned_bundle(&[])
 }
