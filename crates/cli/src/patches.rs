@@ -9,6 +9,7 @@ use lockstep_proto::image::ImageFacts;
 use lockstep_proto::manifest::Trust;
 use lockstep_proto::version::ReleaseVersion;
 use lockstep_server::bundle::Bundle;
+use lockstep_server::patches::{self, TAG_DIGITS, is_worth_it};
 use lockstep_server::publish::BUNDLE_BYTES_MAX;
 use serde_json::{Value, json};
 
@@ -99,8 +100,7 @@ impl Earlier {
         let images = bundle.artifacts().iter().filter_map(|artifact| {
             let first = usize::try_from(artifact.first).ok()?;
             let facts = artifact.image.as_ref().ok()?.clone();
-            // Without padding behind it: what a board has there is anybody's guess.
-            let image = bytes.get(first..)?.get(..facts.size_bytes as usize)?.to_vec();
+            let image = patches::running(bytes.get(first..)?, &facts).bytes.to_vec();
             Some(EarlierImage { role: artifact.role.clone(), facts, bytes: image })
         });
         Ok(Self { name, version: manifest.system_version, images: images.collect() })
@@ -157,10 +157,10 @@ fn make(
     Ok(patches)
 }
 
-/// A patch that saves less than an eighth costs more in trouble than it saves in time.
+/// Those that save enough.
 fn worth_it(ui: &Ui, patches: Vec<RolePatch>) -> Result<Vec<RolePatch>, CommandError> {
     let (good, poor): (Vec<_>, Vec<_>) =
-        patches.into_iter().partition(|it| it.bytes.len() <= it.image_bytes / 8 * 7);
+        patches.into_iter().partition(|it| is_worth_it(it.bytes.len(), it.image_bytes));
     for patch in poor.iter().filter(|patch| patch.base.is_some()) {
         ui.warn(format_args!("left out, since it saves too little: {}", patch.line()));
     }
@@ -199,6 +199,3 @@ impl PatchArgs {
         make(ui, images, &earlier?, !self.uncompressed)
     }
 }
-
-/// Digits of the hash of the image that a patch is for, in its name.
-const TAG_DIGITS: usize = 8;

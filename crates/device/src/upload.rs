@@ -232,6 +232,20 @@ impl<A: Application> Node<A> {
         step
     }
 
+    /// Leaves out what is on its way and of no use to anybody, if that saves enough: for a sender
+    /// that can. Returns how many bytes of the bundle do not come, and the one to go on with.
+    pub fn upload_skip(&mut self) -> Option<(u32, u32)> {
+        let upload = self.lead.as_mut()?.upload.as_mut()?;
+        let State::Artifact(incoming) = &mut upload.state else { return None };
+        if incoming.way != Way::Skip || upload.reader.left_bytes() < SKIP_BYTES_MIN {
+            return None;
+        }
+        let skipped_bytes = upload.reader.skip();
+        incoming.offset_bytes = incoming.offset_bytes.saturating_add(skipped_bytes);
+        upload.at = upload.at.saturating_add(skipped_bytes);
+        Some((skipped_bytes, upload.at))
+    }
+
     /// All bytes have come, and the bundle is not complete: a file that is too short will never be
     /// more, so its rollout ends. Says what is missing.
     pub fn upload_end<F: NorFlash>(&mut self, now: Instant, flash: &mut F) -> UploadError {
@@ -537,5 +551,7 @@ impl<A: Application> Node<A> {
     }
 }
 
+/// Less is not worth a connection of its own.
+const SKIP_BYTES_MIN: u32 = 32 * 1024;
 /// An image's header, app description and our descriptor.
 pub(crate) const HEAD_BYTES: usize = 0x1A0;

@@ -199,6 +199,54 @@ fn who_does_not_answer_an_offer_is_passed_over() {
     assert_eq!(log.matches(MADE).count(), 1, "{log}");
 }
 
+/// An image of this size, which is worth leaving out.
+fn large(role: &str, version: &str) -> Vec<u8> {
+    FirmwareSpec { stock: 7, size_bytes: 100_000, ..spec(role, version) }.build().unwrap()
+}
+
+/// A pair, and a bundle from whose sender the lead can have left out what it needs not.
+fn large_scene() -> (TestGroup, Vec<u8>) {
+    let roles = ["receiver", "transmitter"];
+    let mut group = TestGroup::running(&roles.map(|role| (role, large(role, "1.0.0"))));
+    group.run_ms(3_000);
+    group.skips = true;
+    let [receiver, transmitter] = roles.map(|role| large(role, "1.1.0"));
+    let [first, second] = roles.map(|role| patch(&large(role, "1.0.0"), &large(role, "1.1.0")));
+    let whole = pair_bundle("1.1.0", &receiver, &transmitter);
+    let bundle =
+        with_patches(&whole, &[("transmitter", "1a", &second), ("receiver", "1b", &first)]);
+    (group, bundle)
+}
+
+#[test]
+fn images_that_nobody_needs_do_not_even_come_to_the_lead() {
+    let (mut group, bundle) = large_scene();
+    group.upload(&bundle).unwrap();
+    assert_eq!(group.settle(), Verdict::Keep, "{}", group.log());
+    group.assert_running(&[&large("receiver", "1.1.0"), &large("transmitter", "1.1.0")]);
+    assert!(group.sent_bytes < bundle.len() / 3, "{} of {}", group.sent_bytes, bundle.len());
+}
+
+/// It goes on where it was, and again leaves out what nobody needs.
+#[test]
+fn a_lead_that_loses_its_power_while_parts_are_left_out_gets_there_all_the_same() {
+    for cut_ms in (0..3_000).step_by(200) {
+        let (mut group, bundle) = large_scene();
+        group.begin_upload(&bundle).unwrap();
+        group.run_ms(cut_ms);
+        group.cut_power(LEAD, 500);
+        group.run_until(60_000, |group| group.uploaded.is_some());
+        if group.phase().is_none() {
+            continue;
+        }
+        let version = match group.settle() {
+            Verdict::Keep => "1.1.0",
+            Verdict::Revert(_) => "1.0.0",
+        };
+        group.assert_running(&[&large("receiver", version), &large("transmitter", version)]);
+    }
+}
+
 /// At every moment of staging, of either: whatever the cut hits, the pair ends on one release, and
 /// most of the time on the new one.
 #[test]

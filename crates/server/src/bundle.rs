@@ -16,12 +16,15 @@ use lockstep_proto::manifest::{
 use lockstep_proto::version::ReleaseVersion;
 use sha2::Digest as _;
 
+use crate::patches::judged::ReadPatch;
+
 /// A bundle that was read to its end, or to where it could not be read on.
 #[derive(Debug)]
 pub struct Bundle {
     head: Head,
     has_manifest: bool,
     artifacts: Vec<ReadArtifact>,
+    patches: Vec<ReadPatch>,
     stopped: Option<BundleError>,
     size_bytes: u64,
     sha256: Sha256,
@@ -72,9 +75,9 @@ impl Reading {
         if walk.stopped.is_none() {
             walk.stopped = walk.reader.finish().err();
         }
-        let Walk { head, has_manifest, artifacts, stopped, .. } = walk;
+        let Walk { head, has_manifest, artifacts, patches, stopped, .. } = walk;
         let sha256 = Sha256(hasher.finalize().into());
-        Bundle { head, has_manifest, artifacts, stopped, size_bytes, sha256 }
+        Bundle { head, has_manifest, artifacts, patches, stopped, size_bytes, sha256 }
     }
 }
 
@@ -122,6 +125,11 @@ impl Bundle {
         &self.artifacts
     }
 
+    /// What patches there are, in their order in the bundle.
+    pub fn patches(&self) -> &[ReadPatch] {
+        &self.patches
+    }
+
     /// How long the file is.
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
@@ -149,6 +157,9 @@ impl Bundle {
             if let Some(entry) = manifest.entry(&artifact.role) {
                 artifact_problems(&manifest, entry, artifact, &mut problems);
             }
+        }
+        for patch in &self.patches {
+            problems.extend(manifest.entry(&patch.role).and_then(|entry| patch.problem(entry)));
         }
         problems.extend(incompatible(&manifest));
         problems
@@ -386,7 +397,17 @@ struct Walk {
     has_manifest: bool,
     artifacts: Vec<ReadArtifact>,
     current: Option<Current>,
+    patches: Vec<ReadPatch>,
+    patch: Option<CurrentPatch>,
     stopped: Option<BundleError>,
+}
+
+/// The patch that is being read.
+struct CurrentPatch {
+    role: String,
+    tag: String,
+    /// The reader takes none that is larger than the image which it makes.
+    bytes: Vec<u8>,
 }
 
 /// The artifact that is being read.
@@ -474,11 +495,20 @@ impl Walk {
                 if let Some(current) = &mut self.current {
                     current.take(bytes);
                 }
+                if let Some(patch) = &mut self.patch {
+                    patch.bytes.extend_from_slice(bytes);
+                }
             }
             Event::EntryEnd => {
                 self.artifacts.extend(self.current.take().map(Current::end));
+                let patch = self.patch.take();
+                self.patches.extend(patch.map(|it| ReadPatch::new(it.role, it.tag, &it.bytes)));
             }
-            Event::Begin(Entry::Signature { .. } | Entry::Patch { .. }) | Event::End => (),
+            Event::Begin(Entry::Patch { role, tag, .. }) => {
+                let (role, tag) = (role.to_string(), tag.to_string());
+                self.patch = Some(CurrentPatch { role, tag, bytes: Vec::new() });
+            }
+            Event::Begin(Entry::Signature { .. }) | Event::End => (),
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod mqtt;
 pub mod objects;
+pub mod patches;
 pub mod publish;
 pub mod route;
 pub mod run;

@@ -54,6 +54,10 @@ pub struct Place {
     pub size_bytes: u64,
     /// As [`RoleFacts::flash`].
     pub flash: String,
+    /// What the bundle's own patches for it are applied to: hashes of images in hexadecimal
+    /// digits, empty for one that needs no image.
+    #[serde(default)]
+    pub bases: Vec<String>,
 }
 
 /// Where each artifact of a release is.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use lockstep_delta::{HEADER_BYTES, Header};
 use lockstep_proto::id::Sha256;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -185,6 +186,50 @@ impl Objects {
         }
     }
 
+    /// Puts away what makes one image of another; nothing, if no patch is worth it.
+    pub async fn put_patch(
+        &self,
+        old: Sha256,
+        new: Sha256,
+        patch: Bytes,
+    ) -> Result<(), ObjectError> {
+        self.is_there().await?;
+        self.store.put(&patch_place(old, new), patch.into()).await?;
+        Ok(())
+    }
+
+    /// What makes one image of another; `None`: nobody has made it, or it is damaged. Empty: no
+    /// patch is worth it.
+    pub async fn patch(&self, old: Sha256, new: Sha256) -> Result<Option<Bytes>, ObjectError> {
+        let name = sha2::Sha256::new().chain_update(old.0).chain_update(new.0).finalize();
+        let read = self.read_patch(old, new);
+        match self.hot.get_or_insert_async(&Sha256(name.into()), read).await {
+            Ok(patch) => Ok(Some(patch)),
+            Err(Unread::Missing) => Ok(None),
+            Err(Unread::Trouble(error)) => Err(error),
+        }
+    }
+
+    async fn read_patch(&self, old: Sha256, new: Sha256) -> Result<Bytes, Unread> {
+        let found = match self.store.get(&patch_place(old, new)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Err(Unread::Missing),
+            Err(error) => return Err(Unread::Trouble(error.into())),
+        };
+        let bytes = found.bytes().await.map_err(|error| Unread::Trouble(error.into()))?;
+        let is_it = || {
+            let header = Header::decode(&bytes).ok()?;
+            let body = bytes.get(HEADER_BYTES..)?;
+            let is_whole = header.body_sha256[..] == sha2::Sha256::digest(body)[..];
+            Some(is_whole && header.old == old.0 && header.new == new.0)
+        };
+        match bytes.is_empty() || is_it().unwrap_or(false) {
+            true => Ok(bytes),
+            // It is made again.
+            false => Err(Unread::Missing),
+        }
+    }
+
     /// These bytes of a bundle; `None`: it is not there.
     pub async fn get(
         &self,
@@ -232,6 +277,11 @@ pub(crate) fn place(digest: Sha256) -> ObjectPath {
     let name = digest.to_string();
     let (front, _) = name.split_at(2);
     ObjectPath::from(format!("bundles/{front}/{name}.lockstep"))
+}
+
+/// A patch is found by both images.
+fn patch_place(old: Sha256, new: Sha256) -> ObjectPath {
+    ObjectPath::from(format!("patches/{old}/{new}.patch"))
 }
 
 /// Is in every store that bundles are put into.

@@ -16,6 +16,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use crate::bundle::{Bundle, Problem, ReadArtifact, Reading};
 use crate::manifests::Place;
 use crate::objects::{ObjectError, Objects};
+use crate::patches::judged::ReadPatch;
 use crate::store::releases::{Release, Signer};
 use crate::store::{Store, StoreError, new_id};
 
@@ -130,7 +131,7 @@ fn judge(bundle: &Bundle, trust: &Trust, who: &str) -> Result<Release, PublishEr
     let verified = bundle.verify(trust).map_err(refused)?;
     let manifest: &Manifest<'_> = &verified;
     let places: BTreeMap<&str, Place> =
-        bundle.artifacts().iter().map(|it| (it.role.as_str(), place_of(it))).collect();
+        bundle.artifacts().iter().map(|it| (it.role.as_str(), place_of(it, bundle))).collect();
     let signatures = bundle.signatures();
     Ok(Release {
         id: new_id().map_err(PublishError::Store)?,
@@ -164,13 +165,20 @@ fn signer(file: &[u8], bundle: &Bundle, trust: &Trust) -> Option<Signer> {
     })
 }
 
-fn place_of(artifact: &ReadArtifact) -> Place {
+fn place_of(artifact: &ReadArtifact, bundle: &Bundle) -> Place {
     let flash = artifact.image.as_ref().map(|image| {
         let size = image.header.flash.size_bytes().map(|bytes| format!(", {} MiB", bytes >> 20));
         format!("{}{}", image.header.spi_mode, size.unwrap_or_default())
     });
     let (first, size_bytes) = (artifact.first, artifact.size_bytes);
-    Place { first, size_bytes, flash: flash.unwrap_or_default() }
+    let patches = bundle.patches().iter().filter(|patch| patch.role == artifact.role);
+    let base = |patch: &ReadPatch| patch.base().map(|base| base.to_string()).unwrap_or_default();
+    Place {
+        first,
+        size_bytes,
+        flash: flash.unwrap_or_default(),
+        bases: patches.map(base).collect(),
+    }
 }
 
 /// The largest bundle: as large as a device takes one.

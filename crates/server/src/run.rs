@@ -12,7 +12,7 @@ use lockstep_proto::id::Sha256;
 use lockstep_proto::image::ChipId;
 use lockstep_proto::manifest::Trust;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::field::Foresight;
 use crate::http::limits::Attempts;
@@ -22,6 +22,7 @@ use crate::lead::writer::Writer;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Broker};
 use crate::objects::{ObjectError, Objects};
+use crate::patches::maker::{Job, Maker, make_patches};
 use crate::server::{Server, follow_others, look_after_campaigns};
 use crate::store::{Store, StoreError, new_secret};
 use crate::tls::{self, Tls, TlsError, TlsOptions};
@@ -159,6 +160,7 @@ pub struct Ready {
     /// Where connections come in.
     pub doors: Doors,
     mqtt: Option<Broker>,
+    jobs: mpsc::Receiver<Job>,
 }
 
 /// Opens everything, and listens; nobody is answered yet.
@@ -192,6 +194,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
     let shown = tls.as_ref().map(|(_, tls)| Arc::clone(tls));
     let (public_url, lead_url) = urls(options, address, tls_address.zip(shown.as_deref()));
     let bootloaders = options.bootloaders.clone().into_iter();
+    let (maker, jobs) = Maker::new();
     let server = Server {
         writer: Writer::start(store.clone()),
         store,
@@ -203,6 +206,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         folder,
         setup_word,
         attempts: Attempts::default(),
+        maker,
         metrics: Metrics::default(),
         poll_s: options.poll_s,
         public_url,
@@ -218,7 +222,7 @@ pub async fn open(options: &ServeOptions) -> Result<Ready, ServeError> {
         proxies: options.proxies.clone(),
     };
     let (server, mqtt) = (Arc::new(server), options.mqtt.clone());
-    Ok(Ready { server, address, tls_address, doors, mqtt })
+    Ok(Ready { server, address, tls_address, doors, mqtt, jobs })
 }
 
 async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -277,11 +281,13 @@ impl Ready {
     ) -> Result<(), ServeError> {
         let campaigns = tokio::spawn(look_after_campaigns(Arc::clone(&self.server)));
         let others = tokio::spawn(follow_others(Arc::clone(&self.server)));
+        let patches = tokio::spawn(make_patches(Arc::clone(&self.server), self.jobs));
         let broker = self.mqtt.map(|broker| tokio::spawn(mqtt::tell(self.server.clone(), broker)));
         let tls = self.server.tls.clone().map(|tls| tokio::spawn(tls::keep_fresh(tls)));
         let served = listen::serve(self.doors, self.server, stop).await;
         campaigns.abort();
         others.abort();
+        patches.abort();
         for task in broker.into_iter().chain(tls) {
             task.abort();
         }

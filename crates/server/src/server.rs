@@ -17,8 +17,11 @@ use crate::fleet::Mode;
 use crate::http::limits::Attempts;
 use crate::lead::roster::{Answer, Install, Roster};
 use crate::lead::writer::Writer;
+use crate::manifests::places;
 use crate::metrics::{Fleet, Metrics};
 use crate::objects::Objects;
+use crate::patches::composed::fitting;
+use crate::patches::maker::{self, Chosen, Maker};
 use crate::store::changes::Heard;
 use crate::store::checkins::Desired;
 use crate::store::{Store, StoreError};
@@ -47,6 +50,8 @@ pub struct Server {
     pub setup_word: Option<String>,
     /// Wrong passwords and tokens, by address.
     pub attempts: Attempts,
+    /// What is known of patches, and what is to be made.
+    pub maker: Maker,
     /// What has been done since the start.
     pub metrics: Metrics,
     /// How often a lead comes when nothing happens, in seconds.
@@ -124,8 +129,10 @@ impl Server {
         Ok(())
     }
 
-    /// What a lead is told of what its group should run.
+    /// What a lead is told of what its group should run. A release is offered when its patches are
+    /// made.
     pub async fn answer(&self, group: &str, desired: &Desired) -> Result<Answer, StoreError> {
+        let desired = &self.with_patches(group, desired).await?;
         let install = match desired.offer {
             None => Install::Now,
             Some(_) => match self.store.group(group).await?.map(|group| group.mode) {
@@ -134,6 +141,25 @@ impl Server {
             },
         };
         Ok(Answer::new(desired, install, self.poll_s))
+    }
+
+    /// The same with the patches of the offer chosen, or without an offer while they are made.
+    async fn with_patches(&self, group: &str, desired: &Desired) -> Result<Desired, StoreError> {
+        let mut desired = desired.clone();
+        let Some(offer) = desired.offer.as_mut().filter(|offer| offer.patches.is_none()) else {
+            return Ok(desired);
+        };
+        let release = self.store.release_of_bundle(&offer.bundle_sha256).await?;
+        let Some(release) = release else { return Ok(desired) };
+        let devices = self.store.devices(group).await?;
+        match maker::choose(self, group, &devices, &release).await? {
+            Chosen::Waits => desired.offer = None,
+            Chosen::Patches(patches) => {
+                let fitting = fitting(release.bundle_bytes, &places(&release), patches);
+                offer.patches = Some(self.store.choose_patches(&offer.id, &fitting).await?);
+            }
+        }
+        Ok(desired)
     }
 
     /// Decides what follows for a campaign, and tells everybody whom it is about.

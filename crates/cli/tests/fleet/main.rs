@@ -16,6 +16,7 @@ mod faults;
 mod install;
 mod leads;
 mod orders;
+mod patches;
 mod releases;
 mod server;
 mod tls;

@@ -223,6 +223,11 @@ impl<'a, H: Shell> Upload<'a, H> {
         Ok(Progress::Taken)
     }
 
+    /// As [`Node::upload_skip`].
+    pub(crate) fn skip(&self) -> Option<(u32, u32)> {
+        self.has_turn().then(|| self.shell.with(|_, node, _| node.upload_skip())).flatten()
+    }
+
     /// All bytes have come, and the bundle is not complete: a file that is too short will never be
     /// more, so its rollout ends.
     pub(crate) fn end_of_bytes(&self) -> Problem {

@@ -190,7 +190,24 @@ enum Ended {
 }
 
 impl<H: Shell> Fetch<'_, H> {
-    async fn run<D: Dial>(&self, dialer: &D, part: Option<Part>) -> Result<(), Ended> {
+    /// Fetches the bundle, in as many requests as there are parts that somebody needs.
+    async fn run<D: Dial>(&self, dialer: &D, mut part: Option<Part>) -> Result<(), Ended> {
+        for request in 0..REQUESTS_MAX {
+            match self.fetch(dialer, part, request == 0).await? {
+                None => return Ok(()),
+                next => part = next,
+            }
+        }
+        Err(Ended::Cut(format!("its bundle has more than {REQUESTS_MAX} parts that nobody needs")))
+    }
+
+    /// One request. Returns from where on to go on, if it is not all of it.
+    async fn fetch<D: Dial>(
+        &self,
+        dialer: &D,
+        part: Option<Part>,
+        is_first: bool,
+    ) -> Result<Option<Part>, Ended> {
         let offset = part.map_or(0, |part| part.offset);
         let headers = [("Range", format!("bytes={offset}-"))];
         let request = Request {
@@ -216,27 +233,35 @@ impl<H: Shell> Fetch<'_, H> {
                 self.place
             )));
         }
-        let upload = self.begin(part)?;
+        let upload = self.begin(part, is_first)?;
         loop {
             let piece = answer.next(self.shell).await.map_err(cut)?;
             if piece.is_empty() {
                 return Err(Ended::Refused(upload.end_of_bytes()));
             }
             match upload.push(&piece).await.map_err(ended)? {
-                Progress::Taken => (),
                 Progress::Complete(_) => {
                     self.is_taken();
-                    return Ok(());
+                    return Ok(None);
+                }
+                Progress::Taken => {
+                    let Some((skipped_bytes, offset)) = upload.skip() else { continue };
+                    let text = format!("{skipped_bytes} bytes of the bundle are of no use here");
+                    say(self.shell, Level::Info, text);
+                    return Ok(Some(Part { offset, size_bytes }));
                 }
             }
         }
     }
 
-    fn begin(&self, part: Option<Part>) -> Result<Upload<'_, H>, Ended> {
+    fn begin(&self, part: Option<Part>, is_first: bool) -> Result<Upload<'_, H>, Ended> {
         let size_bytes = self.offered.size_bytes;
         let (shell, turn) = (self.shell, &self.api.upload);
         let length = part.map_or(size_bytes, |part| size_bytes.saturating_sub(part.offset));
         let upload = Upload::begin(shell, turn, length, part, false).map_err(ended)?;
+        if !is_first {
+            return Ok(upload);
+        }
         let version = &self.offered.version;
         say(shell, Level::Notice, format!("fetches release {version} from `{}`", self.place));
         let id = self.offered.offer.clone();
@@ -266,6 +291,8 @@ fn ended(problem: Problem) -> Ended {
 
 /// How often the device looks whether there is something to do, in milliseconds.
 const LOOK_EVERY_MS: u64 = 250;
+/// More parts to leave out no bundle has: of each role its image and its patches.
+const REQUESTS_MAX: usize = 128;
 /// So long a server may take until a bundle begins to come, in milliseconds.
 const ANSWER_LIMIT_MS: u64 = 15_000;
 /// Between a cut and the next try, in milliseconds; doubled each time.

@@ -142,6 +142,10 @@ pub(crate) struct TestGroup {
     seen: Vec<u32>,
     /// A bundle on its way, and how much of it the lead has taken.
     upload: Option<(Vec<u8>, usize)>,
+    /// Whether its sender leaves out what the lead says nobody needs.
+    pub(crate) skips: bool,
+    /// Bytes of it that were sent; some perhaps twice.
+    pub(crate) sent_bytes: usize,
     /// What became of the last upload, once it is over.
     pub(crate) uploaded: Option<Result<(), UploadError>>,
 }
@@ -366,6 +370,8 @@ impl TestGroup {
             lines: Vec::new(),
             seen: vec![0; images.len()],
             upload: None,
+            skips: false,
+            sent_bytes: 0,
             uploaded: None,
         }
     }
@@ -564,6 +570,7 @@ impl TestGroup {
         let size = u32::try_from(bundle.len()).unwrap();
         self.lead().upload_begin(size)?;
         self.upload = Some((bundle.to_vec(), 0));
+        self.sent_bytes = 0;
         self.uploaded = None;
         Ok(())
     }
@@ -599,7 +606,13 @@ impl TestGroup {
         for _ in 0..CHUNKS_PER_STEP {
             let chunk = &bundle[at..bundle.len().min(at + CHUNK_BYTES)];
             match node.upload_push(now, chunk, &mut board.flash) {
-                Ok(UploadStep::Taken(taken)) => at += taken,
+                Ok(UploadStep::Taken(taken)) => {
+                    at += taken;
+                    self.sent_bytes += taken;
+                    if let Some((_, offset)) = self.skips.then(|| node.upload_skip()).flatten() {
+                        at = offset as usize;
+                    }
+                }
                 Ok(UploadStep::Wait) => break,
                 Ok(UploadStep::Complete(_)) => {
                     self.uploaded = Some(Ok(()));

@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use super::tests::{Said, changed, manifest, read, read_on, refusal};
 use super::*;
+use crate::manifest::Trust;
 
 /// The golden bundle with two patches before the transmitter's artifact and one before the other's.
 fn patched() -> Vec<u8> {
@@ -60,6 +61,60 @@ fn a_bundle_is_read_on_from_any_byte_of_a_patch() {
         points += 1;
     }
     assert_eq!(points, 3);
+}
+
+/// As a lead does it that leaves out what nobody needs, after any number of its bytes.
+#[test]
+fn what_is_left_out_of_an_entry_is_as_if_it_had_come() {
+    let (bundle, whole) = (patched(), read(&patched()).unwrap());
+    let names = |said: &[Said]| {
+        let other = |it: &&Said| !matches!(it, Said::Bytes(_));
+        said.iter().filter(other).cloned().collect::<Vec<_>>()
+    };
+    let mut left_out = 0;
+    for taken in [0, 1, 100, 199, 200, 600, 1024] {
+        let (mut reader, mut head, mut at) = (BundleReader::new(), Head::new(), 0);
+        let (mut said, mut of_entry) = (Vec::new(), None);
+        while at < bundle.len() {
+            let step = reader.push(&bundle[at..bundle.len().min(at + 1)]).unwrap();
+            at += step.consumed;
+            match step.event {
+                None => {}
+                Some(event) => {
+                    head.take(&event).unwrap();
+                    match event {
+                        Event::Begin(entry) => {
+                            let is_head =
+                                matches!(entry, Entry::Manifest { .. } | Entry::Signature { .. });
+                            of_entry = (!is_head).then_some(0);
+                            said.push(Said::Begin(entry));
+                        }
+                        Event::Bytes(bytes) => of_entry = of_entry.map(|of| of + bytes.len()),
+                        Event::EntryEnd => {
+                            of_entry = None;
+                            said.push(Said::EntryEnd);
+                        }
+                        Event::HeadEnd => {
+                            reader.expect(&head.verify(&Trust::anybody()).unwrap());
+                            said.push(Said::HeadEnd);
+                        }
+                        Event::End => said.push(Said::End),
+                    }
+                }
+            }
+            if of_entry == Some(taken) {
+                let left = reader.left_bytes();
+                assert_eq!(reader.skip(), left);
+                assert_eq!(reader.left_bytes(), 0);
+                (at, left_out) = (at + left as usize, left_out + left);
+                assert_eq!(reader.consumed_bytes() as usize, at);
+            }
+        }
+        reader.finish().unwrap();
+        assert!(said == names(&whole), "{taken} taken: {said:?}");
+    }
+    assert!(left_out > 6_000, "{left_out}");
+    assert_eq!(BundleReader::new().skip(), 0, "between entries there is nothing");
 }
 
 #[test]

@@ -173,6 +173,25 @@ impl BundleReader {
         self.at
     }
 
+    /// Leaves out what has not come yet of the entry that is being read, for a caller that needs
+    /// none of it and can have its sender leave it out: so many bytes do not come.
+    pub fn skip(&mut self) -> u32 {
+        let State::Body { artifact, left, padding } = self.state else { return 0 };
+        // Beyond that no bundle goes, and none is read.
+        let Some(at) = self.at.checked_add(left) else { return 0 };
+        self.at = at;
+        self.state = State::Body { artifact, left: 0, padding };
+        left
+    }
+
+    /// How much has not come yet of the entry that is being read.
+    pub const fn left_bytes(&self) -> u32 {
+        match self.state {
+            State::Body { left, .. } => left,
+            _ => 0,
+        }
+    }
+
     /// One step: how much of `rest` it took, and how to go on.
     fn advance<'b>(&mut self, rest: &'b [u8]) -> Result<(usize, Next<'b>), BundleError> {
         match self.state {

@@ -1,14 +1,18 @@
 //! Bytes out of the store of objects: whole, in part (RFC 9110, one range), or not at all if who
 //! asks has them already.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, header};
+use futures_util::stream;
 use lockstep_proto::id::Sha256;
 use utoipa::IntoResponses;
 
 use super::contract::Octets;
 use super::problem::Problem;
 use crate::objects::Objects;
+use crate::patches::composed::{Composed, Piece};
 
 /// Where in an object something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,19 @@ pub(super) async fn answer(
     tag: &str,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
+    let whole = Composed::part(part.first, part.size_bytes);
+    answer_composed(objects, digest, &whole, tag, headers).await
+}
+
+/// The same of an object and what is put into it.
+pub(super) async fn answer_composed(
+    objects: &Objects,
+    digest: Sha256,
+    whole: &Composed,
+    tag: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let whole_bytes = whole.size_bytes();
     let tag = format!("\"{tag}\"");
     let said = |name: header::HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
     let base = Response::builder()
@@ -58,28 +75,35 @@ pub(super) async fn answer(
     // A range of something else than what the client has the beginning of would be nonsense.
     let is_same = said(header::IF_RANGE).is_none_or(|it| it == tag);
     let wanted = said(header::RANGE).filter(|_| is_same);
-    let (status, first, size_bytes) = match wanted.map(|text| range(text, part.size_bytes)) {
-        None | Some(Wanted::All) => (StatusCode::OK, 0, part.size_bytes),
+    let (status, first, size_bytes) = match wanted.map(|text| range(text, whole_bytes)) {
+        None | Some(Wanted::All) => (StatusCode::OK, 0, whole_bytes),
         Some(Wanted::Part(part)) => (StatusCode::PARTIAL_CONTENT, part.first, part.size_bytes),
         Some(Wanted::Nowhere) => {
-            let whole = format!("bytes */{}", part.size_bytes);
+            let whole = format!("bytes */{whole_bytes}");
             let base = base.header(header::CONTENT_RANGE, whole);
             return Ok(built(base.status(StatusCode::RANGE_NOT_SATISFIABLE).body(Body::empty())));
         }
     };
-    let begin = part.first + first;
-    let found = objects.get(digest, begin..begin + size_bytes).await?;
-    let Some(found) = found else { return Err(away(digest)) };
+    let mut pieces = Vec::new();
+    for piece in whole.range(&(first..first + size_bytes)) {
+        pieces.push(match piece {
+            Piece::Bytes(bytes) => bytes,
+            Piece::Bundle(range) => {
+                objects.get(digest, range).await?.ok_or_else(|| away(digest))?
+            }
+        });
+    }
     let mut base = base
         .status(status)
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .header(header::CONTENT_LENGTH, size_bytes);
     if status == StatusCode::PARTIAL_CONTENT {
         let last = first + size_bytes - 1;
-        let range = format!("bytes {first}-{last}/{}", part.size_bytes);
+        let range = format!("bytes {first}-{last}/{whole_bytes}");
         base = base.header(header::CONTENT_RANGE, range);
     }
-    Ok(built(base.body(Body::from(found))))
+    let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
+    Ok(built(base.body(Body::from_stream(stream::iter(pieces)))))
 }
 
 /// A bundle that was there is not any more.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use lockstep_proto::id::{DeviceId, Sha256};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,7 +22,10 @@ use super::given;
 use super::problem::Problem;
 use crate::lead::report::{CheckIn, Line, Report};
 use crate::lead::roster::{Answer, AnswerJson as DesiredAnswer, Seat};
+use crate::manifests::places;
 use crate::metrics;
+use crate::patches::composed::Composed;
+use crate::patches::maker::with_bytes;
 use crate::server::{Change, Server};
 use crate::store::checkins::{Arrival, LINES_MAX};
 use crate::store::groups::Enrolled;
@@ -266,24 +269,48 @@ fn told(answer: &Answer) -> Response {
     (headers, answer.text.clone()).into_response()
 }
 
+/// Which offer a bundle is for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct OfOffer {
+    /// The offer, whose bundle has patches for what the group's devices run; without it, the bundle
+    /// is as it was uploaded.
+    #[serde(default)]
+    offer: Option<String>,
+}
+
 /// A bundle for a lead
 ///
-/// Whole, or one range of it.
+/// Whole, or one range of it; as the offer's `bundle` names it.
 #[utoipa::path(get, path = "/api/lead/bundles/{sha256}", tag = "leads",
     operation_id = "downloadBundle", security(("credential" = [])),
-    params(("sha256" = Digest, Path)), responses(bytes::Bytes))]
+    params(("sha256" = Digest, Path), OfOffer), responses(bytes::Bytes))]
 async fn bundle(
     State(server): State<Arc<Server>>,
-    _: Lead,
+    Lead(seat): Lead,
     given::Path(sha256): given::Path<String>,
+    given::Query(of): given::Query<OfOffer>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     server.metrics.bundle();
     let missing = || Problem::not_found("bundle", &sha256);
     let digest = Sha256::from_hex(&sha256).ok_or_else(missing)?;
     let release = server.store.release_of_bundle(&sha256).await?.ok_or_else(missing)?;
-    let whole = Part { first: 0, size_bytes: release.bundle_bytes };
-    bytes::answer(&server.objects, digest, whole, &sha256, &headers).await
+    let Some(offer) = of.offer else {
+        let whole = Part { first: 0, size_bytes: release.bundle_bytes };
+        return bytes::answer(&server.objects, digest, whole, &sha256, &headers).await;
+    };
+    let extras = server.store.offered_patches(&offer).await?;
+    let extras = extras.ok_or_else(|| Problem::not_found("offer", &offer))?;
+    let Some(extras) = with_bytes(&server, extras).await? else {
+        // It is offered anew, with what there is then.
+        server.store.forget_patches(&offer).await?;
+        server.refresh(&seat.group).await?;
+        return Err(bytes::away(digest));
+    };
+    let whole = Composed::new(release.bundle_bytes, &places(&release), &extras);
+    let tag = format!("{sha256}-{offer}");
+    bytes::answer_composed(&server.objects, digest, &whole, &tag, &headers).await
 }
 
 /// A lead waits at most so long for news, in seconds: shorter than what routers on the way forget

@@ -13,7 +13,8 @@ use sha2::Digest as _;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::store::checkins::Desired;
+use crate::patches::composed::size_with;
+use crate::store::checkins::{Desired, Offer};
 use crate::store::hex;
 
 /// Everybody who came lately.
@@ -105,9 +106,9 @@ impl Answer {
         let release = desired.offer.as_ref().map(|offer| ReleaseJson {
             offer: &offer.id,
             version: &offer.version,
-            bundle: format!("/api/lead/bundles/{}", offer.bundle_sha256),
+            bundle: address(offer),
             sha256: &offer.bundle_sha256,
-            size_bytes: offer.bundle_bytes,
+            size_bytes: size_with(offer.bundle_bytes, offer.patches.as_deref().unwrap_or_default()),
             install,
             description: &offer.description,
         });
@@ -121,6 +122,15 @@ impl Answer {
         // Quoted digits: that cannot fail either.
         let tag = tag.unwrap_or(HeaderValue::from_static("\"\""));
         Self { tag, text: text.into() }
+    }
+}
+
+/// Where the bundle of an offer is: with patches it is the offer's own.
+fn address(offer: &Offer) -> String {
+    let sha256 = &offer.bundle_sha256;
+    match offer.patches.as_deref() {
+        None | Some([]) => format!("/api/lead/bundles/{sha256}"),
+        Some(_) => format!("/api/lead/bundles/{sha256}?offer={}", offer.id),
     }
 }
 
@@ -206,7 +216,6 @@ const KNOWN_S: i64 = 30;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::checkins::Offer;
 
     /// Firmware in the field reads it, and stays as it is.
     #[test]
@@ -217,6 +226,7 @@ mod tests {
             bundle_sha256: "bc6d01".into(),
             bundle_bytes: 529_408,
             description: "spring".into(),
+            patches: None,
         };
         let orders = vec![("96cc01".to_owned(), "revert".to_owned())];
         let told = Answer::new(&Desired { offer: Some(offer), orders }, Install::Ask, 300);

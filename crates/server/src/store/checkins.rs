@@ -11,6 +11,7 @@ use super::groups::note_event;
 use super::{Store, StoreError, moment, number_of, plots, word_of};
 use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
 use crate::lead::report::{Gist, Line, OfferAnswer, OfferState, Past, Report};
+use crate::patches::Extra;
 use crate::server::Change;
 use crate::store::groups::Device;
 
@@ -64,6 +65,8 @@ pub struct Offer {
     pub bundle_bytes: u64,
     /// What is new, for people.
     pub description: String,
+    /// What is in the bundle beside what the release has; `None`: that was not chosen yet.
+    pub patches: Option<Vec<Extra>>,
 }
 
 /// What came of a check-in.
@@ -95,6 +98,45 @@ impl Store {
         let mut connection = self.read().await?;
         desired(&mut connection, group).await
     }
+
+    /// Chooses what is in the bundle of an offer beside what its release has. Whoever is first has
+    /// chosen: what that was, is returned.
+    pub async fn choose_patches(
+        &self,
+        offer: &str,
+        patches: &[Extra],
+    ) -> Result<Vec<Extra>, StoreError> {
+        let text = serde_json::to_string(patches).unwrap_or_default();
+        self.write(async |tx| {
+            let sql = "INSERT INTO offer_patches (offer, patches) VALUES ($1, $2) \
+                ON CONFLICT (offer) DO NOTHING";
+            sqlx::query(sql).bind(offer).bind(&text).execute(tx).await?;
+            Ok(())
+        })
+        .await?;
+        Ok(self.offered_patches(offer).await?.unwrap_or_default())
+    }
+
+    /// What is in the bundle of an offer beside what its release has; `None`: nobody has chosen.
+    pub async fn offered_patches(&self, offer: &str) -> Result<Option<Vec<Extra>>, StoreError> {
+        let query = sqlx::query("SELECT patches FROM offer_patches WHERE offer = $1").bind(offer);
+        let row = query.fetch_optional(&mut *self.read().await?).await?;
+        row.map(|row| Ok(patches_of(row.try_get("patches")?))).transpose()
+    }
+
+    /// One of them is not there any more: it is chosen anew.
+    pub async fn forget_patches(&self, offer: &str) -> Result<(), StoreError> {
+        self.write(async |tx| {
+            let query = sqlx::query("DELETE FROM offer_patches WHERE offer = $1").bind(offer);
+            query.execute(tx).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn patches_of(text: &str) -> Vec<Extra> {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 async fn take(tx: &mut AnyConnection, arrival: &Arrival) -> Result<Taken, StoreError> {
@@ -403,9 +445,10 @@ struct ManifestImage {
 }
 
 async fn desired(connection: &mut AnyConnection, group: &str) -> Result<Desired, StoreError> {
-    let sql = "SELECT g.offer, r.version, r.bundle_sha256, r.bundle_bytes, r.description \
-        FROM campaign_group g JOIN campaign c ON c.id = g.campaign \
+    let sql = "SELECT g.offer, r.version, r.bundle_sha256, r.bundle_bytes, r.description, \
+        p.patches FROM campaign_group g JOIN campaign c ON c.id = g.campaign \
         JOIN release r ON r.id = COALESCE(g.step_release, c.release) \
+        LEFT JOIN offer_patches p ON p.offer = g.offer \
         WHERE g.fleet_group = $1 AND (g.standing = 'began' OR \
         (g.standing = 'offered' AND c.state = 'running')) ORDER BY c.made_at DESC LIMIT 1";
     let row = sqlx::query(sql).bind(group).fetch_optional(&mut *connection).await?;
@@ -417,6 +460,7 @@ async fn desired(connection: &mut AnyConnection, group: &str) -> Result<Desired,
             bundle_sha256: row.try_get("bundle_sha256")?,
             bundle_bytes: number_of(&row, "bundle_bytes")?,
             description: row.try_get("description")?,
+            patches: row.try_get::<Option<String>, _>("patches")?.map(|text| patches_of(&text)),
         }),
     };
     let sql = "SELECT id, what FROM group_order WHERE fleet_group = $1 AND answered_at IS NULL \

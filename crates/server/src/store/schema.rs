@@ -6,7 +6,7 @@
 //! device said is kept as it said it. Of a secret there is only its SHA-256.
 
 /// One step after the other; each is a list of statements.
-pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS, SAID_AGAIN];
+pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS, SAID_AGAIN, OFFERED_PATCHES];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE release (
@@ -199,3 +199,10 @@ const SAID_AGAIN: &[&str] = &[
     "ALTER TABLE fleet_group ADD COLUMN line_seq BIGINT NOT NULL DEFAULT 0",
     "CREATE INDEX group_event_by_id ON group_event (fleet_group, id)",
 ];
+
+/// Which patches are in the bundle of an offer: chosen once, since a bundle that changed while a
+/// lead fetches it would be of no use to it.
+const OFFERED_PATCHES: &[&str] = &["CREATE TABLE offer_patches (
+        offer TEXT PRIMARY KEY,
+        patches TEXT NOT NULL
+    )"];

@@ -1,0 +1,68 @@
+//! Patches: made of the images that devices run, judged where they come in a bundle, and put into
+//! the bundles that leads fetch.
+//!
+//! ```text
+//! a group is offered a release ─► what do its devices run? ─► is there a patch?
+//!                                                              │ no: [`maker`], offered when made
+//!        lead ◄── [`composed`]: the release's bundle with them ◄┘ yes, or none is worth it
+//! ```
+//!
+//! Nobody has to believe a patch: what a device makes of one is judged by the hash in the signed
+//! manifest. So this server makes them of what it was given, and signs nothing.
+
+pub mod composed;
+pub mod judged;
+pub mod maker;
+
+use lockstep_delta::encode::{self, EncodeError, Image};
+use lockstep_proto::image::{ImageError, ImageFacts, ImageReader};
+use serde::{Deserialize, Serialize};
+
+/// A patch that is put into the bundle which a group is offered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Extra {
+    /// For which role.
+    pub role: String,
+    /// Hash of the image that it is applied to, in hexadecimal digits.
+    pub old: String,
+    /// Hash of the image that comes of it.
+    pub new: String,
+    /// How long it is.
+    pub size_bytes: u32,
+}
+
+impl Extra {
+    /// What tells it from others of its role in a bundle.
+    pub fn tag(&self) -> &str {
+        self.old.get(..TAG_DIGITS).unwrap_or(&self.old)
+    }
+}
+
+/// What makes one image of another; `None`: it would save too little.
+pub fn between(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
+    let patch = encode::smallest(old, new)?;
+    Ok(is_worth_it(patch.len(), new.bytes.len()).then_some(patch))
+}
+
+/// A patch that saves less than an eighth costs more in trouble than it saves in time.
+pub const fn is_worth_it(patch_bytes: usize, image_bytes: usize) -> bool {
+    patch_bytes <= image_bytes / 8 * 7
+}
+
+/// What an artifact is.
+pub fn facts_of(file: &[u8]) -> Result<ImageFacts, ImageError> {
+    let mut reader = ImageReader::new();
+    // An error stays in the reader and comes out at its end.
+    let _ = reader.push(file);
+    reader.finish()
+}
+
+/// An image as it lies in the slot of a device that runs it: without padding behind it, since what
+/// a board has there is anybody's guess.
+pub fn running<'a>(file: &'a [u8], facts: &ImageFacts) -> Image<'a> {
+    let size_bytes = usize::try_from(facts.size_bytes).unwrap_or(usize::MAX);
+    Image { bytes: file.get(..size_bytes).unwrap_or(file), id: facts.image_hash.0 }
+}
+
+/// Digits of the hash of the image that a patch is for, in its name.
+pub const TAG_DIGITS: usize = 8;
