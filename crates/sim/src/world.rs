@@ -467,6 +467,16 @@ impl World {
             (false, true) => self.census.count("channel", "lead sought"),
             (true, true) | (false, false) => (),
         }
+        let patches = board.node.as_ref().is_some_and(|node| node.agent().is_patching());
+        match (core::mem::replace(&mut board.was_patching, patches), patches) {
+            (false, true) => self.census.count("patch", "begun"),
+            (true, false) => {
+                let made =
+                    board.node.as_ref().is_some_and(|it| it.agent().report().observed.staged);
+                self.census.count("patch", if made { "made" } else { "came to nothing" });
+            }
+            (true, true) | (false, false) => (),
+        }
         let poisoned = board.node.as_ref().map_or(0, |node| node.block_counts().poisoned);
         if poisoned > board.poisoned {
             self.census.add("generation", "poisoned", u64::from(poisoned - board.poisoned));

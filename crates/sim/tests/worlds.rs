@@ -136,6 +136,7 @@ impl Pair {
                 protocol: (1, 1),
                 epoch: 0,
                 behaviour: Behaviour::Healthy,
+                is_akin: false,
             })
         };
         let old = [image(0, 0), image(1, 0)];
@@ -181,6 +182,7 @@ impl Pair {
             health_timeout_s: 4,
             signing: Signing::Nobody,
             lists,
+            patches: Vec::new(),
         };
         self.world.upload(Rc::new(release.bundle()), Manner::default());
     }

@@ -84,6 +84,8 @@ pub struct Board {
     last_good: Option<Channel>,
     /// It looked for its lead when it was looked at last.
     pub(crate) was_seeking: bool,
+    /// Whether it made its image from a patch when it was looked at last.
+    pub(crate) was_patching: bool,
     /// Poisoned generations of this boot that were counted.
     pub(crate) poisoned: u32,
     /// When its present boot began.
@@ -129,6 +131,7 @@ impl Board {
             channel: Channel::FIRST,
             last_good: None,
             was_seeking: false,
+            was_patching: false,
             poisoned: 0,
             booted_at: 0,
             boots_at: Some((0, ResetReason::PowerOn)),
@@ -198,6 +201,7 @@ impl Board {
         let last_good = self.node.as_ref().and_then(|node| node.last_good_channel());
         self.last_good = last_good.filter(|_| reset != ResetReason::PowerOn);
         self.was_seeking = false;
+        self.was_patching = false;
         self.poisoned = 0;
         self.node = None;
         self.wakes_at = u64::MAX;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use lockstep_proto::bundle::{
-    END, MANIFEST_NAME, artifact_name, header, padding_bytes, signature_name,
+    END, MANIFEST_NAME, artifact_name, header, padding_bytes, patch_name, signature_name,
 };
 use lockstep_proto::compat::Announced;
 use lockstep_proto::descriptor::{Board, Descriptor, Product, Role};
@@ -19,9 +19,12 @@ use lockstep_proto::version::{ProtocolRange, ReleaseVersion};
 use super::flash::ChipFlash;
 use super::signing::Signing;
 use crate::firmware::FirmwareSpec;
+use crate::patches;
 
-/// The size of every image, and of a slot.
+/// The size of a slot, and of the images of worlds without patches.
 pub const IMAGE_BYTES: u32 = 64 * 1024;
+/// The size of images in worlds with patches, which need a little room beside an image.
+const AKIN_IMAGE_BYTES: u32 = 40 * 1024;
 /// The lead's role.
 pub const LEAD_ROLE: &str = "receiver";
 /// Every role there is, the lead's first.
@@ -103,6 +106,8 @@ pub struct ImageSpec {
     pub epoch: u32,
     /// How it behaves.
     pub behaviour: Behaviour,
+    /// Whether it shares most of its bytes with other versions, as releases of one program do.
+    pub is_akin: bool,
 }
 
 /// One image.
@@ -128,6 +133,8 @@ pub struct Image {
 #[derive(Debug, Default)]
 pub struct Library {
     images: HashMap<ImageSpec, Rc<Image>>,
+    /// By what they are applied to, if to anything, and what comes of it.
+    patches: HashMap<(Option<ImageHash>, ImageHash), Rc<Vec<u8>>>,
     /// As they leave the factory.
     fresh: HashMap<ImageHash, ChipFlash>,
     used: Vec<ChipFlash>,
@@ -145,11 +152,22 @@ impl Library {
         }
         if self.images.len() >= LIBRARY_IMAGES_MAX {
             self.images.clear();
+            self.patches.clear();
             self.fresh.clear();
         }
         let image = Rc::new(build(spec));
         self.images.insert(spec, Rc::clone(&image));
         image
+    }
+
+    /// What makes one image of another, or of nothing.
+    pub fn patch(&mut self, old: Option<&Image>, new: &Image) -> Rc<Vec<u8>> {
+        let patch = self.patches.entry((old.map(|old| old.hash), new.hash));
+        let make = || match old {
+            Some(old) => patches::patch(&old.bytes, &new.bytes),
+            None => patches::full(&new.bytes),
+        };
+        Rc::clone(patch.or_insert_with(|| Rc::new(make())))
     }
 
     /// A flash with this image in its first slot, as it leaves the factory.
@@ -187,8 +205,9 @@ fn build(spec: ImageSpec) -> Image {
     };
     let announced = descriptor.announced();
     let firmware = FirmwareSpec {
-        size_bytes: IMAGE_BYTES,
+        size_bytes: if spec.is_akin { AKIN_IMAGE_BYTES } else { IMAGE_BYTES },
         build: spec.behaviour.number(),
+        stock: spec.is_akin.into(),
         ..FirmwareSpec::new(descriptor, spec.chip)
     };
     let bytes = firmware.build().expect("an image of a legal size");
@@ -211,6 +230,7 @@ pub fn any_image(library: &mut Library) -> Rc<Image> {
         protocol: (1, 1),
         epoch: 0,
         behaviour: Behaviour::Healthy,
+        is_akin: false,
     })
 }
 
@@ -242,6 +262,8 @@ pub struct Release {
     pub signing: Signing,
     /// Whether its manifest has the hashes of generations.
     pub lists: Lists,
+    /// What is in its bundle for those who need not fetch a whole image: for which role.
+    pub patches: Vec<(&'static str, Rc<Vec<u8>>)>,
 }
 
 /// Whether a manifest has the hashes of generations of its images.
@@ -263,8 +285,13 @@ impl Release {
             parts.push(Part::Bytes(entry(&signature_name(0), signature.as_bytes())));
         }
         for image in &self.images {
+            let of_role = self.patches.iter().filter(|(role, _)| *role == image.spec.role);
+            for (number, (role, patch)) in of_role.enumerate() {
+                parts.push(Part::Bytes(entry(&patch_name(role, &number.to_string()), patch)));
+            }
             let name = artifact_name(image.spec.role);
-            parts.push(Part::Bytes(header(&name, IMAGE_BYTES).to_vec()));
+            let size_bytes = u32::try_from(image.bytes.len()).expect("a small image");
+            parts.push(Part::Bytes(header(&name, size_bytes).to_vec()));
             parts.push(Part::Image(Rc::clone(image)));
         }
         parts.push(Part::Bytes(END.to_vec()));

@@ -167,8 +167,10 @@ impl Observer {
 
     fn identify(&self, slot: &[u8]) -> Option<ImageIndex> {
         // Images begin alike; how they end is their hash.
-        let end = slot.last_chunk::<32>();
-        let is_it = |image: &Rc<Image>| image.bytes.last_chunk() == end && image.bytes == slot;
+        let is_it = |image: &Rc<Image>| {
+            let Some(front) = slot.get(..image.bytes.len()) else { return false };
+            front.last_chunk::<32>() == image.bytes.last_chunk() && front == image.bytes
+        };
         self.images.iter().position(is_it)
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Story {
     channels: Rng,
     /// Whether manifests have the hashes of generations is drawn from this.
     lists: Rng,
+    /// What patches there are is drawn from this; `None`: this world has none.
+    patches: Option<Rng>,
     /// The minor version that was offered last.
     minor: u16,
     /// The highest epoch that was ever offered.
@@ -45,6 +47,8 @@ struct Kindred {
 impl Story {
     pub(super) fn begin(swarm: Swarm, mut rng: Rng, detail: Detail, library: &mut Library) -> Self {
         let trust = if swarm.is_signed { team_trust() } else { Trust::anybody() };
+        let mut patches = Rng::with_seed(rng.get_seed() ^ 0x0050_4154_4348);
+        let patches = (patches.u8(0..16) == 0).then_some(patches);
         let boards = swarm.boards.iter().map(|setup| {
             let spec = ImageSpec {
                 role: setup.role,
@@ -53,6 +57,7 @@ impl Story {
                 protocol: (1, 1),
                 epoch: 0,
                 behaviour: Behaviour::Healthy,
+                is_akin: patches.is_some(),
             };
             let setup = super::BoardSetup { trust: trust.clone(), ..setup.clone() };
             (setup, library.image(spec))
@@ -73,7 +78,8 @@ impl Story {
             world.apply(Fault::ChannelMoves { to: draw_channel(&mut channels) });
         }
         let lists = Rng::with_seed(rng.get_seed() ^ 0x004C_4953_5453);
-        Self { world, swarm, rng, channels, lists, minor: 0, epoch_max: 0, violation: None }
+        let (minor, epoch_max, violation) = (0, 0, None);
+        Self { world, swarm, rng, channels, lists, patches, minor, epoch_max, violation }
     }
 
     pub(super) fn live(&mut self, library: &mut Library) {
@@ -171,7 +177,41 @@ impl Story {
         };
         let reboot_delay_s = u32::from(self.rng.u8(0..4) == 0);
         let lists = if self.lists.u8(0..3) == 0 { Lists::LeftOut } else { Lists::Written };
-        Release { order, reboot_delay_s, lists, ..release(images, kindred) }
+        let patches = self.draw_patches(&images, library);
+        Release { order, reboot_delay_s, lists, patches, ..release(images, kindred) }
+    }
+
+    /// What makes these images of those that run, some of it damaged or for something else; and
+    /// some images under compression.
+    fn draw_patches(
+        &mut self,
+        images: &[Rc<Image>],
+        library: &mut Library,
+    ) -> Vec<(&'static str, Rc<Vec<u8>>)> {
+        let Some(rng) = &mut self.patches else { return Vec::new() };
+        let boards = 0..self.world.boards().len();
+        let running: Vec<_> = boards.filter_map(|it| self.world.running(it).cloned()).collect();
+        let mut patches = Vec::new();
+        for image in images {
+            let role = image.spec.role;
+            let of_role = running.iter().filter(|old| old.spec.role == role);
+            let mut bases: Vec<_> = of_role.filter(|old| old.hash != image.hash).collect();
+            bases.sort_by_key(|old| old.hash);
+            bases.dedup_by_key(|old| old.hash);
+            for old in bases.into_iter().take(BASES_MAX) {
+                let mut patch = library.patch(Some(old), image);
+                if rng.u8(0..6) == 0 {
+                    let at = rng.usize(0..patch.len());
+                    Rc::make_mut(&mut patch)[at] ^= 1 << rng.u8(0..8);
+                    self.world.census.count("patch", "damaged");
+                }
+                patches.push((role, patch));
+            }
+            if rng.bool() {
+                patches.push((role, library.patch(None, image)));
+            }
+        }
+        patches
     }
 
     fn draw_kindred(&mut self) -> Kindred {
@@ -224,6 +264,7 @@ impl Story {
                 protocol: (kindred.protocol, kindred.protocol),
                 epoch: kindred.epoch,
                 behaviour,
+                is_akin: self.patches.is_some(),
             }));
         }
         images
@@ -292,6 +333,7 @@ fn release(images: Vec<Rc<Image>>, kindred: Kindred) -> Release {
         health_timeout_s: 4,
         signing: kindred.signing,
         lists: Lists::Written,
+        patches: Vec::new(),
     }
 }
 
@@ -299,6 +341,8 @@ fn release(images: Vec<Rc<Image>>, kindred: Kindred) -> Release {
 const MEETING_MS: u64 = 10_000;
 /// So often the lead's access point changes its channel in a rollout, at most.
 const CHANNEL_MOVES_MAX: u32 = 2;
+/// Images of a role from which there are patches, at most: one patch is left for the whole image.
+const BASES_MAX: usize = 7;
 /// What was asked for is over by then, or the next thing is asked for.
 const REQUEST_MS: u64 = 90_000;
 /// Between two requests, at most: sometimes long enough for a soak.
