@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lockstep_proto::bundle::patch_name;
+use lockstep_proto::id::ImageHash;
 use lockstep_proto::image::{Foreign, ImageFacts, ImageReader, read_image};
 use lockstep_proto::manifest::{KeySet, Manifest, Trust, VerifyError};
 use lockstep_proto::otadata::OtaEntry;
@@ -13,6 +15,7 @@ use lockstep_proto::partition::{
 };
 use lockstep_proto::signature::{PublicKey, Signature};
 use lockstep_server::bundle::{Bundle, Problem, incompatible, with_causes};
+use lockstep_server::patches::judged::ReadPatch;
 use serde_json::{Value, json};
 
 use crate::error::CommandError;
@@ -190,6 +193,7 @@ pub fn described_bundle(bundle: &Bundle, keys: Option<&KeySet>) -> Description {
         });
         described.lines.push(("artifact", text));
     }
+    described.lines.extend(bundle.patches().iter().map(|patch| ("patch", patch_text(patch))));
     described.lines.push(("size", format!("{} bytes", bundle.size_bytes())));
     described.lines.push(("file SHA-256", bundle.sha256().to_string()));
     let artifacts = bundle.artifacts().iter().map(|artifact| {
@@ -200,11 +204,34 @@ pub fn described_bundle(bundle: &Bundle, keys: Option<&KeySet>) -> Description {
         "manifest": described.facts,
         "signed_by": signers,
         "artifacts": artifacts.collect::<Vec<_>>(),
+        "patches": bundle.patches().iter().map(patch_json).collect::<Vec<_>>(),
         "size_bytes": bundle.size_bytes(),
         "sha256": bundle.sha256().to_string(),
     });
     described.problems = bundle.problems(&trust);
     described
+}
+
+/// What of a bundle is for devices that need not fetch a whole image.
+fn patch_text(patch: &ReadPatch) -> String {
+    let name = patch_name(&patch.role, &patch.tag);
+    let size_bytes = patch.size_bytes;
+    match (&patch.header, patch.base()) {
+        (Err(error), _) => format!("{name}, {error}"),
+        (Ok(_), Some(base)) => format!("{name}, {size_bytes} bytes, for image {base}"),
+        (Ok(_), None) => format!("{name}, {size_bytes} bytes, the image under compression"),
+    }
+}
+
+fn patch_json(patch: &ReadPatch) -> Value {
+    let makes = patch.header.as_ref().ok().map(|header| ImageHash(header.new).to_string());
+    json!({
+        "role": patch.role,
+        "name": patch_name(&patch.role, &patch.tag).as_str(),
+        "size": patch.size_bytes,
+        "from_image_sha256": patch.base().map(|base| base.to_string()),
+        "makes_image_sha256": makes,
+    })
 }
 
 /// Which keys the signatures claim to be by.

@@ -105,6 +105,16 @@ fn a_release_says_what_its_patches_are_and_what_they_cost() {
     assert_eq!(short[2..], [(&receiver, &before), (&receiver, &none)]);
     assert!(patches[0]["size"].as_u64().unwrap() < 32 * 1024, "{patches:?}");
     assert_eq!(patches[0]["image_size"], 256 * 1024);
+    let base = patches[0]["from_image_sha256"].as_str().unwrap();
+    desk.lockstep("inspect new.lockstep")
+        .succeeds()
+        .says(&format!("bytes, for image {base}"))
+        .says("transmitter.full.patch, ")
+        .says("bytes, the image under compression");
+    let inspected = told(&desk.lockstep("--json inspect new.lockstep"));
+    let found = &inspected[0]["facts"]["patches"][0];
+    let same = ["role", "name", "size", "from_image_sha256"].map(|name| (&found[name], name));
+    assert!(same.iter().all(|(found, name)| **found == patches[0][*name]), "{inspected}");
 
     desk.write("rubbish.lockstep", b"no bundle");
     let plain = line.replace("--json ", "--overwrite ");

@@ -19,7 +19,8 @@ pub struct ReadPatch {
     pub tag: String,
     /// What it says of itself.
     pub header: Result<Header, HeaderError>,
-    size_bytes: usize,
+    /// How long it is.
+    pub size_bytes: usize,
     body: Sha256,
     /// SHA-256 of what comes of it; only of what needs no base.
     made: Option<Result<Sha256, String>>,
@@ -30,8 +31,10 @@ impl ReadPatch {
     pub fn new(role: String, tag: String, bytes: &[u8]) -> Self {
         let header = Header::decode(bytes);
         let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-        let is_full = header.as_ref().is_ok_and(|header| header.format == Format::Full);
-        let made = is_full.then(|| {
+        let is_tried = header.as_ref().is_ok_and(|header| {
+            header.format == Format::Full && header.new_bytes <= TRIED_BYTES_MAX
+        });
+        let made = is_tried.then(|| {
             let made = encode::apply(bytes, &[]).map_err(|fault| fault.to_string());
             made.map(|image| Sha256(sha2::Sha256::digest(image).into()))
         });
@@ -83,6 +86,8 @@ impl ReadPatch {
     }
 }
 
+/// No image is larger; a patch of few bytes may say that it makes 4 GiB.
+const TRIED_BYTES_MAX: u32 = 16 * 1024 * 1024;
 const HINT: &str =
     "Make the bundle again: `lockstep release create --from` makes its patches anew.";
 
@@ -136,6 +141,11 @@ mod tests {
         assert!(
             said(&broken).contains("cannot be applied") || said(&broken).contains("makes a file")
         );
+        let endless = changed(|header, _| {
+            (header.new_bytes, header.stream_bytes) = (u32::MAX, u32::MAX);
+            header.room_bytes = u32::MAX;
+        });
+        assert_eq!(said(&endless), "makes an image of 4294967295 bytes, the manifest says 4000");
         let other = why(&full(), |entry| entry.image_sha256 = Some(ImageHash([3; 32]))).unwrap();
         assert!(other.starts_with("makes the image 0202"), "{other}");
         let longer = why(&full(), |entry| entry.firmware_size = 4_001).unwrap();
