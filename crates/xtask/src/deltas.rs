@@ -9,6 +9,7 @@
 //! speed, which this program is not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -117,6 +118,8 @@ struct Peer {
     program: &'static str,
     way_to_get: &'static str,
     arguments: &'static [Word],
+    /// How it makes the new image; nothing for what is only a part of a tool.
+    applies: &'static [Word],
 }
 
 /// A word of its command line.
@@ -131,14 +134,21 @@ enum Word {
     Controls,
     /// Where the patch goes; without one it is what is printed.
     Patch,
+    /// Where the new image goes that is made from a patch.
+    Made,
+    /// The program itself is this one.
+    Program(&'static str),
 }
 
-use Word::{Controls, FromOld, Is, New, Old, Patch};
+use Word::{Controls, FromOld, Is, Made, New, Old, Patch, Program};
 
 const PYTHON: &str = "run `target/venv/bin/pip install detools==0.53.0 hdiffpatch==2.6.0`";
 const HDIFFPATCH: &str = "import sys, hdiffpatch as it; old, new, patch = sys.argv[1:]; \
     read = lambda path: open(path, 'rb').read(); \
     open(patch, 'wb').write(it.diff(read(old), read(new), it.COMPRESSION_LZMA2))";
+const HDIFFPATCH_APPLIES: &str = "import sys, hdiffpatch as it; old, patch, new = sys.argv[1:]; \
+    read = lambda path: open(path, 'rb').read(); \
+    open(new, 'wb').write(it.apply(read(old), read(patch)))";
 
 const PEERS: &[Peer] = &[
     Peer {
@@ -146,36 +156,49 @@ const PEERS: &[Peer] = &[
         program: "xz",
         way_to_get: "run `apt-get install xz-utils`",
         arguments: &[Is("-9e"), Is("--keep"), Is("--stdout"), Controls],
+        applies: &[],
+    },
+    Peer {
+        name: "bsdiff",
+        program: "bsdiff",
+        way_to_get: "run `apt-get install bsdiff`",
+        arguments: &[Old, New, Patch],
+        applies: &[Program("bspatch"), Old, Made, Patch],
     },
     Peer {
         name: HEATSHRINK,
         program: "detools",
         way_to_get: PYTHON,
         arguments: &[Is("create_patch"), Is("-c"), Is("heatshrink"), Old, New, Patch],
+        applies: &[Is("apply_patch"), Old, Patch, Made],
     },
     Peer {
         name: "detools crle",
         program: "detools",
         way_to_get: PYTHON,
         arguments: &[Is("create_patch"), Is("-c"), Is("crle"), Old, New, Patch],
+        applies: &[Is("apply_patch"), Old, Patch, Made],
     },
     Peer {
         name: "HDiffPatch lzma2",
         program: "python",
         way_to_get: PYTHON,
         arguments: &[Is("-c"), Is(HDIFFPATCH), Old, New, Patch],
+        applies: &[Is("-c"), Is(HDIFFPATCH_APPLIES), Old, Patch, Made],
     },
     Peer {
         name: "zstd -22 --patch-from",
         program: "zstd",
         way_to_get: "run `apt-get install zstd`",
         arguments: &[Is("-q"), Is("-f"), Is("-22"), Is("--ultra"), FromOld, New, Is("-o"), Patch],
+        applies: &[Is("-q"), Is("-f"), Is("-d"), FromOld, Patch, Is("-o"), Made],
     },
     Peer {
         name: "xdelta3 -9 -S lzma",
         program: "xdelta3",
         way_to_get: "run `apt-get install xdelta3`",
         arguments: &[Is("-9"), Is("-S"), Is("lzma"), Is("-e"), Is("-f"), Is("-s"), Old, New, Patch],
+        applies: &[Is("-d"), Is("-f"), Is("-s"), Old, Patch, Made],
     },
 ];
 
@@ -188,8 +211,10 @@ const HEATSHRINK: &str = "detools heatshrink";
 struct Cost {
     bytes: u64,
     made_s: f64,
-    /// Ours are applied too.
+    /// Ours in memory, others as processes.
     applied_s: Option<f64>,
+    /// What a process that applies it takes at most, in KiB, as GNU time says; only of others.
+    memory_kib: Option<u64>,
 }
 
 /// A pair, and what the patches of it cost.
@@ -271,28 +296,71 @@ impl Bench {
         pair: &Pair,
         controls: &Path,
     ) -> Result<Cost, Failure> {
-        let patch = self.folder.join("patch");
+        let words = self.words(peer.arguments, pair, controls);
         let mut command = Command::new(program);
-        for word in peer.arguments {
-            match word {
-                Is(text) => command.arg(text),
-                Old => command.arg(&pair.images[0]),
-                New => command.arg(&pair.images[1]),
-                FromOld => command.arg(format!("--patch-from={}", pair.images[0].display())),
-                Controls => command.arg(controls),
-                Patch => command.arg(&patch),
-            };
-        }
-        command.stdin(Stdio::null());
-        let begun = Instant::now();
-        let output = command.output().map_err(|source| start(peer.program, source))?;
-        let made_s = begun.elapsed().as_secs_f64();
-        if !output.status.success() {
-            return Err(Failure::Ended { program: peer.name.into(), status: output.status });
-        }
+        let (made_s, printed_bytes) = timed(peer.name, command.args(words))?;
         let is_printed = !peer.arguments.iter().any(|word| matches!(word, Patch));
-        let bytes = if is_printed { output.stdout.len() as u64 } else { size(&patch)? };
-        Ok(Cost { bytes, made_s, applied_s: None })
+        let bytes = if is_printed { printed_bytes } else { size(&self.folder.join("patch"))? };
+        let (applied_s, memory_kib) = self.apply_peer(peer, program, pair, controls)?;
+        Ok(Cost { bytes, made_s, applied_s, memory_kib })
+    }
+
+    /// How long a peer takes to make the new image, and how much memory; it must be the right one.
+    fn apply_peer(
+        &self,
+        peer: &Peer,
+        program: &Path,
+        pair: &Pair,
+        controls: &Path,
+    ) -> Result<(Option<f64>, Option<u64>), Failure> {
+        let (other, words) = match peer.applies {
+            [] => return Ok((None, None)),
+            [Program(other), words @ ..] => (shell::on_path(other), words),
+            words => (None, words),
+        };
+        let program = other.as_deref().unwrap_or(program);
+        let words = self.words(words, pair, controls);
+        let (made, memory) = (self.folder.join("made"), self.folder.join("memory"));
+        let _ = fs::remove_file(&made);
+        let (applied_s, _) = timed(peer.name, Command::new(program).args(&words))?;
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| Failure::File { path: path.into(), source })
+        };
+        if read(&made)? != read(&pair.images[1])? {
+            return Err(Failure::Content { path: made, text: "another image was made".into() });
+        }
+        let memory_kib = shell::on_path("time").and_then(|time| {
+            let mut command = Command::new(time);
+            command.args(["-f", "%M", "-o"]).arg(&memory).arg(program).args(&words);
+            timed(peer.name, &mut command).ok()?;
+            fs::read_to_string(&memory).ok()?.trim().parse().ok()
+        });
+        Ok((Some(applied_s), memory_kib))
+    }
+
+    fn words(&self, words: &[Word], pair: &Pair, controls: &Path) -> Vec<OsString> {
+        let word = |word: &Word| match word {
+            Is(text) | Program(text) => text.into(),
+            Old => pair.images[0].clone().into(),
+            New => pair.images[1].clone().into(),
+            FromOld => format!("--patch-from={}", pair.images[0].display()).into(),
+            Controls => controls.into(),
+            Patch => self.folder.join("patch").into(),
+            Made => self.folder.join("made").into(),
+        };
+        words.iter().map(word).collect()
+    }
+}
+
+/// Runs it to its end: how long that took in seconds, and how many bytes it printed.
+fn timed(name: &str, command: &mut Command) -> Result<(f64, u64), Failure> {
+    command.stdin(Stdio::null());
+    let begun = Instant::now();
+    let output = command.output().map_err(|source| start(name, source))?;
+    let took_s = begun.elapsed().as_secs_f64();
+    match output.status.success() {
+        true => Ok((took_s, output.stdout.len() as u64)),
+        false => Err(Failure::Ended { program: name.into(), status: output.status }),
     }
 }
 
@@ -310,6 +378,7 @@ fn cost(line: &str) -> Option<Cost> {
         bytes: words.next()?.parse().ok()?,
         made_s: words.next()?.parse().ok()?,
         applied_s: Some(words.next()?.parse().ok()?),
+        memory_kib: None,
     })
 }
 
@@ -341,6 +410,18 @@ fn markdown(rows: &[Row]) -> String {
     table(&head(&["made in seconds, xz without bsdiff"]), &|row| {
         let times = row.costs.iter().map(|(_, it)| or_missing(it.map(|it| seconds(it.made_s))));
         iter::once(row.pair.clone()).chain(times).collect()
+    });
+    // What was not measured, of a tool that is there.
+    let or_none =
+        |text: Option<Option<String>>| or_missing(text.map(|it| it.unwrap_or("-".into())));
+    table(&head(&["applied in seconds, others as processes"]), &|row| {
+        let times = row.costs.iter().map(|(_, it)| or_none(it.map(|it| it.applied_s.map(seconds))));
+        iter::once(row.pair.clone()).chain(times).collect()
+    });
+    table(&head(&["memory of a process that applies it, KiB"]), &|row| {
+        let memory = |it: Cost| it.memory_kib.map(|kib| kib.to_string());
+        let memory = row.costs.iter().map(|(_, it)| or_none(it.map(memory)));
+        iter::once(row.pair.clone()).chain(memory).collect()
     });
     let ratios = RATIOS.map(|(one, other)| format!("{one} / {other}"));
     let mut heads = vec!["ratios"];
@@ -374,12 +455,15 @@ fn seconds(seconds: f64) -> String {
 fn json(rows: &[Row]) -> String {
     let row = |row: &Row| {
         let costs = row.costs.iter().map(|(name, cost)| {
-            let Some(Cost { bytes, made_s, applied_s }) = cost else {
+            let Some(Cost { bytes, made_s, applied_s, memory_kib }) = cost else {
                 return format!("\"{name}\": null");
             };
             let mut text = format!("\"{name}\": {{\"bytes\": {bytes}, \"made_s\": {made_s:.3}");
             if let Some(applied_s) = applied_s {
                 let _ = write!(text, ", \"applied_s\": {applied_s:.4}");
+            }
+            if let Some(memory_kib) = memory_kib {
+                let _ = write!(text, ", \"memory_kib\": {memory_kib}");
             }
             text + "}"
         });
@@ -423,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named_and_no_figure_is_made_up() {
-        let cost = |bytes| Some(Cost { bytes, made_s: 1.0, applied_s: None });
+        let cost = |bytes| Some(Cost { bytes, made_s: 1.0, ..Cost::default() });
         let costs = vec![("plain", cost(50)), (BSDIFF_XZ, cost(100)), (HEATSHRINK, None)];
         let row = Row { pair: "a 1 to 2".into(), new_bytes: 1000, memory_bytes: 7, costs };
         let text = markdown(&[row]);
