@@ -358,6 +358,7 @@ mod tests {
                 "line" => crate::line::run(&bytes),
                 "manifest" => crate::manifest::run(&bytes),
                 "bundle" => crate::bundle::run(&bytes),
+                "delta" => crate::delta::run(&bytes),
                 "image" => crate::image::run(&bytes),
                 "partition" => crate::partition::run(&bytes),
                 "otadata" => crate::otadata::run(&bytes),
