@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::manifests::{Facts, RoleFacts};
 use crate::route::{Stop, next_stop};
-use crate::store::groups::Device;
+use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
 
 /// A group as far as a release concerns it.
 #[derive(Debug, Clone)]
@@ -343,8 +343,6 @@ fn of_labels(release: &Facts, known: &[Facts], findings: &mut Findings) {
 
 /// Names of groups that a finding lists.
 const NAMES_MAX: usize = 10;
-/// Digits of a hash that are enough to know an image by: eight bytes.
-const IMAGE_DIGITS_MIN: usize = 16;
 
 #[cfg(test)]
 #[path = "check_tests.rs"]

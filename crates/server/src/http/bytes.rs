@@ -102,8 +102,11 @@ pub(super) async fn answer_composed(
         let range = format!("bytes {first}-{last}/{whole_bytes}");
         base = base.header(header::CONTENT_RANGE, range);
     }
-    let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
-    Ok(built(base.body(Body::from_stream(stream::iter(pieces)))))
+    let body = match pieces.as_slice() {
+        [whole] => Body::from(whole.clone()),
+        _ => Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))),
+    };
+    Ok(built(base.body(body)))
 }
 
 /// A bundle that was there is not any more.

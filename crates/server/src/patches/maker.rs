@@ -21,7 +21,7 @@ use crate::manifests::{Facts, Place, places};
 use crate::objects::ObjectError;
 use crate::server::Server;
 use crate::store::StoreError;
-use crate::store::groups::Device;
+use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
 use crate::store::releases::Release;
 
 /// What a device runs, and what it is to run.
@@ -316,8 +316,6 @@ pub async fn with_bytes(
     Ok(Some(all))
 }
 
-/// Digits of a hash that are enough to know an image by: eight bytes.
-const IMAGE_DIGITS_MIN: usize = 16;
 /// Pairs that are known at a time.
 const PAIRS_MAX: usize = 4096;
 /// Patches that wait to be made; for what would be more, releases are offered without.

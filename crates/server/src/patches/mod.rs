@@ -15,6 +15,7 @@ pub mod judged;
 pub mod maker;
 
 use lockstep_delta::encode::{self, EncodeError, Image};
+use lockstep_delta::{Format, Header};
 use lockstep_proto::image::{ImageError, ImageFacts, ImageReader};
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +39,12 @@ impl Extra {
     }
 }
 
-/// What makes one image of another; `None`: it would save too little.
+/// What makes one image of another; `None`: it would save too little, or is the new image under
+/// compression, which needs no other and is in the release's own bundle.
 pub fn between(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
     let patch = encode::smallest(old, new)?;
-    Ok(is_worth_it(patch.len(), new.bytes.len()).then_some(patch))
+    let is_between = Header::decode(&patch).is_ok_and(|header| header.format != Format::Full);
+    Ok(Some(patch).filter(|it| is_between && is_worth_it(it.len(), new.bytes.len())))
 }
 
 /// A patch that saves less than an eighth costs more in trouble than it saves in time.
@@ -66,3 +69,26 @@ pub fn running<'a>(file: &'a [u8], facts: &ImageFacts) -> Image<'a> {
 
 /// Digits of the hash of the image that a patch is for, in its name.
 pub const TAG_DIGITS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would be found under no base, and made again for ever.
+    #[test]
+    fn what_is_smallest_without_the_old_image_is_no_patch_of_it() {
+        let words = |seed: u32| {
+            let word = move |at: u32| (at % 900).wrapping_mul(seed).to_le_bytes();
+            (0..4_000).flat_map(word).collect::<Vec<u8>>()
+        };
+        let (old, new) = (words(0x9E37_79B9), words(0x85EB_CA6B));
+        let image = |bytes, id| Image { bytes, id: [id; 32] };
+        let whole = encode::smallest(&image(&old, 1), &image(&new, 2)).unwrap();
+        assert_eq!(Header::decode(&whole).unwrap().format, Format::Full);
+        assert!(is_worth_it(whole.len(), new.len()));
+        assert!(between(&image(&old, 1), &image(&new, 2)).unwrap().is_none());
+        let mut near = old.clone();
+        near[5_000..5_010].fill(7);
+        assert!(between(&image(&old, 1), &image(&near, 2)).unwrap().is_some());
+    }
+}

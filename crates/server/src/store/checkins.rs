@@ -13,7 +13,7 @@ use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
 use crate::lead::report::{Gist, Line, OfferAnswer, OfferState, Past, Report};
 use crate::patches::Extra;
 use crate::server::Change;
-use crate::store::groups::Device;
+use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
 
 /// A check-in, ready to be taken down.
 #[derive(Debug, Clone)]
@@ -475,5 +475,3 @@ async fn desired(connection: &mut AnyConnection, group: &str) -> Result<Desired,
 pub const LINES_MAX: usize = 64;
 /// Events that are kept of each group.
 const EVENTS_MAX: i64 = 500;
-/// Digits of a hash that are enough to know an image by: eight bytes.
-const IMAGE_DIGITS_MIN: usize = 16;

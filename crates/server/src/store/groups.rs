@@ -93,6 +93,9 @@ pub struct Device {
     pub is_linked: bool,
 }
 
+/// Digits of a hash that are enough to know an image by: eight bytes.
+pub(crate) const IMAGE_DIGITS_MIN: usize = 16;
+
 /// A rollout that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastRollout {

@@ -19,7 +19,7 @@ use crate::field::{field_group, fits, others};
 use crate::http::problem::Problem;
 use crate::manifests::{Facts, RoleFacts};
 use crate::server::Server;
-use crate::store::groups::{Device, Event, Group, PastRollout};
+use crate::store::groups::{Device, Event, Group, IMAGE_DIGITS_MIN, PastRollout};
 use crate::store::releases::Release;
 
 pub(super) fn routes() -> Router<Arc<Server>> {
@@ -199,5 +199,3 @@ fn newest(releases: &[Release], group: &Group, all: &[Device], device: &Device) 
 const ROLLOUTS_MAX: usize = 10;
 /// Lines of the log that are shown; the group's page has all.
 const LINES_MAX: usize = 50;
-/// Digits of a hash that are enough to know an image by: eight bytes.
-const IMAGE_DIGITS_MIN: usize = 16;
