@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::manifests::{Facts, RoleFacts};
 use crate::route::{Stop, next_stop};
-use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
+use crate::store::groups::Device;
 
 /// A group as far as a release concerns it.
 #[derive(Debug, Clone)]
@@ -216,8 +216,7 @@ fn of_device(
         findings.add(Weight::Warns, "downgrade", text, name);
     }
     // The release itself is not among those that are known beside it.
-    let runs_it =
-        device.image.len() >= IMAGE_DIGITS_MIN && next.image_sha256.starts_with(&device.image);
+    let runs_it = device.says_its_image() && next.image_sha256.starts_with(&device.image);
     match running(device, known) {
         _ if runs_it => (),
         Some(now) => of_image(device, now, next, name, findings),
@@ -233,9 +232,8 @@ fn of_device(
 
 /// What the release that a device runs says of its image.
 fn running<'a>(device: &Device, known: &'a [Facts]) -> Option<&'a RoleFacts> {
-    let is_it = |it: &&RoleFacts| {
-        device.image.len() >= IMAGE_DIGITS_MIN && it.image_sha256.starts_with(&device.image)
-    };
+    let is_it =
+        |it: &&RoleFacts| device.says_its_image() && it.image_sha256.starts_with(&device.image);
     known.iter().filter_map(|facts| facts.roles.get(&device.role)).find(is_it)
 }
 

@@ -151,7 +151,7 @@ impl Server {
         };
         let release = self.store.release_of_bundle(&offer.bundle_sha256).await?;
         let Some(release) = release else { return Ok(desired) };
-        let devices = self.store.devices(group).await?;
+        let devices = self.store.devices_as_last_heard(group).await?;
         match maker::choose(self, group, &devices, &release).await? {
             Chosen::Waits => desired.offer = None,
             Chosen::Patches(patches) => {

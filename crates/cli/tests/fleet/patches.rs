@@ -84,7 +84,8 @@ fn a_patch_is_made_once_and_again_only_if_it_is_damaged() {
     assert_eq!(fleet.errors().matches("a patch was made").count(), 5, "{}", fleet.errors());
 }
 
-/// The bundle was chosen with them in it; it is chosen again.
+/// The bundle was chosen with them in it; it is chosen again, also while a lead that has just
+/// started has not heard its member.
 #[test]
 fn patches_that_are_gone_before_the_lead_fetches_them_are_made_again() {
     let mut fleet = Fleet::new();
@@ -103,7 +104,7 @@ fn patches_that_are_gone_before_the_lead_fetches_them_are_made_again() {
     fleet.wait_standing(&desk, &id, "kept");
     desk.assert_runs(&images("1.1.0"));
     assert_eq!(desk.consoles().matches(MADE).count(), 2, "{}", desk.consoles());
-    assert_eq!(patches(&fleet).len(), 2);
+    assert_eq!(patches(&fleet).len(), 2, "{}\n{}", fleet.errors(), desk.consoles());
 }
 
 /// A bundle that brings its own needs none of the server.

@@ -21,7 +21,7 @@ use crate::manifests::{Facts, Place, places};
 use crate::objects::ObjectError;
 use crate::server::Server;
 use crate::store::StoreError;
-use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
+use crate::store::groups::Device;
 use crate::store::releases::Release;
 
 /// What a device runs, and what it is to run.
@@ -128,8 +128,8 @@ pub async fn choose(
         runs: device.image.clone(),
         bundle: release.bundle_sha256.clone(),
     };
-    let says_enough = |device: &&Device| device.image.len() >= IMAGE_DIGITS_MIN;
-    let pairs: BTreeSet<Pair> = devices.iter().filter(says_enough).map(pair).collect();
+    let pairs: BTreeSet<Pair> =
+        devices.iter().filter(|device| device.says_its_image()).map(pair).collect();
     let (mut patches, mut waits) = (Vec::new(), false);
     for pair in pairs {
         let known = match server.maker.look(&pair, group) {

@@ -2,6 +2,8 @@
 //! from a report for the group's campaign is part of the same transaction, so that a server that is
 //! killed has either not heard it, and is told again, or has drawn every conclusion.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -13,7 +15,7 @@ use crate::campaign::{Heard, PASSING_REFUSALS, Standing, State};
 use crate::lead::report::{Gist, Line, OfferAnswer, OfferState, Past, Report};
 use crate::patches::Extra;
 use crate::server::Change;
-use crate::store::groups::{Device, IMAGE_DIGITS_MIN};
+use crate::store::groups::Device;
 
 /// A check-in, ready to be taken down.
 #[derive(Debug, Clone)]
@@ -222,14 +224,23 @@ async fn replace_devices(
     group: &str,
     devices: &[Device],
 ) -> Result<(), StoreError> {
+    let query = sqlx::query("SELECT id, ran FROM device WHERE fleet_group = $1");
+    let rows = query.bind(group).fetch_all(&mut *tx).await?;
+    let known = rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("ran")?)));
+    let known: BTreeMap<String, String> = known.collect::<Result<_, StoreError>>()?;
     let query = sqlx::query("DELETE FROM device WHERE fleet_group = $1");
     query.bind(group).execute(&mut *tx).await?;
     for device in devices {
-        let sql = "INSERT INTO device (fleet_group, id, role, is_lead, number, image, is_linked) \
-            VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (fleet_group, id) DO NOTHING";
+        let ran = if device.says_its_image() {
+            &device.image
+        } else {
+            known.get(&device.id).unwrap_or(&device.image)
+        };
+        let sql = "INSERT INTO device (fleet_group, id, role, is_lead, number, image, is_linked, \
+            ran) VALUES ($1,$2,$3,$4,$5,$6,$7,$8) ON CONFLICT (fleet_group, id) DO NOTHING";
         let query = sqlx::query(sql).bind(group).bind(&device.id).bind(&device.role);
         let query = query.bind(i64::from(device.is_lead)).bind(i64::from(device.number));
-        let query = query.bind(&device.image).bind(i64::from(device.is_linked));
+        let query = query.bind(&device.image).bind(i64::from(device.is_linked)).bind(ran);
         query.execute(&mut *tx).await?;
     }
     Ok(())
@@ -425,8 +436,7 @@ pub(super) fn runs(manifest: &str, devices: &[Device]) -> bool {
     for device in devices {
         let Some(entry) = manifest.devices.get(&device.role) else { continue };
         is_for_any = true;
-        let is_known = device.image.len() >= IMAGE_DIGITS_MIN;
-        if !is_known || !entry.image_sha256.starts_with(&device.image) {
+        if !device.says_its_image() || !entry.image_sha256.starts_with(&device.image) {
             return false;
         }
     }

@@ -18,6 +18,16 @@ impl Store {
         rows.iter().map(device_of).collect()
     }
 
+    /// The same with the image that each was last heard to run: a lead that has just started has
+    /// not heard its members yet.
+    pub async fn devices_as_last_heard(&self, group: &str) -> Result<Vec<Device>, StoreError> {
+        let sql = "SELECT id, role, is_lead, number, ran AS image, is_linked FROM device \
+            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
+        let query = sqlx::query(sql).bind(group);
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        rows.iter().map(device_of).collect()
+    }
+
     /// The devices of such groups, the first of them by name; by the group's identity.
     pub async fn devices_of_first(
         &self,

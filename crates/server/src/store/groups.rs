@@ -93,8 +93,15 @@ pub struct Device {
     pub is_linked: bool,
 }
 
+impl Device {
+    /// Whether it says enough of its image's hash to know the image by.
+    pub const fn says_its_image(&self) -> bool {
+        self.image.len() >= IMAGE_DIGITS_MIN
+    }
+}
+
 /// Digits of a hash that are enough to know an image by: eight bytes.
-pub(crate) const IMAGE_DIGITS_MIN: usize = 16;
+const IMAGE_DIGITS_MIN: usize = 16;
 
 /// A rollout that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 //! device said is kept as it said it. Of a secret there is only its SHA-256.
 
 /// One step after the other; each is a list of statements.
-pub(super) const STEPS: &[&[&str]] = &[FIRST, PLOTS_AND_SIGNERS, SAID_AGAIN, OFFERED_PATCHES];
+pub(super) const STEPS: &[&[&str]] =
+    &[FIRST, PLOTS_AND_SIGNERS, SAID_AGAIN, OFFERED_PATCHES, LAST_HEARD];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE release (
@@ -206,3 +207,9 @@ const OFFERED_PATCHES: &[&str] = &["CREATE TABLE offer_patches (
         offer TEXT PRIMARY KEY,
         patches TEXT NOT NULL
     )"];
+
+/// The image that each device was last heard to run, for as long as its lead does not hear it.
+const LAST_HEARD: &[&str] = &[
+    "ALTER TABLE device ADD COLUMN ran TEXT NOT NULL DEFAULT ''",
+    "UPDATE device SET ran = image",
+];

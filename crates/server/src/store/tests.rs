@@ -352,6 +352,26 @@ async fn a_check_in_without_news_is_taken_down_and_nothing_is_concluded_from_it(
     assert_eq!(desk.store.devices(&group).await.unwrap()[0].image, OLD);
 }
 
+/// A lead that has just started has not heard its members; patches are made of what they ran.
+#[tokio::test]
+async fn a_device_that_is_not_heard_is_known_by_what_it_ran_and_counts_for_nothing_else() {
+    let desk = desk().await;
+    let group = desk.enrol("bench").await;
+    let images = async || {
+        let now = desk.store.devices(&group).await.unwrap();
+        let before = desk.store.devices_as_last_heard(&group).await.unwrap();
+        (now[0].image.clone(), before[0].image.clone())
+    };
+    desk.arrives(arrival(&group, OLD, 3)).await;
+    assert_eq!(images().await, (OLD.into(), OLD.into()));
+    for second in [4, 5] {
+        desk.arrives(arrival(&group, "", second)).await;
+        assert_eq!(images().await, (String::new(), OLD.into()));
+    }
+    desk.arrives(arrival(&group, &NEW[..16], 6)).await;
+    assert_eq!(images().await, (NEW[..16].into(), NEW[..16].into()));
+}
+
 /// It was killed after it took the line down and before it said so, perhaps.
 #[tokio::test]
 async fn a_line_that_a_lead_says_again_stands_once_and_one_of_another_boot_is_another() {

@@ -19,7 +19,7 @@ use crate::field::{field_group, fits, others};
 use crate::http::problem::Problem;
 use crate::manifests::{Facts, RoleFacts};
 use crate::server::Server;
-use crate::store::groups::{Device, Event, Group, IMAGE_DIGITS_MIN, PastRollout};
+use crate::store::groups::{Device, Event, Group, PastRollout};
 use crate::store::releases::Release;
 
 pub(super) fn routes() -> Router<Arc<Server>> {
@@ -172,7 +172,7 @@ async fn show(
 
 /// The release that the image came with; of a peer's hash the first half is known.
 fn made(releases: &[Release], device: &Device) -> Option<Made> {
-    if device.image.len() < IMAGE_DIGITS_MIN {
+    if !device.says_its_image() {
         return None;
     }
     releases.iter().find_map(|release| {
@@ -187,7 +187,7 @@ fn newest(releases: &[Release], group: &Group, all: &[Device], device: &Device) 
     let release = fitting.max_by_key(|it| (it.number, it.uploaded_at))?;
     let facts = Facts::of(release)?;
     let image = facts.roles.get(&device.role).map(|it| it.image_sha256.as_str());
-    let is_known = device.image.len() >= IMAGE_DIGITS_MIN;
+    let is_known = device.says_its_image();
     let field = field_group(group, all.to_vec());
     let known = others(release, &facts, releases);
     let findings = check_device(&facts, release.signatures, &field, device, &known);
