@@ -47,6 +47,7 @@ fn a_group_is_offered_what_has_changed_since_what_it_runs() {
     let consoles = desk.consoles();
     assert_eq!(consoles.matches(MADE).count(), 2, "{consoles}");
     assert_eq!(consoles.matches("bytes of the bundle are of no use here").count(), 2, "{consoles}");
+    assert!(!consoles.contains("in a while"), "{consoles}");
     assert_eq!(desk.history()[0]["patched"], 2, "{:?}", desk.history());
     assert_eq!(patches(&fleet).len(), 2);
     assert_eq!(fleet.errors().matches("a patch was made").count(), 2, "{}", fleet.errors());

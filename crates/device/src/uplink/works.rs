@@ -233,7 +233,10 @@ impl<H: Shell> Fetch<'_, H> {
                 self.place
             )));
         }
-        let upload = self.begin(part, is_first)?;
+        let Some(upload) = self.begin(part, is_first)? else {
+            self.is_taken();
+            return Ok(None);
+        };
         loop {
             let piece = answer.next(self.shell).await.map_err(cut)?;
             if piece.is_empty() {
@@ -254,13 +257,20 @@ impl<H: Shell> Fetch<'_, H> {
         }
     }
 
-    fn begin(&self, part: Option<Part>, is_first: bool) -> Result<Upload<'_, H>, Ended> {
+    /// `None`: the group has gone on while a part was left out, as what comes behind that part is of
+    /// use to nobody either.
+    fn begin(&self, part: Option<Part>, is_first: bool) -> Result<Option<Upload<'_, H>>, Ended> {
         let size_bytes = self.offered.size_bytes;
         let (shell, turn) = (self.shell, &self.api.upload);
         let length = part.map_or(size_bytes, |part| size_bytes.saturating_sub(part.offset));
-        let upload = Upload::begin(shell, turn, length, part, false).map_err(ended)?;
+        let upload = match Upload::begin(shell, turn, length, part, false) {
+            Err(problem) if !is_first && problem.code() == "nothing-to-continue" => {
+                return Ok(None);
+            }
+            other => other.map_err(ended)?,
+        };
         if !is_first {
-            return Ok(upload);
+            return Ok(Some(upload));
         }
         let version = &self.offered.version;
         say(shell, Level::Notice, format!("fetches release {version} from `{}`", self.place));
@@ -269,7 +279,7 @@ impl<H: Shell> Fetch<'_, H> {
         let mut up = self.api.uplink.state.borrow_mut();
         up.offer = Some(OfferAnswer { id, state, refusals, text });
         up.has_news = true;
-        Ok(upload)
+        Ok(Some(upload))
     }
 
     fn is_taken(&self) {
