@@ -58,7 +58,7 @@ const RECORD_FINDS: &[Bug] = &[Bug::WeakBitsBelieved];
 /// counter before the generation is asked, and what was believed to be in flash is found out when
 /// the slot is read back. Tests of the agent show each rule alone.
 const HARMLESS: &[Bug] = &[Bug::StaleGeneration, Bug::ProgressBeforeBytes];
-const BATCH_WORLDS: u64 = 256;
+const BATCH_WORLDS: u64 = 64;
 /// What the rarest bug takes, more than twice over.
 const WORLDS_MAX: u64 = 4_096;
 /// Worlds for a bug that others find: enough to notice that worlds find it too.

@@ -133,7 +133,7 @@ fn chip_library(machine: &Machine, chip: Chip) -> Result<(), Failure> {
         return machine.require(Tool::ChipCompiler);
     };
     shell::run(&mut build(machine, compiler, chip))?;
-    let built = folder(machine).join("build").join(chip.target).join("release/liblockstep_c.a");
+    let built = machine.chip_builds().join(chip.target).join("release/liblockstep_c.a");
     let library = install(machine, &built, chip.name)?;
     let size_bytes = fs::metadata(&library).map(|file| file.len()).unwrap_or_default();
     println!("{}: {size_bytes} bytes, before a linker takes what it needs", library.display());
@@ -147,7 +147,7 @@ fn build(machine: &Machine, compiler: ChipCompiler, chip: Chip) -> Command {
     small(&mut cargo);
     cargo.args(["rustc", "--release", "--package", "lockstep-c", "--lib", "--locked"]);
     cargo.args(["--no-default-features", "--crate-type", "staticlib", "--target", chip.target]);
-    cargo.arg("--target-dir").arg(folder(machine).join("build"));
+    cargo.arg("--target-dir").arg(machine.chip_builds());
     cargo
 }
 

@@ -10,7 +10,7 @@
 //! it in that file's `run`. What no entry point reaches is compiled, but not counted.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::machine::{CHIP_TARGET, ChipCompiler, Machine, Tool};
@@ -41,8 +41,8 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failure> {
     };
     let folder = machine.target.join("cores-size");
     prepare(machine, &folder)?;
-    shell::run(&mut build(compiler, &folder))?;
-    let program = folder.join("target").join(CHIP_TARGET).join("release/cores-size");
+    shell::run(&mut build(machine, compiler, &folder))?;
+    let program = machine.chip_builds().join(CHIP_TARGET).join("release/cores-size");
     let elf =
         fs::read(&program).map_err(|source| Failure::File { path: program.clone(), source })?;
     let failed = |text| Failure::Content { path: program.clone(), text };
@@ -113,11 +113,11 @@ panic = "abort"
     )
 }
 
-fn build(compiler: ChipCompiler, folder: &Path) -> Command {
+fn build(machine: &Machine, compiler: ChipCompiler, folder: &Path) -> Command {
     let mut cargo = compiler.cargo(CHIP_TARGET);
-    let target_dir: PathBuf = folder.join("target");
     cargo.current_dir(folder).env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", FLAGS);
-    cargo.args(["build", "--release", "--target", CHIP_TARGET, "--target-dir"]).arg(target_dir);
+    cargo.args(["build", "--release", "--target", CHIP_TARGET, "--target-dir"]);
+    cargo.arg(machine.chip_builds());
     cargo
 }
 
@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn only_debians_compiler_builds_core_itself() {
         let arguments = |compiler| -> Vec<String> {
-            let command = build(compiler, Path::new("/target"));
+            let machine = Machine { root: ".".into(), target: "target".into(), ci: false };
+            let command = build(&machine, compiler, Path::new("/folder"));
             command.get_args().map(|word| word.display().to_string()).collect()
         };
         let flag = "-Zbuild-std=core,alloc".to_string();

@@ -224,7 +224,7 @@ fn make_images(machine: &Machine, board: Board, plan: &Plan) -> Result<(), Failu
         // Versions have dots, which are no endings.
         let name = format!("{}-{part}{}{version}", board.name, plan.link.suffix());
         let elf = images.join(format!("{name}.elf"));
-        let built = machine.target.join("firmware").join(board.target).join("release");
+        let built = machine.chip_builds().join(board.target).join("release");
         copy(&built.join(part), &elf)?;
         let image = images.join(format!("{name}.bin"));
         shell::run(&mut make_image(machine, board, &elf, &image))?;
@@ -325,7 +325,7 @@ fn build(machine: &Machine, compiler: ChipCompiler, board: Board, plan: &Plan) -
         cargo.args(["--bin", part]);
     }
     cargo.args(["--features", &features(board, plan.link)]);
-    cargo.arg("--target-dir").arg(machine.target.join("firmware"));
+    cargo.arg("--target-dir").arg(machine.chip_builds());
     if let Some(version) = &plan.version {
         cargo.env("LOCKSTEP_VERSION", version);
     }

@@ -175,6 +175,12 @@ impl Machine {
         command
     }
 
+    /// Where everything for chips is built: what runs on this machine while it is built is the same
+    /// for all of it, and so is much of the rest.
+    pub(crate) fn chip_builds(&self) -> PathBuf {
+        self.target.join("chip")
+    }
+
     /// Installs those of `tools` that are missing and can be installed here. What still misses
     /// afterwards is [`Machine::require`]'s to say: a failure here must not stop other suites.
     pub(crate) fn provide(&self, tools: &[Tool]) {

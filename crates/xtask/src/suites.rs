@@ -293,7 +293,7 @@ fn fleet(machine: &Machine) -> Result<(), Failure> {
     let mut cargo = if has_nextest() {
         let mut cargo = nextest(machine);
         cargo.args(["--workspace", "-E", "package(=lockstep) & binary(=fleet)"]);
-        cargo.args(at_once(WAITING_PER_CORE));
+        cargo.args(at_once(SERVERS_PER_CORE));
         cargo
     } else {
         let mut cargo = machine.cargo();
@@ -392,8 +392,10 @@ fn at_once(per_core: usize) -> Vec<String> {
 }
 
 /// End-to-end tests wait most of the time: for a reboot, a deadline, each other.
-pub(crate) const WAITING_PER_CORE: usize = 2;
-/// A browser works more than it waits.
+pub(crate) const WAITING_PER_CORE: usize = 3;
+/// A server and its leads work more than they wait.
+const SERVERS_PER_CORE: usize = 2;
+/// A browser does all the more.
 const BROWSERS_PER_CORE: usize = 1;
 
 fn has_nextest() -> bool {

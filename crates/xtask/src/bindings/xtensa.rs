@@ -23,7 +23,7 @@ pub(super) fn build(machine: &Machine) -> Result<(), Failure> {
     machine.provide(&[Tool::Llvm]);
     machine.require(Tool::Llvm)?;
     let description = c(machine).join("xtensa/target.json");
-    let built = folder(machine).join("build-xtensa");
+    let built = machine.chip_builds();
     shell::run(&mut cargo(machine, &description, &built))?;
     let release = built.join(TARGET).join("release");
     let work = folder(machine).join("xtensa");

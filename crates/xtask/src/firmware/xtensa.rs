@@ -28,7 +28,8 @@ pub(super) fn check(machine: &Machine, board: Board, link: Link) -> Result<(), F
     cargo.args(["-Zjson-target-spec", "check", "--release", "--locked", "--lib", "--bins"]);
     cargo.arg("--target").arg(target).args(["--features", &features(board, link)]);
     // What is missing from assembly makes warnings in crates of others.
-    cargo.arg("--quiet").arg("--target-dir").arg(folder.join("target"));
+    cargo.arg("--quiet");
+    cargo.arg("--target-dir").arg(machine.chip_builds());
     shell::run(&mut cargo)
 }
 
