@@ -257,8 +257,8 @@ impl<H: Shell> Fetch<'_, H> {
         }
     }
 
-    /// `None`: the group has gone on while a part was left out, as what comes behind that part is of
-    /// use to nobody either.
+    /// `None`: the group has gone on while a part was left out, since nobody needs what comes
+    /// behind that part either.
     fn begin(&self, part: Option<Part>, is_first: bool) -> Result<Option<Upload<'_, H>>, Ended> {
         let size_bytes = self.offered.size_bytes;
         let (shell, turn) = (self.shell, &self.api.upload);
