@@ -164,7 +164,10 @@ impl World {
             manifest: manifest.to_string(),
             signatures: u32::try_from(signers.len()).unwrap(),
             signers,
-            places: "{}".to_owned(),
+            places: json!({ "receiver": {
+                "first": 512, "size_bytes": 1000, "flash": "", "bases": ["", "5e".repeat(32)],
+            } })
+            .to_string(),
             description: String::new(),
             uploaded_at: Timestamp::now(),
             uploaded_by: "ada".to_owned(),
@@ -643,6 +646,21 @@ async fn a_release_that_fits_is_said_to_fit_all_that_do_not_run_it() {
     world.says(&pair, |it| runs(it, 10_100, &"5f".repeat(32))).await;
     let text = world.get(&path, &cookie).await.text;
     assert!(text.contains("Every group that it is for runs it."), "{text}");
+}
+
+#[tokio::test]
+async fn a_release_says_in_which_forms_its_images_come_and_where_a_browser_gets_them() {
+    let world = World::with_people().await;
+    let release = world.pair_release("1.1.0", Vec::new()).await;
+    let (cookie, form) = world.sign_in("operator").await;
+    let path = format!("/releases/{release}");
+    let text = world.get(&path, &cookie).await.text;
+    assert_eq!(text.matches("also compressed, and as 1 patch<").count(), 1, "{text}");
+    let manifest = "href=\"/firmware/receiver/1.1.0/esp-web-tools.json\"";
+    assert!(text.contains(manifest), "{text}");
+    let withdrawn = world.post(&format!("{path}/withdraw?form={form}"), &cookie, "").await;
+    assert_eq!(withdrawn.status, StatusCode::SEE_OTHER, "{}", withdrawn.text);
+    assert!(!world.get(&path, &cookie).await.text.contains(manifest));
 }
 
 #[tokio::test]

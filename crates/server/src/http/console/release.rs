@@ -19,6 +19,7 @@ use crate::field::Foreseen;
 use crate::fleet::Labels;
 use crate::http::problem::Problem;
 use crate::http::releases::withdraw_release;
+use crate::manifests::places;
 use crate::server::Server;
 use crate::store::campaigns::Campaign;
 use crate::store::groups::{Filter, Group};
@@ -66,7 +67,9 @@ struct Device {
     effect: Option<String>,
     config_schema: Option<u32>,
     image_sha256: Option<String>,
-    patches: Vec<serde::de::IgnoredAny>,
+    /// What the bundle has of it beside the image itself: for which images there are patches.
+    #[serde(skip)]
+    bases: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +90,30 @@ impl Device {
     fn protocol(&self) -> String {
         range(&self.protocol_range).unwrap_or_else(|| "–".to_owned())
     }
+
+    /// In which other forms the image is in the bundle. One that needs no other image is called
+    /// compressed.
+    fn forms(&self) -> Option<String> {
+        let patches = self.bases.iter().filter(|base| !base.is_empty()).count();
+        let named = if patches == 1 { "patch" } else { "patches" };
+        match (patches < self.bases.len(), patches) {
+            (false, 0) => None,
+            (true, 0) => Some("also compressed".to_owned()),
+            (false, _) => Some(format!("also as {patches} {named}")),
+            (true, _) => Some(format!("also compressed, and as {patches} {named}")),
+        }
+    }
+}
+
+/// What a release's manifest says, and where the bundle says more.
+fn manifest_of(release: &Release) -> Manifest {
+    let mut manifest: Manifest = serde_json::from_str(&release.manifest).unwrap_or_default();
+    for (role, place) in places(release) {
+        if let Some(device) = manifest.devices.get_mut(&role) {
+            device.bases = place.bases;
+        }
+    }
+    manifest
 }
 
 async fn show(
@@ -105,7 +132,7 @@ async fn show(
     let took = server.store.rollouts_took(Some(release.number)).await?;
     page(&ReleasePage {
         frame: frame(&caller, "releases", "releases campaign: group:"),
-        manifest: serde_json::from_str(&release.manifest).unwrap_or_default(),
+        manifest: manifest_of(&release),
         campaigns: campaigns.into_iter().filter(|it| it.release == id).collect(),
         foreseen: server.foresight.of(&server.store, &release, &Labels::default()).await?,
         took: Strips::of_rollouts(&took),
