@@ -144,34 +144,37 @@ fn make(
             }
             let spinner = ui.spinner(format!("Patch for {role} from {}", release.version));
             let old = Image { bytes: &old.bytes, id: base.0 };
-            let made = encode::smallest(&old, &new).map_err(|error| failed(&error));
+            let made = patches::between(&old, &new).map_err(|error| failed(&error));
             spinner.finish_and_clear();
-            of_role.push(patch(tag, made?, Some((release.version, base))));
+            match made? {
+                Some(made) => of_role.push(patch(tag, made, Some((release.version, base)))),
+                None => ui.warn(format_args!(
+                    "no patch for {role} from {}: the whole image is hardly larger, compressed",
+                    release.version
+                )),
+            }
         }
         if compresses {
             let whole = encode::full(&new).map_err(|error| failed(&error))?;
-            of_role.push(patch("full".to_owned(), whole, None));
+            if is_worth_it(whole.len(), new.bytes.len()) {
+                of_role.push(patch("full".to_owned(), whole, None));
+            }
         }
-        patches.extend(worth_it(ui, of_role)?);
+        patches.extend(not_too_many(of_role)?);
     }
     Ok(patches)
 }
 
-/// Those that save enough.
-fn worth_it(ui: &Ui, patches: Vec<RolePatch>) -> Result<Vec<RolePatch>, CommandError> {
-    let (good, poor): (Vec<_>, Vec<_>) =
-        patches.into_iter().partition(|it| is_worth_it(it.bytes.len(), it.image_bytes));
-    for patch in poor.iter().filter(|patch| patch.base.is_some()) {
-        ui.warn(format_args!("left out, since it saves too little: {}", patch.line()));
-    }
-    if good.len() > usize::from(PATCHES_MAX) {
+/// A bundle has so many for one role.
+fn not_too_many(patches: Vec<RolePatch>) -> Result<Vec<RolePatch>, CommandError> {
+    if patches.len() > usize::from(PATCHES_MAX) {
         return Err(CommandError::usage(format!(
             "{} patches for one role, the limit is {PATCHES_MAX}",
-            good.len()
+            patches.len()
         ))
         .hinted("Give --from for the releases that most devices run."));
     }
-    Ok(good)
+    Ok(patches)
 }
 
 fn image_of<'a>(bytes: &'a [u8], facts: &ImageFacts) -> Image<'a> {

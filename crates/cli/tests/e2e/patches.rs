@@ -62,6 +62,26 @@ fn patch_sizes(consoles: &str) -> Vec<usize> {
         .collect()
 }
 
+/// They would be the compressed image once more.
+#[test]
+fn a_release_that_has_nothing_in_common_with_the_one_before_carries_no_patches_from_it() {
+    let desk = desk_on("1.0.0", Plan::default());
+    let others = BOTH.map(|role| firmware(role, "1.1.0").size(256 * 1024).stock(8).make());
+    for image in &others {
+        desk.write(&format!("1.1.0-{}.bin", image.role.name()), &image.bytes);
+    }
+    let line = "release create --version 1.1.0 -o new.lockstep --unsigned --from 1.0.0.lockstep \
+                --receiver 1.1.0-receiver.bin --transmitter 1.1.0-transmitter.bin";
+    desk.lockstep(line)
+        .succeeds()
+        .says("no patch for receiver from 1.0.0: the whole image is hardly larger, compressed")
+        .says("no patch for transmitter from 1.0.0: ");
+    let inspected = told(&desk.lockstep("--json inspect new.lockstep"));
+    let patches = inspected[0]["facts"]["patches"].as_array().unwrap();
+    assert!(patches.iter().all(|it| it["from_image_sha256"].is_null()), "{patches:?}");
+    assert_eq!(patches.len(), 2);
+}
+
 /// `kill -9` while the image is made, of either: it is made again, or the whole image is taken.
 #[test]
 fn a_device_that_loses_its_power_while_it_makes_its_image_gets_there_all_the_same() {

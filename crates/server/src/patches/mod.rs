@@ -39,12 +39,15 @@ impl Extra {
     }
 }
 
-/// What makes one image of another; `None`: it would save too little, or is the new image under
-/// compression, which needs no other and is in the release's own bundle.
+/// What makes one image of another; `None`: it would save too little, since the new image is as
+/// small under compression, which needs no other and serves everybody.
 pub fn between(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
     let patch = encode::smallest(old, new)?;
-    let is_between = Header::decode(&patch).is_ok_and(|header| header.format != Format::Full);
-    Ok(Some(patch).filter(|it| is_between && is_worth_it(it.len(), new.bytes.len())))
+    // Compression takes a second, and is hardly ever as good as that.
+    let is_small = patch.len() < new.bytes.len() / 4;
+    let whole_bytes = if is_small { new.bytes.len() } else { encode::full(new)?.len() };
+    let needs_old = Header::decode(&patch).is_ok_and(|header| header.format != Format::Full);
+    Ok(Some(patch).filter(|it| needs_old && is_worth_it(it.len(), whole_bytes)))
 }
 
 /// A patch that saves less than an eighth costs more in trouble than it saves in time.
@@ -90,5 +93,27 @@ mod tests {
         let mut near = old.clone();
         near[5_000..5_010].fill(7);
         assert!(between(&image(&old, 1), &image(&near, 2)).unwrap().is_some());
+    }
+
+    /// It would be in the bundle for nothing: the image under compression is in it, too.
+    #[test]
+    fn what_is_hardly_smaller_than_the_image_under_compression_is_left_out() {
+        let noise = |seed: u32, length: u32| {
+            let byte = move |at: u32| {
+                let mixed = (at ^ seed).wrapping_mul(0x9E37_79B9);
+                (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B).to_be_bytes()[0]
+            };
+            (0..length).map(byte).collect::<Vec<u8>>()
+        };
+        // They share one part in sixteen.
+        let shared = noise(1, 1_000);
+        let old = [shared.clone(), noise(0x5555_0000, 15_000)].concat();
+        let new = [shared, noise(0x7777_0000, 15_000), vec![0; 16_000]].concat();
+        let image = |bytes, id| Image { bytes, id: [id; 32] };
+        let (old, new) = (image(&old, 1), image(&new, 2));
+        let patch = encode::smallest(&old, &new).unwrap();
+        assert_ne!(Header::decode(&patch).unwrap().format, Format::Full);
+        assert!(is_worth_it(patch.len(), new.bytes.len()));
+        assert!(between(&old, &new).unwrap().is_none());
     }
 }
