@@ -43,12 +43,20 @@ impl Extra {
 /// small under compression, which needs no other and serves everybody.
 pub fn between(old: &Image<'_>, new: &Image<'_>) -> Result<Option<Vec<u8>>, EncodeError> {
     let patch = encode::smallest(old, new)?;
-    // Compression takes a second, and is hardly ever as good as that.
-    let is_small = patch.len() < new.bytes.len() / 4;
-    let whole_bytes = if is_small { new.bytes.len() } else { encode::full(new)?.len() };
     let needs_old = Header::decode(&patch).is_ok_and(|header| header.format != Format::Full);
-    Ok(Some(patch).filter(|it| needs_old && is_worth_it(it.len(), whole_bytes)))
+    if !needs_old {
+        return Ok(None);
+    }
+    if patch.len() < new.bytes.len() / COMPRESSION_IS_TRIED_FROM {
+        return Ok(Some(patch));
+    }
+    let whole = encode::full(new)?;
+    Ok(Some(patch).filter(|it| is_worth_it(it.len(), whole.len())))
 }
+
+/// Firmware under compression is hardly ever smaller than this part of the image, and to find out
+/// takes time.
+const COMPRESSION_IS_TRIED_FROM: usize = 4;
 
 /// A patch that saves less than an eighth costs more in trouble than it saves in time.
 pub const fn is_worth_it(patch_bytes: usize, image_bytes: usize) -> bool {

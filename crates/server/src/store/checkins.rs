@@ -224,17 +224,18 @@ async fn replace_devices(
     group: &str,
     devices: &[Device],
 ) -> Result<(), StoreError> {
-    let query = sqlx::query("SELECT id, ran FROM device WHERE fleet_group = $1");
-    let rows = query.bind(group).fetch_all(&mut *tx).await?;
-    let known = rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("ran")?)));
-    let known: BTreeMap<String, String> = known.collect::<Result<_, StoreError>>()?;
+    let ran_before = if devices.iter().all(Device::says_its_image) {
+        BTreeMap::new()
+    } else {
+        last_heard(tx, group).await?
+    };
     let query = sqlx::query("DELETE FROM device WHERE fleet_group = $1");
     query.bind(group).execute(&mut *tx).await?;
     for device in devices {
         let ran = if device.says_its_image() {
             &device.image
         } else {
-            known.get(&device.id).unwrap_or(&device.image)
+            ran_before.get(&device.id).unwrap_or(&device.image)
         };
         let sql = "INSERT INTO device (fleet_group, id, role, is_lead, number, image, is_linked, \
             ran) VALUES ($1,$2,$3,$4,$5,$6,$7,$8) ON CONFLICT (fleet_group, id) DO NOTHING";
@@ -244,6 +245,16 @@ async fn replace_devices(
         query.execute(&mut *tx).await?;
     }
     Ok(())
+}
+
+/// The image that each device was last heard to run, by the device's address.
+async fn last_heard(
+    tx: &mut AnyConnection,
+    group: &str,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let query = sqlx::query("SELECT id, ran FROM device WHERE fleet_group = $1");
+    let rows = query.bind(group).fetch_all(tx).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("ran")?))).collect()
 }
 
 /// Whether it was not known, or ended otherwise than was known.

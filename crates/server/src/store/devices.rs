@@ -11,18 +11,16 @@ use super::{Store, StoreError, number_of};
 impl Store {
     /// The devices of a group, the lead first.
     pub async fn devices(&self, group: &str) -> Result<Vec<Device>, StoreError> {
-        let sql = "SELECT id, role, is_lead, number, image, is_linked FROM device \
-            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
-        let query = sqlx::query(sql).bind(group);
-        let rows = query.fetch_all(&mut *self.read().await?).await?;
-        rows.iter().map(device_of).collect()
+        self.devices_by(DEVICES, group).await
     }
 
     /// The same with the image that each was last heard to run: a lead that has just started has
     /// not heard its members yet.
     pub async fn devices_as_last_heard(&self, group: &str) -> Result<Vec<Device>, StoreError> {
-        let sql = "SELECT id, role, is_lead, number, ran AS image, is_linked FROM device \
-            WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
+        self.devices_by(DEVICES_AS_LAST_HEARD, group).await
+    }
+
+    async fn devices_by(&self, sql: &'static str, group: &str) -> Result<Vec<Device>, StoreError> {
         let query = sqlx::query(sql).bind(group);
         let rows = query.fetch_all(&mut *self.read().await?).await?;
         rows.iter().map(device_of).collect()
@@ -52,6 +50,11 @@ impl Store {
         Ok(devices)
     }
 }
+
+const DEVICES: &str = "SELECT id, role, is_lead, number, image, is_linked FROM device \
+    WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
+const DEVICES_AS_LAST_HEARD: &str = "SELECT id, role, is_lead, number, ran AS image, is_linked \
+    FROM device WHERE fleet_group = $1 ORDER BY is_lead DESC, id";
 
 fn device_of(row: &AnyRow) -> Result<Device, StoreError> {
     Ok(Device {
